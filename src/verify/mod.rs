@@ -1,0 +1,21 @@
+//! Who said it, and when? Signature, secrets, freshness, clock.
+//!
+//! ```
+//! use sendarix_webhooks::{Signature, SigningSecret, SigningSecrets};
+//!
+//! let secrets = SigningSecrets::from(SigningSecret::new("Jefe")?);
+//! let header = b"5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+//! let label = secrets.verify(b"what do ya want for nothing?", &Signature::parse(header)?);
+//! assert_eq!(label.as_deref(), Some("current"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod clock;
+mod freshness;
+mod secret;
+mod signature;
+
+pub use self::clock::{Clock, SystemClock};
+pub(crate) use self::freshness::{TimestampFault, check_fresh, parse_timestamp};
+pub use self::secret::{PREVIOUS_SECRET_VARIABLE, SECRET_VARIABLE, SecretError, SigningSecret, SigningSecrets};
+pub use self::signature::{Signature, SignatureError};

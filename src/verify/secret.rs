@@ -1,0 +1,280 @@
+//! The shared secrets: one or several at once, labelled, exchanged while the application runs.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+
+use super::Signature;
+
+/// The environment variable that [`SigningSecrets::from_env`] reads.
+pub const SECRET_VARIABLE: &str = "SENDARIX_WEBHOOK_SECRET";
+
+/// The environment variable that [`SigningSecrets::from_env`] reads for the secret before the last rotation, if it is
+/// set.
+pub const PREVIOUS_SECRET_VARIABLE: &str = "SENDARIX_WEBHOOK_SECRET_PREVIOUS";
+
+/// The secret that Sendarix shares with one endpoint.
+///
+/// Only the keyed HMAC state is kept, computed once; it is wiped from memory when the last clone is dropped, and never
+/// shown.
+#[derive(Clone)]
+pub struct SigningSecret(Hmac<Sha256>);
+
+impl SigningSecret {
+    /// Takes a secret exactly as it stands in the Sendarix dashboard.
+    ///
+    /// # Errors
+    ///
+    /// The secret is empty, or has white space around it, which is nearly always a line break that came with a paste or
+    /// a file and would make every signature fail.
+    pub fn new(secret: impl AsRef<[u8]>) -> Result<Self, SecretError> {
+        let secret = secret.as_ref();
+        if secret.is_empty() {
+            return Err(SecretError(Fault::Empty));
+        }
+        if secret.trim_ascii().len() != secret.len() {
+            return Err(SecretError(Fault::WhiteSpace));
+        }
+        // HMAC takes a key of any length; this cannot fail.
+        Hmac::new_from_slice(secret).map(Self).map_err(|_| SecretError(Fault::Empty))
+    }
+
+    /// Signs a body as Sendarix does.
+    #[must_use]
+    pub fn sign(&self, body: &[u8]) -> Signature {
+        Signature(self.0.clone().chain_update(body).finalize().into_bytes().into())
+    }
+}
+
+impl fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningSecret([redacted])")
+    }
+}
+
+/// The secrets that are valid now, each under a label that names it in logs.
+///
+/// Clones share one list: [`replace`](Self::replace) on any of them changes what the running receiver accepts from the
+/// next request on, without a restart and without a lock on the path of a request. So a secret is rotated by accepting
+/// both for a while:
+///
+/// ```
+/// use sendarix_webhooks::{SigningSecret, SigningSecrets};
+///
+/// let secrets = SigningSecrets::from(SigningSecret::new("old")?);
+/// // … the receiver is built with `secrets.clone()`; later, when the dashboard has a new secret:
+/// secrets.replace(SigningSecrets::from(SigningSecret::new("new")?).and("previous", SigningSecret::new("old")?));
+/// // … and when the log shows `secret=current` only:
+/// secrets.replace(SigningSecret::new("new")?);
+/// # Ok::<(), sendarix_webhooks::SecretError>(())
+/// ```
+#[derive(Clone)]
+pub struct SigningSecrets(Arc<ArcSwap<Vec<(Label, SigningSecret)>>>);
+
+type Label = Arc<str>;
+
+/// The label of the first secret.
+const CURRENT: &str = "current";
+/// The label of the second secret, where it is not given.
+const PREVIOUS: &str = "previous";
+
+impl SigningSecrets {
+    /// Reads the secret from `SENDARIX_WEBHOOK_SECRET` and, if it is set and not empty, the one before it from
+    /// `SENDARIX_WEBHOOK_SECRET_PREVIOUS`. They are labelled `current` and `previous`.
+    ///
+    /// # Errors
+    ///
+    /// The first variable is unset or empty, or either has white space around its value or is not UTF-8.
+    pub fn from_env() -> Result<Self, SecretError> {
+        let current = read_variable(SECRET_VARIABLE)?.ok_or(SecretError(Fault::Unset))?;
+        let secrets = Self::from(current);
+        Ok(match read_variable(PREVIOUS_SECRET_VARIABLE)? {
+            Some(previous) => secrets.and(PREVIOUS, previous),
+            None => secrets,
+        })
+    }
+
+    /// Reads one secret a line, the current one first, then those before it. Empty lines count for nothing, so the
+    /// line break that ends most files does no harm. The labels are `current`, `previous`, `previous-2` and so on.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, holds no secret, or a line has white space around its secret.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, SecretError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| SecretError(Fault::File { path: path.to_owned(), error: Arc::new(error) }))?;
+        let mut secrets = Vec::new();
+        for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+            let label: Label = match secrets.len() {
+                0 => CURRENT.into(),
+                1 => PREVIOUS.into(),
+                older => format!("{PREVIOUS}-{older}").into(),
+            };
+            let secret = SigningSecret::new(line).map_err(|error| {
+                SecretError(Fault::Line { path: path.to_owned(), line: index + 1, fault: Box::new(error.0) })
+            })?;
+            secrets.push((label, secret));
+        }
+        if secrets.is_empty() {
+            return Err(SecretError(Fault::EmptyFile { path: path.to_owned() }));
+        }
+        Ok(Self::new(secrets))
+    }
+
+    /// These secrets and one more, under a label of your own.
+    #[must_use]
+    pub fn and(&self, label: impl Into<Arc<str>>, secret: SigningSecret) -> Self {
+        let mut secrets = self.0.load_full().as_ref().clone();
+        secrets.push((label.into(), secret));
+        Self::new(secrets)
+    }
+
+    /// Accepts these secrets instead, from the next request on.
+    pub fn replace(&self, secrets: impl Into<Self>) {
+        self.0.store(secrets.into().0.load_full());
+    }
+
+    /// The label of the secret that signed this body; `None` if none of them did.
+    ///
+    /// Every secret is tried, in constant time, whether or not an earlier one matched.
+    #[must_use]
+    pub fn verify(&self, body: &[u8], signature: &Signature) -> Option<Arc<str>> {
+        let secrets = self.0.load();
+        let mut matched = u64::MAX;
+        for (index, (_, secret)) in (0_u64..).zip(secrets.iter()) {
+            let expected = secret.sign(body);
+            matched.conditional_assign(&index, expected.0.ct_eq(&signature.0));
+        }
+        let (label, _) = secrets.get(usize::try_from(matched).ok()?)?;
+        Some(label.clone())
+    }
+
+    fn new(secrets: Vec<(Label, SigningSecret)>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(secrets)))
+    }
+}
+
+/// One secret, under the label `current`.
+impl From<SigningSecret> for SigningSecrets {
+    fn from(secret: SigningSecret) -> Self {
+        Self::new(vec![(CURRENT.into(), secret)])
+    }
+}
+
+/// Shows the labels alone.
+impl fmt::Debug for SigningSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.load().iter().map(|(label, _)| label)).finish()
+    }
+}
+
+/// `None` if the variable is unset or empty.
+fn read_variable(name: &'static str) -> Result<Option<SigningSecret>, SecretError> {
+    match std::env::var(name) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => match SigningSecret::new(text) {
+            Ok(secret) => Ok(Some(secret)),
+            Err(error) => Err(SecretError(Fault::Variable(name, Box::new(error.0)))),
+        },
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(SecretError(Fault::Variable(name, Box::new(Fault::NotUtf8)))),
+    }
+}
+
+/// Why there is no secret to verify with. It never shows one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SecretError(Fault);
+
+#[derive(Clone, Debug, thiserror::Error)]
+enum Fault {
+    #[error("the signing secret is empty; copy it from the endpoint's page in the Sendarix dashboard")]
+    Empty,
+    #[error("the signing secret has white space or a line break around it; remove it, or no signature will match")]
+    WhiteSpace,
+    #[error("the value is not UTF-8")]
+    NotUtf8,
+    #[error("{SECRET_VARIABLE} is not set; set it to the secret from the endpoint's page in the Sendarix dashboard")]
+    Unset,
+    #[error("{0}: {1}")]
+    Variable(&'static str, Box<Fault>),
+    #[error("cannot read the signing secrets from {}: {error}", path.display())]
+    File { path: PathBuf, error: Arc<std::io::Error> },
+    #[error("{} line {line}: {fault}", path.display())]
+    Line { path: PathBuf, line: usize, fault: Box<Fault> },
+    #[error("{} holds no signing secret; write one a line, the current one first", path.display())]
+    EmptyFile { path: PathBuf },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> SigningSecret {
+        SigningSecret::new(text).unwrap()
+    }
+
+    #[test]
+    fn signs_as_rfc_4231_says() {
+        let signature = secret("Jefe").sign(b"what do ya want for nothing?");
+        assert_eq!(signature.to_string(), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    }
+
+    #[test]
+    fn names_the_secret_that_matched_wherever_it_stands() {
+        let secrets = SigningSecrets::from(secret("a")).and("b", secret("b")).and("c", secret("c"));
+        for (key, label) in [("a", "current"), ("b", "b"), ("c", "c")] {
+            assert_eq!(secrets.verify(b"body", &secret(key).sign(b"body")).as_deref(), Some(label));
+        }
+        assert_eq!(secrets.verify(b"body", &secret("d").sign(b"body")), None);
+        assert_eq!(secrets.verify(b"body ", &secret("a").sign(b"body")), None);
+    }
+
+    #[test]
+    fn replacing_reaches_every_clone() {
+        let secrets = SigningSecrets::from(secret("old"));
+        let of_the_receiver = secrets.clone();
+        secrets.replace(secret("new"));
+        assert!(of_the_receiver.verify(b"", &secret("new").sign(b"")).is_some());
+        assert!(of_the_receiver.verify(b"", &secret("old").sign(b"")).is_none());
+    }
+
+    #[test]
+    fn refuses_a_secret_that_could_never_match() {
+        for text in ["", " ", "\n", "secret\n", " secret", "secret\r", "\tsecret"] {
+            assert!(SigningSecret::new(text).is_err(), "{text:?}");
+        }
+        assert!(SigningSecret::new("inner white space").is_ok());
+    }
+
+    #[test]
+    fn is_never_shown() {
+        let secrets = SigningSecrets::from(secret("hunter2")).and("old", secret("hunter1"));
+        assert_eq!(format!("{:?} {secrets:?}", secret("hunter2")), "SigningSecret([redacted]) [\"current\", \"old\"]");
+        let error = SigningSecret::new("hunter2 ").unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn reads_a_file_of_one_secret_a_line() {
+        let path = std::env::temp_dir().join(format!("sendarix-secrets-{}", std::process::id()));
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            SigningSecrets::from_file(&path)
+        };
+        let secrets = read("new\r\n\nold\nolder\n").unwrap();
+        assert_eq!(format!("{secrets:?}"), r#"["current", "previous", "previous-2"]"#);
+        assert_eq!(secrets.verify(b"", &secret("old").sign(b"")).as_deref(), Some("previous"));
+        assert!(read("\n\n").unwrap_err().to_string().contains("holds no signing secret"));
+        assert!(read("new\n old\n").unwrap_err().to_string().contains("line 2: the signing secret has white space"));
+        std::fs::remove_file(&path).unwrap();
+        let missing = SigningSecrets::from_file(&path).unwrap_err();
+        assert!(missing.to_string().contains("cannot read the signing secrets"));
+    }
+}
