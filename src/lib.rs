@@ -1,9 +1,99 @@
-//! Receive Sendarix e-mail events: verified, deduplicated, typed.
+//! Receive [Sendarix](https://sendarix.com) e-mail events: verified, deduplicated, typed.
+//!
+//! ```
+//! # #[cfg(feature = "axum")]
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use axum::{Router, routing::post};
+//! use sendarix_webhooks::{EventKind, HandlerError, SendarixEvent, SendarixLayer};
+//! # async fn suppress(_: &str) -> std::io::Result<()> { Ok(()) }
+//! # async fn mark_delivered(_: &str) -> std::io::Result<()> { Ok(()) }
+//!
+//! async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
+//!     match &event.kind {
+//!         EventKind::Bounce(bounce) if bounce.is_permanent() => suppress(&event.recipient).await?,
+//!         EventKind::Delivered(_) => mark_delivered(&event.message_id).await?,
+//!         _ => {}
+//!     }
+//!     Ok(())
+//! }
+//!
+//! let layer = SendarixLayer::from_env()?; // SENDARIX_WEBHOOK_SECRET
+//! let app: Router = Router::new().route("/webhooks/sendarix", post(on_event).layer(layer));
+//! # Ok(()) }
+//! ```
+//!
+//! # What it promises
+//!
+//! A forged or replayed request never reaches the handler. An acknowledged event has been handled or is kept as a dead
+//! letter, whatever fails in between. Effects happen at least once, with duplicates suppressed.
+//!
+//! Two of these need a word. *Replayed*: the memory of what was handled lasts for the retention, 24 h by default; beyond
+//! it, [`max_event_age`](ReceiverBuilder::max_event_age) refuses a replay. *Kept*: dead letters need a place, which
+//! [`dead_letters`](ReceiverBuilder::dead_letters) gives them; without one they are only logged.
+//!
+//! # Where to look
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | wrap an axum route or any tower service | [`SendarixLayer`](middleware::SendarixLayer) |
+//! | read an event | [`SendarixEvent`], [`EventKind`] |
+//! | say that a handler failed | [`HandlerError`] |
+//! | change a limit, a status, a store | [`ReceiverBuilder`] |
+//! | know what became of a delivery | [`Outcome`] |
+//! | use it without a framework | [`receiver`] |
+//! | write a store | [`store`], [`dead_letter`] |
+//! | find something in the log | [`telemetry`] |
+//! | test your handler | `testing`, with the feature of that name |
+//!
+//! # Features
+//!
+//! | feature | default | gives |
+//! |---|---|---|
+//! | `axum` | yes | [`SendarixEvent`] as an argument, [`HandlerError`] as a return value of axum handlers; includes `tower` |
+//! | `memory` | yes | [`MemoryStore`](store::MemoryStore), the dedup memory of one process |
+//! | `tower` | | [`SendarixLayer`](middleware::SendarixLayer) for any tower service |
+//! | `testing` | | signed requests, sample events, a manual clock, the suites that stores must pass |
+//! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
+//!
+//! Without any of them the crate is the verifier, the decoder and the [`Receiver`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// Documentation on its own is built with all features; with fewer, some of what it names is not there.
+#![cfg_attr(
+    not(all(feature = "axum", feature = "memory", feature = "testing")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
+
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub mod axum;
+pub mod dead_letter;
 pub mod event;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub mod middleware;
+pub mod receiver;
+pub mod store;
+pub mod telemetry;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 pub mod verify;
 
 #[doc(inline)]
 pub use event::{DecodeError, EventKind, EventType, SendarixEvent, Suppression, Timestamp, TimestampError};
+#[cfg(feature = "tower")]
+#[doc(inline)]
+pub use middleware::SendarixLayer;
+#[doc(inline)]
+pub use receiver::{
+    Answer, ConfigError, Delivery, HandlerError, Head, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder, RefusalKind,
+    Reply, UnknownTypes,
+};
 #[doc(inline)]
 pub use verify::{SecretError, Signature, SigningSecret, SigningSecrets};
+
+/// The code in README.md, as tests.
+#[cfg(all(doctest, feature = "axum", feature = "testing"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,158 @@
+//! Dead letters in a file: the front of the [`Journal`] for an asynchronous application.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use super::journal::{Change, Index, Journal};
+use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
+use crate::store::EventKey;
+
+/// Keeps dead letters in a file of JSON lines, for one process.
+///
+/// A letter is written and synced to the disk before it counts as kept; letters that come at the same time share one
+/// sync. A line that was torn by a crash is dropped when the file is opened again: it was never reported as kept.
+/// Resolved letters are compacted away when the file is opened, and while it is in use once they fill most of it.
+///
+/// The file holds recipients and whatever else the events and the handler's errors say. It is created readable by its
+/// owner alone. Beside it lies an empty file with the suffix `.lock`, which keeps a second process out.
+///
+/// Read it with any tool for JSON lines: a line `{"letter": …}` is a letter, unless a later line has the same
+/// `endpoint` and `event_id`; a line `{"resolved": …}` ends one.
+pub struct FileDeadLetters {
+    path: PathBuf,
+    index: Arc<Mutex<Index>>,
+    /// `None` only while it is dropped.
+    writer: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Command {
+    Change(Change, oneshot::Sender<Result<(), DeadLetterError>>),
+    Get(EventKey, oneshot::Sender<Result<Option<DeadLetter>, DeadLetterError>>),
+    All(oneshot::Sender<Result<Vec<DeadLetter>, DeadLetterError>>),
+}
+
+/// At most so many changes share one sync; it bounds the memory that they take.
+const MAX_BATCH: usize = 256;
+
+impl FileDeadLetters {
+    /// Opens the file, or creates it, and reads which letters it holds. Blocks on the disk: call it at start-up.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be created, read or written, or another process has it open. The error names the file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DeadLetterError> {
+        let path = path.as_ref().to_owned();
+        let at_path = |error: std::io::Error| DeadLetterError::new(format!("{}: {error}", path.display()));
+        let index = Arc::new(Mutex::new(Index::default()));
+        let journal = Journal::open(&path, Arc::clone(&index)).map_err(at_path)?;
+        let (writer, commands) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("sendarix-dead-letters".to_owned())
+            .spawn(move || write(journal, &commands))
+            .map_err(at_path)?;
+        Ok(Self { path, index, writer: Some(writer), thread: Some(thread) })
+    }
+
+    /// Every letter that is not resolved, in the order in which they were last recorded. All are held in memory.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub async fn letters(&self) -> Result<Vec<DeadLetter>, DeadLetterError> {
+        self.ask(Command::All).await
+    }
+
+    /// How many letters are not resolved.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether every letter is resolved.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn holds(&self, key: &EventKey) -> bool {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, DeadLetterError>>) -> Command,
+    ) -> Result<T, DeadLetterError> {
+        let stopped = || DeadLetterError::new(format!("{}: the writing thread has stopped", self.path.display()));
+        let (reply, answer) = oneshot::channel();
+        let writer = self.writer.as_ref().ok_or_else(stopped)?;
+        writer.send(command(reply)).map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+impl DeadLetters for FileDeadLetters {
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()> {
+        Box::pin(self.ask(|reply| Command::Change(Change::Record(letter.clone()), reply)))
+    }
+
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()> {
+        Box::pin(async move {
+            if self.holds(key) {
+                self.ask(|reply| Command::Change(Change::Resolve(key.clone()), reply)).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
+        Box::pin(self.ask(|reply| Command::Get(key.clone(), reply)))
+    }
+}
+
+/// Serves commands until the last sender is gone, and every change that is waiting with one sync.
+fn write(mut journal: Journal, commands: &Receiver<Command>) {
+    while let Ok(first) = commands.recv() {
+        let mut changes = Vec::new();
+        let mut replies = Vec::new();
+        for command in std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH) {
+            // Whoever asked may have gone; the answer is then for nobody.
+            match command {
+                Command::Change(change, reply) => {
+                    changes.push(change);
+                    replies.push(reply);
+                }
+                Command::Get(key, reply) => drop(reply.send(journal.get(&key).map_err(DeadLetterError::new))),
+                Command::All(reply) => drop(reply.send(journal.letters().map_err(DeadLetterError::new))),
+            }
+        }
+        let written = journal.write(&changes).map_err(Arc::new);
+        for reply in replies {
+            let _ = reply.send(written.clone().map_err(DeadLetterError::new));
+        }
+        if let Err(error) = journal.compact_if_due() {
+            tracing::warn!(%error, "the dead-letter file could not be compacted; it goes on growing");
+        }
+    }
+}
+
+/// Waits for the letters that are being written, and lets go of the file.
+impl Drop for FileDeadLetters {
+    fn drop(&mut self) {
+        drop(self.writer.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for FileDeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileDeadLetters").field("path", &self.path).field("len", &self.len()).finish_non_exhaustive()
+    }
+}

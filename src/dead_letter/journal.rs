@@ -1,0 +1,403 @@
+//! The file behind [`FileDeadLetters`](super::FileDeadLetters): lines that are appended, synced, and compacted.
+//!
+//! What is in memory is where each letter stands in the file, not the letter.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeadLetter, DeadLetterReason};
+use crate::event::{Place, Timestamp};
+use crate::store::EventKey;
+use crate::verify::Signature;
+
+/// What can happen to a letter.
+pub(super) enum Change {
+    Record(DeadLetter),
+    Resolve(EventKey),
+}
+
+/// Which letters are not resolved, and where their lines are.
+#[derive(Debug, Default)]
+pub(super) struct Index(HashMap<EventKey, Entry>);
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    line: Line,
+    attempts: u32,
+    first_at: Timestamp,
+}
+
+/// A line's bytes in the file, with its line break.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    start: u64,
+    len: u64,
+}
+
+impl Index {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn contains(&self, key: &EventKey) -> bool {
+        self.0.contains_key(key)
+    }
+}
+
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Where the next line goes. What a failed write left behind it is overwritten.
+    end: u64,
+    /// How many of the bytes before it nobody needs: resolved letters, and lines with a newer one.
+    garbage: u64,
+    index: Arc<Mutex<Index>>,
+    /// Lines that nobody can read. They are reported, and kept for whoever can.
+    unreadable: Vec<Line>,
+    /// Held open for its lock, which keeps other processes out.
+    _lock: File,
+}
+
+/// Less garbage is not worth compacting while the file is in use.
+const COMPACT_FROM_BYTES: u64 = 1024 * 1024;
+
+impl Journal {
+    pub(super) fn open(path: &Path, index: Arc<Mutex<Index>>) -> io::Result<Self> {
+        let lock = private_file(&with_suffix(path, ".lock"))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other("another process, or this one, has it open already"),
+            TryLockError::Error(error) => error,
+        })?;
+        let file = private_file(path)?;
+        let unreadable = Vec::new();
+        let mut journal = Self { path: path.to_owned(), file, end: 0, garbage: 0, index, unreadable, _lock: lock };
+        journal.recover()?;
+        if journal.garbage > 0 {
+            journal.compact()?;
+        }
+        Ok(journal)
+    }
+
+    /// Appends what the changes come to, and returns once it is on the disk. If it fails, none of them has happened.
+    pub(super) fn write(&mut self, changes: &[Change]) -> io::Result<()> {
+        let mut text = Vec::new();
+        let mut after: HashMap<&EventKey, Option<Entry>> = HashMap::new();
+        for change in changes {
+            let start = self.end + text.len() as u64;
+            let key = change.key();
+            let before = after.get(key).copied().unwrap_or_else(|| self.index().0.get(key).copied());
+            let entry = match (change, before) {
+                (Change::Resolve(_), None) => continue,
+                (Change::Resolve(_), Some(_)) => {
+                    append_line(&mut text, &Record::Resolved(StoredKey::from(key)))?;
+                    None
+                }
+                (Change::Record(letter), before) => {
+                    let attempts = before.map_or(0, |entry| entry.attempts).max(letter.attempts);
+                    let first_at = before.map_or(letter.first_at, |entry| entry.first_at.min(letter.first_at));
+                    append_line(&mut text, &Record::Letter(StoredLetter::new(letter, attempts, first_at)))?;
+                    let len = self.end + text.len() as u64 - start;
+                    Some(Entry { line: Line { start, len }, attempts, first_at })
+                }
+            };
+            after.insert(key, entry);
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.append(&text)?;
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = 0;
+        for (key, entry) in after {
+            let before = match entry {
+                Some(entry) => {
+                    kept += entry.line.len;
+                    index.0.insert(key.clone(), entry)
+                }
+                None => index.0.remove(key),
+            };
+            self.garbage += before.map_or(0, |entry| entry.line.len);
+        }
+        self.garbage += text.len() as u64 - kept;
+        Ok(())
+    }
+
+    pub(super) fn get(&mut self, key: &EventKey) -> io::Result<Option<DeadLetter>> {
+        let line = self.index().0.get(key).map(|entry| entry.line);
+        line.map(|line| self.read(line)).transpose()
+    }
+
+    pub(super) fn letters(&mut self) -> io::Result<Vec<DeadLetter>> {
+        let mut lines: Vec<Line> = self.index().0.values().map(|entry| entry.line).collect();
+        lines.sort_unstable_by_key(|line| line.start);
+        lines.into_iter().map(|line| self.read(line)).collect()
+    }
+
+    pub(super) fn compact_if_due(&mut self) -> io::Result<()> {
+        if self.garbage >= COMPACT_FROM_BYTES && self.garbage >= self.end / 2 { self.compact() } else { Ok(()) }
+    }
+
+    /// Reads every line, and cuts off a last one that was torn.
+    fn recover(&mut self) -> io::Result<()> {
+        let mut reader = BufReader::new(self.file.try_clone()?);
+        let mut index = Index::default();
+        let mut text = Vec::new();
+        loop {
+            text.clear();
+            let len = reader.read_until(b'\n', &mut text)? as u64;
+            if len == 0 {
+                break;
+            }
+            let mut line = Line { start: self.end, len };
+            let record = serde_json::from_slice::<Record<'_>>(&text);
+            if text.last() != Some(&b'\n') {
+                if record.is_err() {
+                    let path = self.path.display();
+                    tracing::warn!(%path, bytes = len, "dropped the torn last line of the dead-letter file");
+                    self.file.set_len(line.start)?;
+                    self.file.sync_all()?;
+                    break;
+                }
+                // Not torn by a crash: an editor took the line break away.
+                self.file.seek(SeekFrom::End(0))?;
+                self.file.write_all(b"\n")?;
+                line.len += 1;
+            }
+            match record {
+                Ok(Record::Letter(letter)) => drop(index.0.insert(letter.key(), letter.entry(line))),
+                Ok(Record::Resolved(key)) => drop(index.0.remove(&key.into())),
+                Err(error) => {
+                    let (path, at) = (self.path.display(), line.start);
+                    tracing::error!(%path, at, %error, "a line of the dead-letter file cannot be read; it is kept");
+                    self.unreadable.push(line);
+                }
+            }
+            self.end += line.len;
+        }
+        let kept = index.0.values().map(|entry| entry.line).chain(self.unreadable.iter().copied());
+        self.garbage = self.end - kept.map(|line| line.len).sum::<u64>();
+        *self.index() = index;
+        Ok(())
+    }
+
+    /// Puts the lines that are needed into a new file, and that file in the place of the old one.
+    fn compact(&mut self) -> io::Result<()> {
+        let mut entries: Vec<(EventKey, Entry)> =
+            self.index().0.iter().map(|(key, entry)| (key.clone(), *entry)).collect();
+        entries.sort_unstable_by_key(|(_, entry)| entry.line.start);
+
+        let new_path = with_suffix(&self.path, ".new");
+        let file = private_file(&new_path)?;
+        file.set_len(0)?;
+        let mut new = BufWriter::new(file);
+        let mut end = 0;
+        let mut unreadable = self.unreadable.clone();
+        let lines = unreadable.iter_mut().chain(entries.iter_mut().map(|(_, entry)| &mut entry.line));
+        for line in lines {
+            new.write_all(&self.read_bytes(*line)?)?;
+            line.start = end;
+            end += line.len;
+        }
+        let new = new.into_inner().map_err(io::IntoInnerError::into_error)?;
+        new.sync_all()?;
+        std::fs::rename(&new_path, &self.path)?;
+        self.file = new;
+        self.end = end;
+        self.garbage = 0;
+        self.unreadable = unreadable;
+        *self.index() = Index(entries.into_iter().collect());
+        // Only now would a crash not bring the old file back, which would be right as well.
+        sync_directory(&self.path)
+    }
+
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
+        let written = self
+            .file
+            .seek(SeekFrom::Start(self.end))
+            .and_then(|_| self.file.write_all(text))
+            .and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => self.end += text.len() as u64,
+            // What stays if this fails too is a torn line, or a letter that the sender delivers again.
+            Err(_) => drop(self.file.set_len(self.end)),
+        }
+        written
+    }
+
+    fn read(&mut self, line: Line) -> io::Result<DeadLetter> {
+        let text = self.read_bytes(line)?;
+        match serde_json::from_slice(&text)? {
+            Record::Letter(letter) => letter.try_into(),
+            Record::Resolved(_) => Err(io::Error::other("the file was changed while it was in use")),
+        }
+    }
+
+    fn read_bytes(&mut self, line: Line) -> io::Result<Vec<u8>> {
+        self.file.seek(SeekFrom::Start(line.start))?;
+        let mut text = Vec::new();
+        (&self.file).take(line.len).read_to_end(&mut text)?;
+        Ok(text)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Change {
+    fn key(&self) -> &EventKey {
+        match self {
+            Self::Record(letter) => &letter.key,
+            Self::Resolve(key) => key,
+        }
+    }
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Record<'a> {
+    #[serde(borrow)]
+    Letter(StoredLetter<'a>),
+    #[serde(borrow)]
+    Resolved(StoredKey<'a>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredKey<'a> {
+    #[serde(borrow)]
+    endpoint: Cow<'a, str>,
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+}
+
+/// Nothing here is flattened: an application may switch on `serde_json`'s `arbitrary_precision`, which breaks that.
+#[derive(Serialize, Deserialize)]
+struct StoredLetter<'a> {
+    #[serde(borrow)]
+    endpoint: Cow<'a, str>,
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+    reason: DeadLetterReason,
+    #[serde(borrow)]
+    error: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+    attempts: u32,
+    first_at: Timestamp,
+    last_at: Timestamp,
+    signature: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timestamp_header: Option<u64>,
+    /// The body if it is text, so that it can be read in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    /// The body if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_hex: Option<String>,
+}
+
+impl<'a> From<&'a EventKey> for StoredKey<'a> {
+    fn from(key: &'a EventKey) -> Self {
+        Self { endpoint: key.endpoint().into(), event_id: key.event_id().into() }
+    }
+}
+
+impl From<StoredKey<'_>> for EventKey {
+    fn from(key: StoredKey<'_>) -> Self {
+        Self::new(key.endpoint.as_ref(), key.event_id.as_ref())
+    }
+}
+
+impl<'a> StoredLetter<'a> {
+    fn new(letter: &'a DeadLetter, attempts: u32, first_at: Timestamp) -> Self {
+        let (body, body_hex) = match std::str::from_utf8(&letter.body) {
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(const_hex::encode(&letter.body))),
+        };
+        Self {
+            endpoint: letter.key.endpoint().into(),
+            event_id: letter.key.event_id().into(),
+            reason: letter.reason,
+            error: letter.error.as_str().into(),
+            line: letter.place.map(|place| place.line),
+            column: letter.place.map(|place| place.column),
+            attempts,
+            first_at,
+            last_at: letter.last_at,
+            signature: letter.signature.to_string(),
+            timestamp_header: letter.timestamp_header,
+            body,
+            body_hex,
+        }
+    }
+
+    fn key(&self) -> EventKey {
+        EventKey::new(self.endpoint.as_ref(), self.event_id.as_ref())
+    }
+
+    fn entry(&self, line: Line) -> Entry {
+        Entry { line, attempts: self.attempts, first_at: self.first_at }
+    }
+}
+
+impl TryFrom<StoredLetter<'_>> for DeadLetter {
+    type Error = io::Error;
+
+    fn try_from(stored: StoredLetter<'_>) -> io::Result<Self> {
+        Ok(Self {
+            key: stored.key(),
+            body: match (stored.body, stored.body_hex) {
+                (Some(text), _) => text.into(),
+                (None, Some(hex)) => const_hex::decode(hex).map_err(io::Error::other)?.into(),
+                (None, None) => return Err(io::Error::other("the letter has no body")),
+            },
+            signature: Signature::parse(stored.signature.as_bytes()).map_err(io::Error::other)?,
+            timestamp_header: stored.timestamp_header,
+            reason: stored.reason,
+            error: stored.error.into_owned(),
+            place: stored.line.zip(stored.column).map(|(line, column)| Place { line, column }),
+            attempts: stored.attempts,
+            first_at: stored.first_at,
+            last_at: stored.last_at,
+        })
+    }
+}
+
+fn append_line(text: &mut Vec<u8>, record: &Record<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *text, record)?;
+    text.push(b'\n');
+    Ok(())
+}
+
+/// Opens a file to read and write, and creates it for its owner alone.
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Makes the names in the file's directory durable, where the system has such a thing.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,160 @@
+//! What must not be lost? Events that were received and not yet handled.
+//!
+//! Sendarix gives up on an event after six attempts, and never retries one that was acknowledged. So an event that
+//! failed is kept here until it succeeds, and one that retrying cannot help is kept here *before* it is acknowledged:
+//!
+//! | outcome | reason | state |
+//! |---|---|---|
+//! | `failed`, `slow` that fails later | [`Failed`](DeadLetterReason::Failed) | retrying: resolved when a later delivery succeeds |
+//! | `failed_permanently` | [`FailedPermanently`](DeadLetterReason::FailedPermanently) | dead |
+//! | `malformed` | [`Malformed`](DeadLetterReason::Malformed) | dead |
+//! | `unknown_type` | [`UnknownType`](DeadLetterReason::UnknownType) | dead |
+//! | `expired` | [`Expired`](DeadLetterReason::Expired) | dead |
+//!
+//! [`FileDeadLetters`] keeps them in a file of JSON lines. A receiver without any dead letters logs these events at
+//! error level and acknowledges them all the same: then a log line without the body is all that is left of them.
+
+mod file;
+mod journal;
+
+use std::error::Error;
+use std::fmt::{self, Debug};
+use std::pin::Pin;
+
+use bytes::Bytes;
+
+use crate::event::{Place, Timestamp};
+use crate::store::EventKey;
+use crate::verify::Signature;
+
+pub use self::file::FileDeadLetters;
+
+/// Keeps dead letters. What it has reported as kept must survive a power failure.
+pub trait DeadLetters: Debug + Send + Sync + 'static {
+    /// Keeps a letter, in the place of an earlier one with the same key.
+    ///
+    /// What the earlier one knew stays: `first_at` is the earliest of both, `attempts` the highest. So recording the
+    /// same letter again changes nothing.
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()>;
+
+    /// Forgets the letter with this key: its event has been handled.
+    ///
+    /// The receiver calls this after every event that was handled, so it should cost nothing where there is no letter.
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()>;
+
+    /// The letter with this key, if there is one.
+    fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>>;
+}
+
+/// What [`DeadLetters`] return: boxed, so that stores can be exchanged behind `dyn`.
+pub type DeadLetterFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, DeadLetterError>> + Send + 'a>>;
+
+/// An authentic request whose event has not been handled, with all that is needed to handle it later.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The endpoint and the event's id; for a body that has none, the id derived from the body.
+    pub key: EventKey,
+    /// The exact bytes that were signed.
+    pub body: Bytes,
+    /// The signature that was verified.
+    pub signature: Signature,
+    /// The timestamp header in Unix seconds; `None` where the receiver ignores it. It is not covered by the signature.
+    pub timestamp_header: Option<u64>,
+    /// Why the event was not handled.
+    pub reason: DeadLetterReason,
+    /// The error in full, for an operator. It may hold anything that the handler put there.
+    pub error: String,
+    /// Where in the body decoding stopped.
+    pub place: Option<Place>,
+    /// How many attempts at handling the event have been counted.
+    pub attempts: u32,
+    /// When the event failed for the first time, by the receiver's clock.
+    pub first_at: Timestamp,
+    /// When it failed for the last time, by the receiver's clock.
+    pub last_at: Timestamp,
+}
+
+impl DeadLetter {
+    /// A letter of one attempt, without an error's text. The fields can then be set.
+    pub fn new(
+        key: EventKey,
+        body: impl Into<Bytes>,
+        signature: Signature,
+        reason: DeadLetterReason,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            key,
+            body: body.into(),
+            signature,
+            timestamp_header: None,
+            reason,
+            error: String::new(),
+            place: None,
+            attempts: 1,
+            first_at: at,
+            last_at: at,
+        }
+    }
+
+    /// Whether Sendarix was asked to deliver the event again.
+    #[must_use]
+    pub fn is_retrying(&self) -> bool {
+        self.reason == DeadLetterReason::Failed
+    }
+}
+
+/// Leaves out the body.
+impl Debug for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetter")
+            .field("key", &self.key)
+            .field("reason", &self.reason)
+            .field("error", &self.error)
+            .field("attempts", &self.attempts)
+            .field("first_at", &self.first_at)
+            .field("last_at", &self.last_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an event became a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DeadLetterReason {
+    /// The handler failed, and Sendarix was asked to deliver the event again.
+    Failed,
+    /// The handler said that it can never succeed.
+    FailedPermanently,
+    /// The body is authentic and no event.
+    Malformed,
+    /// The event is of a type that this version of the crate does not know.
+    UnknownType,
+    /// The event is too old to be told from a replay.
+    Expired,
+}
+
+/// Dead letters could not be read or kept. The cause is its [`source`](Error::source).
+#[derive(Debug)]
+pub struct DeadLetterError(Box<dyn Error + Send + Sync>);
+
+impl DeadLetterError {
+    /// Keeps the store's own error.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+impl fmt::Display for DeadLetterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the dead-letter store failed")
+    }
+}
+
+impl Error for DeadLetterError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.0.as_ref())
+    }
+}

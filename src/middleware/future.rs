@@ -1,0 +1,27 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Response;
+
+use super::ResponseBody;
+
+/// The future of [`Sendarix`](super::Sendarix). Dropping it cancels no handler that has begun.
+pub struct ResponseFuture<B> {
+    pub(super) response: Pin<Box<dyn Future<Output = Response<ResponseBody<B>>> + Send>>,
+}
+
+impl<B> Future for ResponseFuture<B> {
+    type Output = Result<Response<ResponseBody<B>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.response.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl<B> fmt::Debug for ResponseFuture<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,25 @@
+//! The receiver as tower middleware.
+//!
+//! [`SendarixLayer`] goes around whatever should handle the events: a handler, a route, a whole `Router`, any tower
+//! service. What it wraps only ever sees requests that carry an authentic, fresh event that is this delivery's to
+//! handle, with the exact body that was signed and the [`SendarixEvent`](crate::SendarixEvent) and
+//! [`Delivery`](crate::Delivery) in the request's extensions.
+//!
+//! The response decides what becomes of the event: a 2xx completes it, anything else, an error, a panic or running
+//! longer than the handler limit gives it back. Every response carries the [`Outcome`](crate::Outcome) in its
+//! extensions, and a refusal its [`RefusalKind`](crate::RefusalKind) as well, for layers outside of this one.
+//!
+//! A response is settled once its head is there; the body may still stream.
+
+mod body;
+mod future;
+mod layer;
+mod service;
+
+pub use self::body::{RequestBody, ResponseBody, SameBody, ToBody};
+pub use self::future::ResponseFuture;
+pub use self::layer::SendarixLayer;
+pub use self::service::Sendarix;
+
+#[cfg(feature = "axum")]
+pub(crate) use self::service::HandlerFailure;

@@ -1,0 +1,157 @@
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderValue, Request, Response, StatusCode, request};
+use http_body::{Body, Frame};
+use tower_service::Service;
+
+use super::{RequestBody, ResponseBody, ResponseFuture};
+use crate::receiver::{Admitted, Answer, Delivery, HandlerError, Head, Receiver, Refusal, Reply};
+
+/// A service that lets only authentic, fresh and new events through to the one that it wraps: see
+/// [`SendarixLayer`](super::SendarixLayer).
+///
+/// It is always ready, and makes the wrapped service ready for a verified event only: no forged or slow request takes
+/// up its capacity. For the same reason it never fails; an error of the wrapped service is answered 503.
+#[must_use]
+pub struct Sendarix<S, B> {
+    inner: S,
+    receiver: Receiver,
+    body: PhantomData<fn() -> B>,
+}
+
+impl<S, B> Sendarix<S, B> {
+    pub(super) fn new(inner: S, receiver: Receiver) -> Self {
+        Self { inner, receiver, body: PhantomData }
+    }
+}
+
+impl<S, B, ReqBody, ResBody> Service<Request<ReqBody>> for Sendarix<S, B>
+where
+    B: RequestBody<ReqBody>,
+    S: Service<Request<B::Body>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    ReqBody: Body + Send + 'static,
+    ReqBody::Error: fmt::Display,
+    ResBody: Send + 'static,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = Infallible;
+    type Future = ResponseFuture<ResBody>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let admitted = self.receiver.admit(&Head::new(parts.method.as_str(), headers));
+        let inner = self.inner.clone();
+        let response = async move {
+            match respond::<S, B, _, _>(inner, admitted, parts, body).await {
+                Ok(Reply::Handler { outcome, response }) => {
+                    let mut response = response.map(ResponseBody::handler);
+                    response.extensions_mut().insert(outcome);
+                    response
+                }
+                Ok(Reply::Receiver(answer)) => answer_response(&answer),
+                Err(refusal) => answer_response(refusal.answer()),
+            }
+        };
+        ResponseFuture { response: Box::pin(response) }
+    }
+}
+
+/// The path of a request through the receiver.
+async fn respond<S, B, ReqBody, ResBody>(
+    inner: S,
+    admitted: Result<Admitted, Refusal>,
+    parts: request::Parts,
+    body: ReqBody,
+) -> Result<Reply<Response<ResBody>>, Refusal>
+where
+    B: RequestBody<ReqBody>,
+    S: Service<Request<B::Body>, Response = Response<ResBody>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    ReqBody: Body,
+    ReqBody::Error: fmt::Display,
+    ResBody: Send + 'static,
+{
+    let admitted = admitted?;
+    let bytes = read(&admitted, body).await?;
+    let verified = admitted.verify(bytes)?;
+    let request = Request::from_parts(parts, B::Body::from(verified.body().clone()));
+    Ok(verified.deliver(move |delivery| call(inner, request, delivery)).await)
+}
+
+async fn read<B>(admitted: &Admitted, body: B) -> Result<Bytes, Refusal>
+where
+    B: Body,
+    B::Error: fmt::Display,
+{
+    let mut body = pin!(body);
+    // Trailers are no part of the body, and nothing reads them.
+    let data =
+        |frame: Frame<B::Data>| frame.into_data().map_or(Bytes::new(), |mut data| data.copy_to_bytes(data.remaining()));
+    admitted.read(|cx| body.as_mut().poll_frame(cx).map(|frame| frame.map(|frame| frame.map(data)))).await
+}
+
+async fn call<S, B, ResBody>(
+    mut inner: S,
+    mut request: Request<B>,
+    delivery: Delivery,
+) -> Result<Response<ResBody>, HandlerError>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    request.extensions_mut().insert(delivery.event().clone());
+    request.extensions_mut().insert(delivery);
+    poll_fn(|cx| inner.poll_ready(cx)).await.map_err(HandlerError::retry)?;
+    let mut response = inner.call(request).await.map_err(HandlerError::retry)?;
+    match response.extensions_mut().remove::<HandlerFailure>() {
+        Some(HandlerFailure(error)) => Err(error),
+        None => Ok(response),
+    }
+}
+
+/// Carries a [`HandlerError`] from the handler's response to here.
+#[derive(Clone)]
+pub(crate) struct HandlerFailure(pub(crate) HandlerError);
+
+fn answer_response<B>(answer: &Answer) -> Response<ResponseBody<B>> {
+    let mut response = Response::new(ResponseBody::receiver(answer.text()));
+    // The builder of the receiver allows no other.
+    *response.status_mut() = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    for (name, value) in answer.headers() {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response.extensions_mut().insert(answer.outcome());
+    if let Some(kind) = answer.refusal() {
+        response.extensions_mut().insert(kind);
+    }
+    response
+}
+
+impl<S: Clone, B> Clone for Sendarix<S, B> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.receiver.clone())
+    }
+}
+
+impl<S: fmt::Debug, B> fmt::Debug for Sendarix<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sendarix").field("inner", &self.inner).field("receiver", &self.receiver).finish()
+    }
+}

@@ -1,0 +1,102 @@
+//! What goes back to the sender.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::{Outcome, RefusalKind};
+
+/// An answer that the receiver gives by itself: a status, a few headers, one line of plain text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Answer {
+    outcome: Outcome,
+    refusal: Option<RefusalKind>,
+    status: u16,
+    retry_after: Option<Duration>,
+    text: &'static str,
+}
+
+impl Answer {
+    pub(super) fn new(outcome: Outcome, status: u16) -> Self {
+        Self { outcome, refusal: None, status, retry_after: None, text: outcome.text() }
+    }
+
+    pub(super) fn because(self, refusal: RefusalKind) -> Self {
+        Self { refusal: Some(refusal), text: refusal.text(), ..self }
+    }
+
+    pub(super) fn retry_after(self, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..self }
+    }
+
+    /// What became of the delivery.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Why the request was refused, if it was refused before its signature was proven or while draining.
+    #[must_use]
+    pub fn refusal(&self) -> Option<RefusalKind> {
+        self.refusal
+    }
+
+    /// The HTTP status, between 200 and 599.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The headers, with names in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
+        let allow = (self.outcome == Outcome::MethodNotAllowed).then_some(("allow", Cow::Borrowed("POST")));
+        // Whole seconds, rounded up: never 0, which would ask for a retry at once.
+        let seconds = self.retry_after.map(|time| (time.as_millis().div_ceil(1000)).max(1));
+        let retry_after = seconds.map(|seconds| ("retry-after", Cow::Owned(seconds.to_string())));
+        let content_type = ("content-type", Cow::Borrowed("text/plain; charset=utf-8"));
+        std::iter::once(content_type).chain(allow).chain(retry_after)
+    }
+
+    /// The body: one short line without its line break.
+    #[must_use]
+    pub fn text(&self) -> &'static str {
+        self.text
+    }
+}
+
+/// What became of a delivery, and who answers it.
+#[derive(Debug)]
+#[must_use]
+pub enum Reply<R> {
+    /// The handler's own response is the answer.
+    Handler {
+        /// `Processed` or `Failed`, by the status of the response.
+        outcome: Outcome,
+        /// What the handler returned.
+        response: R,
+    },
+    /// The receiver answers: the handler did not run, returned an error, or is still running.
+    Receiver(Answer),
+}
+
+impl<R> Reply<R> {
+    /// What became of the delivery.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Handler { outcome, .. } => *outcome,
+            Self::Receiver(answer) => answer.outcome(),
+        }
+    }
+}
+
+/// For handlers that return no response of their own.
+impl Reply<()> {
+    /// The answer to send.
+    pub fn into_answer(self) -> Answer {
+        match self {
+            Self::Handler { outcome, response: () } => Answer::new(outcome, outcome.default_status()),
+            Self::Receiver(answer) => answer,
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The settings of a receiver: their defaults, the reasons for them, and what is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::running::Running;
+use super::{Inner, Outcome, Receiver};
+use crate::dead_letter::DeadLetters;
+use crate::event::EventType;
+use crate::store::DedupStore;
+use crate::verify::{Clock, SecretError, SigningSecrets, SystemClock};
+
+/// How long Sendarix goes on delivering an event: 7 h 35 min 30 s, the sum of the waits before attempts 2 to 6 (30 s,
+/// 5 min, 30 min, 2 h, 5 h). Its page also says "up to 5 hours"; the longer is the safe one.
+pub const RETRY_SCHEDULE: Duration = Duration::from_secs(30 + 5 * 60 + 30 * 60 + 2 * 3600 + 5 * 3600);
+
+/// How long Sendarix waits for an answer before it counts a delivery as failed: 10 s.
+pub const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What to do with an event of a type that this version of the crate does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnknownTypes {
+    /// Keep it as a dead letter and acknowledge it.
+    #[default]
+    DeadLetter,
+    /// Give it to the handler as [`EventKind::Unknown`](crate::EventKind::Unknown).
+    Deliver,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) endpoint: Arc<str>,
+    pub(super) body_limit: usize,
+    pub(super) body_timeout: Duration,
+    pub(super) timestamp_tolerance: Option<Duration>,
+    pub(super) max_event_age: Option<Duration>,
+    pub(super) lease: Duration,
+    pub(super) handler_limit: Duration,
+    pub(super) retention: Duration,
+    pub(super) acknowledgement_deadline: Duration,
+    pub(super) store_timeout: Duration,
+    pub(super) unknown_types: UnknownTypes,
+    wanted: Option<Vec<EventType>>,
+    statuses: Vec<(Outcome, u16)>,
+}
+
+impl Settings {
+    pub(super) fn wants(&self, event_type: EventType) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&event_type))
+    }
+
+    pub(super) fn status(&self, outcome: Outcome) -> u16 {
+        let chosen = self.statuses.iter().rev().find(|(of, _)| *of == outcome);
+        chosen.map_or(outcome.default_status(), |(_, status)| *status)
+    }
+}
+
+/// Builds a [`Receiver`]. Every setting has a default that suits production; the stores are the exception, which are
+/// those of one process until you choose others.
+///
+/// ```
+/// use std::time::Duration;
+/// use sendarix_webhooks::{EventType, Receiver, SigningSecret};
+///
+/// let receiver = Receiver::builder(SigningSecret::new("a secret from the dashboard")?)
+///     .endpoint("production")
+///     .events([EventType::Bounce, EventType::Complaint, EventType::Unsubscribe])
+///     .lease(Duration::from_secs(120))
+///     .handler_limit(Duration::from_secs(100))
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct ReceiverBuilder {
+    secrets: SigningSecrets,
+    store: Option<Arc<dyn DedupStore>>,
+    dead_letters: Option<Arc<dyn DeadLetters>>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+}
+
+impl ReceiverBuilder {
+    pub(super) fn new(secrets: SigningSecrets) -> Self {
+        Self {
+            secrets,
+            store: None,
+            dead_letters: None,
+            clock: Arc::new(SystemClock),
+            settings: Settings {
+                endpoint: "default".into(),
+                body_limit: 256 * 1024,
+                body_timeout: Duration::from_secs(5),
+                timestamp_tolerance: Some(Duration::from_secs(5 * 60)),
+                max_event_age: None,
+                lease: Duration::from_secs(60),
+                handler_limit: Duration::from_secs(50),
+                retention: Duration::from_secs(24 * 60 * 60),
+                acknowledgement_deadline: Duration::from_secs(9),
+                store_timeout: Duration::from_secs(2),
+                unknown_types: UnknownTypes::DeadLetter,
+                wanted: None,
+                statuses: Vec::new(),
+            },
+        }
+    }
+
+    /// The name of this endpoint, 1 to 64 ASCII letters, digits, `.`, `_` or `-`. Receivers of different names share
+    /// nothing, even in one store. Default: `default`.
+    pub fn endpoint(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.settings.endpoint = name.into();
+        self
+    }
+
+    /// Where it is remembered which events have been handled. Default: a [`MemoryStore`](crate::store::MemoryStore) of
+    /// this receiver's own, with the feature `memory`.
+    pub fn store(mut self, store: impl DedupStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Like [`store`](Self::store), for a store that is shared.
+    pub fn shared_store(mut self, store: Arc<dyn DedupStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Where events are kept that could not be handled. Default: nowhere. Then such an event is logged at error level,
+    /// without its body, and is lost if it was acknowledged or once Sendarix gives up on it.
+    pub fn dead_letters(mut self, dead_letters: impl DeadLetters) -> Self {
+        self.dead_letters = Some(Arc::new(dead_letters));
+        self
+    }
+
+    /// Like [`dead_letters`](Self::dead_letters), for a store that is shared.
+    pub fn shared_dead_letters(mut self, dead_letters: Arc<dyn DeadLetters>) -> Self {
+        self.dead_letters = Some(dead_letters);
+        self
+    }
+
+    /// Where the time of day comes from. Default: the operating system.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The longest body that is read, in bytes. Default: 262,144 (256 KiB), hundreds of times the documented events.
+    pub fn body_limit(mut self, bytes: usize) -> Self {
+        self.settings.body_limit = bytes;
+        self
+    }
+
+    /// How long the whole body may take to arrive. Default: 5 s, half of what Sendarix waits for an answer.
+    pub fn body_timeout(mut self, limit: Duration) -> Self {
+        self.settings.body_timeout = limit;
+        self
+    }
+
+    /// How far the timestamp header may be from now, in either direction. Default: 5 min, which Sendarix recommends.
+    pub fn timestamp_tolerance(mut self, tolerance: Duration) -> Self {
+        self.settings.timestamp_tolerance = Some(tolerance);
+        self
+    }
+
+    /// Accepts a request whatever its timestamp header says, or without one.
+    ///
+    /// The header is not covered by the signature, so this gives up a filter rather than a defence. It is for senders
+    /// that do not set it, and for replaying captured requests.
+    pub fn dangerously_ignore_timestamps(mut self) -> Self {
+        self.settings.timestamp_tolerance = None;
+        self
+    }
+
+    /// Keeps an event as a dead letter, instead of handling it, if the time *inside its signed body* is longer ago than
+    /// this, or more than 5 min ahead. Default: off.
+    ///
+    /// With it, a captured request is useless for good: while the event is young enough to be taken, the dedup store
+    /// still remembers it. Without it, a request that was captured can be played again once the
+    /// [`retention`](Self::retention) is over.
+    ///
+    /// It must be at least [`RETRY_SCHEDULE`], or a late retry would not be taken, and at most the retention.
+    pub fn max_event_age(mut self, age: Duration) -> Self {
+        self.settings.max_event_age = Some(age);
+        self
+    }
+
+    /// How long a claim protects a running handler from a second delivery. Default: 60 s. A crashed process frees its
+    /// events after this time, so longer means later; it must be longer than [`handler_limit`](Self::handler_limit).
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self
+    }
+
+    /// How long a handler may run before it is stopped and counts as failed. Default: 50 s, which leaves 10 s of the
+    /// lease to record the result.
+    pub fn handler_limit(mut self, limit: Duration) -> Self {
+        self.settings.handler_limit = limit;
+        self
+    }
+
+    /// How long an event is remembered after it was handled. Default: 24 h, which Sendarix recommends. It must be at
+    /// least [`RETRY_SCHEDULE`].
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.settings.retention = retention;
+        self
+    }
+
+    /// When a delivery whose handler is still running is answered 503 while the handler goes on, counted from the
+    /// arrival of the request. Default: 9 s, 1 s before Sendarix stops listening. It must be below [`SENDER_TIMEOUT`].
+    pub fn acknowledgement_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.acknowledgement_deadline = deadline;
+        self
+    }
+
+    /// How long the dedup store or the dead-letter store may take for one step. Default: 2 s, so that a store that
+    /// hangs is answered 503 well before the acknowledgement deadline.
+    pub fn store_timeout(mut self, limit: Duration) -> Self {
+        self.settings.store_timeout = limit;
+        self
+    }
+
+    /// The types of event that the handler wants; others are acknowledged and dropped. Default: all. Better still,
+    /// choose them in the Sendarix dashboard, which saves the requests.
+    pub fn events(mut self, wanted: impl IntoIterator<Item = EventType>) -> Self {
+        self.settings.wanted = Some(wanted.into_iter().collect());
+        self
+    }
+
+    /// What to do with an event of unknown type. Default: keep it as a dead letter, since retrying cannot help.
+    pub fn unknown_types(mut self, unknown_types: UnknownTypes) -> Self {
+        self.settings.unknown_types = unknown_types;
+        self
+    }
+
+    /// Answers an outcome with another status than the default one.
+    ///
+    /// It does not touch a status that the handler chose, nor the 500 after a panic. An outcome that is not
+    /// acknowledged cannot be given a 2xx: the event would be lost.
+    pub fn status(mut self, outcome: Outcome, status: u16) -> Self {
+        self.settings.statuses.push((outcome, status));
+        self
+    }
+
+    /// Checks the settings against each other and against the contract.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] that names the setting, what was found and what is allowed.
+    pub fn build(self) -> Result<Receiver, ConfigError> {
+        self.settings.check()?;
+        Ok(Receiver(Arc::new(Inner {
+            secrets: self.secrets,
+            store: self.store.or_else(default_store).ok_or(ConfigError::NoStore)?,
+            dead_letters: self.dead_letters,
+            clock: self.clock,
+            settings: self.settings,
+            running: Running::new(),
+        })))
+    }
+}
+
+#[cfg(feature = "memory")]
+fn default_store() -> Option<Arc<dyn DedupStore>> {
+    Some(Arc::new(crate::store::MemoryStore::new()))
+}
+
+#[cfg(not(feature = "memory"))]
+fn default_store() -> Option<Arc<dyn DedupStore>> {
+    None
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), ConfigError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !(1..=64).contains(&self.endpoint.len()) || !self.endpoint.bytes().all(allowed) {
+            return Err(ConfigError::EndpointName { found: self.endpoint.to_string() });
+        }
+        let nonzero = [
+            ("lease", self.lease),
+            ("handler_limit", self.handler_limit),
+            ("acknowledgement_deadline", self.acknowledgement_deadline),
+            ("body_timeout", self.body_timeout),
+            ("store_timeout", self.store_timeout),
+        ];
+        if let Some((setting, _)) = nonzero.into_iter().find(|(_, time)| time.is_zero()) {
+            return Err(ConfigError::Zero { setting });
+        }
+        if self.body_limit == 0 {
+            return Err(ConfigError::Zero { setting: "body_limit" });
+        }
+        let less = |setting, found, limit: &'static str, than: Duration| {
+            if found < than { Ok(()) } else { Err(ConfigError::TooLong { setting, found, limit, than }) }
+        };
+        less("lease", self.lease, "a day", Duration::from_secs(24 * 60 * 60))?;
+        less("handler_limit", self.handler_limit, "lease", self.lease)?;
+        less("acknowledgement_deadline", self.acknowledgement_deadline, "what Sendarix waits", SENDER_TIMEOUT)?;
+        less("body_timeout", self.body_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
+        less("store_timeout", self.store_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
+        if self.retention < RETRY_SCHEDULE {
+            return Err(ConfigError::RetentionTooShort { found: self.retention });
+        }
+        if let Some(found) = self.max_event_age.filter(|age| !(RETRY_SCHEDULE..=self.retention).contains(age)) {
+            return Err(ConfigError::MaxEventAge { found, retention: self.retention });
+        }
+        if self.wanted.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConfigError::NoEvents);
+        }
+        for &(outcome, status) in &self.statuses {
+            let success = (200..300).contains(&status);
+            if !(200..=599).contains(&status) || (success && !outcome.is_acknowledged()) {
+                return Err(ConfigError::Status { outcome, status });
+            }
+            if outcome == Outcome::Processed {
+                return Err(ConfigError::HandlersStatus);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a receiver cannot be built.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// There is no usable secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// No store was given, and the feature `memory` with the default one is off.
+    #[error("no dedup store: call `store` on the builder, or switch on the feature `memory`")]
+    NoStore,
+    /// The endpoint's name could not be used as part of a key.
+    #[error("endpoint is {found:?}; it must have 1 to 64 ASCII letters, digits, `.`, `_` or `-`")]
+    EndpointName {
+        /// The name that was given.
+        found: String,
+    },
+    /// A limit of zero would let nothing through.
+    #[error("{setting} is zero; nothing could get through")]
+    Zero {
+        /// The builder's method.
+        setting: &'static str,
+    },
+    /// A time must be shorter than another.
+    #[error("{setting} is {found:?}; it must be shorter than {limit}, {than:?}")]
+    TooLong {
+        /// The builder's method.
+        setting: &'static str,
+        /// The time that was given.
+        found: Duration,
+        /// What it must be shorter than.
+        limit: &'static str,
+        /// How long that is.
+        than: Duration,
+    },
+    /// Events would be forgotten while Sendarix may still deliver them again.
+    #[error(
+        "retention is {found:?}; it must be at least {RETRY_SCHEDULE:?} (7 h 35 min 30 s), as long as Sendarix goes on \
+         delivering"
+    )]
+    RetentionTooShort {
+        /// The time that was given.
+        found: Duration,
+    },
+    /// Late retries would not be taken, or replays would.
+    #[error(
+        "max_event_age is {found:?}; it must be at least {RETRY_SCHEDULE:?} (7 h 35 min 30 s), as long as Sendarix goes \
+         on delivering, and at most the retention, {retention:?}"
+    )]
+    MaxEventAge {
+        /// The age that was given.
+        found: Duration,
+        /// The retention.
+        retention: Duration,
+    },
+    /// Every event would be dropped.
+    #[error("events is empty, so that every event would be dropped; leave it out to take all types")]
+    NoEvents,
+    /// The status is none, or acknowledges what is not kept.
+    #[error(
+        "status {status} for the outcome {outcome}: it must be between 200 and 599, and not a 2xx unless the outcome is \
+         acknowledged, or the event would be lost"
+    )]
+    Status {
+        /// The outcome.
+        outcome: Outcome,
+        /// The status that was given.
+        status: u16,
+    },
+    /// The status of `processed` is the handler's own.
+    #[error("the status of `processed` cannot be set: it is the one that the handler returns")]
+    HandlersStatus,
+}

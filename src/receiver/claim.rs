@@ -1,0 +1,112 @@
+//! The claim that a delivery holds while its handler runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
+
+use super::running::RunningGuard;
+use crate::store::{Claim, ClaimToken, DedupStore, EventKey, StoreError};
+
+/// A claim that is released when it is dropped, unless it has been completed or released before.
+///
+/// It exists from before the store is asked: when the store grants a claim and its reply is lost, the claim is released
+/// all the same.
+#[derive(Debug)]
+pub(super) struct HeldClaim {
+    store: Arc<dyn DedupStore>,
+    key: EventKey,
+    token: ClaimToken,
+    /// Nothing to release: never granted, or settled.
+    settled: bool,
+    /// Which attempt this is, counted from 1.
+    pub(super) attempt: u32,
+    /// When the lease is over, if the store's clock runs as ours.
+    pub(super) lease_end: Instant,
+    /// The limit of each call.
+    timeout: Duration,
+    running: RunningGuard,
+}
+
+/// Why there is no claim.
+#[derive(Debug)]
+pub(super) enum NotClaimed {
+    InFlight { remaining: Duration },
+    Completed,
+    StoreFailed(StoreError),
+}
+
+impl HeldClaim {
+    pub(super) async fn take(
+        store: Arc<dyn DedupStore>,
+        key: EventKey,
+        lease: Duration,
+        timeout: Duration,
+        running: RunningGuard,
+    ) -> Result<Self, NotClaimed> {
+        let token = ClaimToken::random();
+        let lease_end = Instant::now() + lease;
+        let mut claim = Self { store, key, token, settled: false, attempt: 0, lease_end, timeout, running };
+        let answer = within(timeout, claim.store.claim(&claim.key, token, lease)).await;
+        match answer {
+            Ok(Claim::Granted { attempt }) => {
+                claim.attempt = attempt;
+                Ok(claim)
+            }
+            Ok(Claim::InFlight { remaining }) => {
+                claim.settled = true;
+                Err(NotClaimed::InFlight { remaining })
+            }
+            Ok(Claim::Completed) => {
+                claim.settled = true;
+                Err(NotClaimed::Completed)
+            }
+            Err(error) => Err(NotClaimed::StoreFailed(error)),
+        }
+    }
+
+    pub(super) fn key(&self) -> &EventKey {
+        &self.key
+    }
+
+    /// Records that the event has been handled. `false`: the claim was taken over in the meantime.
+    pub(super) async fn complete(&mut self, retention: Duration) -> Result<bool, StoreError> {
+        // The event has been handled, so whatever happens to the record, the claim must not be given back.
+        self.settled = true;
+        within(self.timeout, self.store.complete(&self.key, self.token, retention)).await
+    }
+
+    /// Gives the event back. `false`: the claim was taken over in the meantime.
+    pub(super) async fn release(mut self) -> Result<bool, StoreError> {
+        let released = within(self.timeout, self.store.release(&self.key, self.token)).await;
+        self.settled = true;
+        released
+    }
+}
+
+impl Drop for HeldClaim {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        // Without a runtime there is nobody to wait for the store, and the end of the lease has to do.
+        if let Ok(runtime) = Handle::try_current() {
+            let (store, key, token, limit) = (Arc::clone(&self.store), self.key.clone(), self.token, self.timeout);
+            let running = self.running.clone();
+            drop(runtime.spawn(async move {
+                if let Err(error) = within(limit, store.release(&key, token)).await {
+                    tracing::warn!(%error, "a claim could not be released; the end of its lease frees it");
+                }
+                drop(running);
+            }));
+        }
+    }
+}
+
+async fn within<T>(limit: Duration, step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match timeout(limit, step).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::new(format!("no answer within {limit:?}"))),
+    }
+}

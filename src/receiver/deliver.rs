@@ -1,0 +1,339 @@
+//! From a proven body to its answer: claim, handler, settlement.
+
+use std::any::Any;
+use std::error::Error;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::Instrument;
+
+use super::claim::{HeldClaim, NotClaimed};
+use super::handler::{Chain, Delivery, HandlerError, HandlerResponse};
+use super::{Answer, Outcome, Receiver, Reply, UnknownTypes, Verified};
+use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterReason};
+use crate::event::{DecodeError, SendarixEvent, Timestamp, digest_id};
+use crate::store::EventKey;
+use crate::telemetry;
+
+/// How far ahead of the clock an event's signed time may be, when its age is checked.
+const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
+
+impl Verified {
+    pub(super) async fn run<H, F, R>(self, event: Result<SendarixEvent, DecodeError>, handler: H) -> Reply<R>
+    where
+        H: FnOnce(Delivery) -> F,
+        F: Future<Output = Result<R, HandlerError>>,
+        R: HandlerResponse,
+    {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => return Reply::Receiver(self.keep_malformed(&error).await),
+        };
+        telemetry::received(&event, &self.secret);
+        if let Some(answer) = self.set_aside(&event).await {
+            return Reply::Receiver(answer);
+        }
+        let claim = match self.claim(&event).await {
+            Ok(claim) => claim,
+            Err(answer) => return Reply::Receiver(answer),
+        };
+        let delivery = Delivery { event, attempt: claim.attempt };
+        let result = self.run_handler(handler, delivery).await;
+        self.settle(claim, result).await
+    }
+
+    async fn keep_malformed(&self, error: &DecodeError) -> Answer {
+        // The error's own text may quote the body.
+        let what = match error.place() {
+            Some(place) => format!("{}, at {place}", error.kind()),
+            None => error.kind().to_string(),
+        };
+        tracing::debug!(target: telemetry::TARGET, %error, "the body is authentic and no event");
+        let key = self.key(&digest_id(&self.body));
+        let mut letter = self.letter(key, DeadLetterReason::Malformed, error.to_string());
+        letter.place = error.place();
+        match self.record(&letter).await {
+            Ok(()) => self.settled(Outcome::Malformed, None, Some(&what)),
+            Err(answer) => answer,
+        }
+    }
+
+    /// Answers an event that is not for the handler.
+    async fn set_aside(&self, event: &SendarixEvent) -> Option<Answer> {
+        let settings = self.receiver().settings();
+        let (outcome, reason, error) = match event.kind.event_type() {
+            Some(event_type) if !settings.wants(event_type) => {
+                return Some(self.settled(Outcome::Ignored, None, None));
+            }
+            None if settings.unknown_types == UnknownTypes::DeadLetter => {
+                let error = "this version of the crate does not know the event's type";
+                (Outcome::UnknownType, DeadLetterReason::UnknownType, error)
+            }
+            _ if self.is_expired(event.timestamp) => {
+                let error = "the event is too old, or too far ahead, to be told from a replay";
+                (Outcome::Expired, DeadLetterReason::Expired, error)
+            }
+            _ => return None,
+        };
+        let letter = self.letter(self.key(&event.event_id), reason, error);
+        Some(match self.record(&letter).await {
+            Ok(()) => self.settled(outcome, None, Some(error)),
+            Err(answer) => answer,
+        })
+    }
+
+    fn is_expired(&self, signed_at: Timestamp) -> bool {
+        let Some(max_age) = self.receiver().settings().max_event_age else { return false };
+        let now = self.now();
+        match signed_at.until(now) {
+            Some(age) => age > max_age,
+            None => now.until(signed_at).is_some_and(|ahead| ahead > MAX_AHEAD),
+        }
+    }
+
+    async fn claim(&self, event: &SendarixEvent) -> Result<HeldClaim, Answer> {
+        let settings = self.receiver().settings();
+        let claimed = HeldClaim::take(
+            Arc::clone(self.receiver().store()),
+            self.key(&event.event_id),
+            settings.lease,
+            settings.store_timeout,
+            self.request.running.clone(),
+        );
+        claimed.await.map_err(|not_claimed| match not_claimed {
+            NotClaimed::Completed => self.settled(Outcome::Duplicate, None, None),
+            NotClaimed::InFlight { remaining } => self.settled(Outcome::InFlight, None, None).retry_after(remaining),
+            NotClaimed::StoreFailed(error) => self.unavailable(&error),
+        })
+    }
+
+    /// Runs the handler under its time limit. Its call is made inside as well, where a panic is caught.
+    async fn run_handler<H, F, R>(&self, handler: H, delivery: Delivery) -> Result<R, Failure>
+    where
+        H: FnOnce(Delivery) -> F,
+        F: Future<Output = Result<R, HandlerError>>,
+        R: HandlerResponse,
+    {
+        let limit = self.receiver().settings().handler_limit;
+        match timeout(limit, catch_panic(async move { handler(delivery).await })).await {
+            Ok(Ok(result)) => result.map_err(Failure::Error),
+            Ok(Err(panic)) => Err(Failure::Panic(panic)),
+            Err(_) => Err(Failure::Timeout(limit)),
+        }
+    }
+
+    async fn settle<R: HandlerResponse>(&self, claim: HeldClaim, result: Result<R, Failure>) -> Reply<R> {
+        let attempt = claim.attempt;
+        match result {
+            Ok(response) if (200..300).contains(&response.status()) => {
+                let key = claim.key().clone();
+                self.complete(claim).await;
+                self.resolve(&key).await;
+                self.log(Outcome::Processed, response.status(), Some(attempt), None);
+                Reply::Handler { outcome: Outcome::Processed, response }
+            }
+            Ok(response) => {
+                let error = format!("the handler answered {}", response.status());
+                self.give_back(claim, &error).await;
+                self.log(Outcome::Failed, response.status(), Some(attempt), Some(&error));
+                Reply::Handler { outcome: Outcome::Failed, response }
+            }
+            Err(Failure::Error(error)) if error.is_permanent() => {
+                let error = error.to_string();
+                let reason = DeadLetterReason::FailedPermanently;
+                let mut letter = self.letter(claim.key().clone(), reason, error.as_str());
+                letter.attempts = attempt;
+                if let Err(answer) = self.record(&letter).await {
+                    self.release(claim).await;
+                    return Reply::Receiver(answer);
+                }
+                self.complete(claim).await;
+                Reply::Receiver(self.settled(Outcome::FailedPermanently, Some(attempt), Some(&error)))
+            }
+            Err(failure) => {
+                let error = failure.to_string();
+                self.give_back(claim, &error).await;
+                if matches!(failure, Failure::Panic(_)) {
+                    self.log(Outcome::Failed, 500, Some(attempt), Some(&error));
+                    return Reply::Receiver(Answer::new(Outcome::Failed, 500));
+                }
+                Reply::Receiver(self.settled(Outcome::Failed, Some(attempt), Some(&error)))
+            }
+        }
+    }
+
+    /// Records that the event has been handled.
+    ///
+    /// If the store fails, this goes on trying until the lease is over, and in a task of its own rather than make the
+    /// answer late: to run the handler twice is worse than a missing record.
+    async fn complete(&self, mut claim: HeldClaim) {
+        let settings = self.receiver().settings();
+        match claim.complete(settings.retention).await {
+            Ok(completed) => return log_completion(completed),
+            Err(error) => {
+                let error = Chain(&error);
+                tracing::warn!(target: telemetry::TARGET, %error, "the completion could not be recorded; trying again");
+            }
+        }
+        let mut retries = Box::pin(complete_within_lease(claim, settings.retention).in_current_span());
+        // Before the acknowledgement deadline, which would answer that the handler is still running.
+        let answer_by = self.request.admitted_at + settings.acknowledgement_deadline * 9 / 10;
+        if timeout_at(answer_by, &mut retries).await.is_err() {
+            drop(tokio::spawn(retries));
+        }
+    }
+
+    /// Keeps the event as a dead letter that is being retried, and frees it for the next delivery, in this order: else
+    /// the next delivery might succeed and resolve a letter that is not there yet.
+    async fn give_back(&self, claim: HeldClaim, error: &str) {
+        let mut letter = self.letter(claim.key().clone(), DeadLetterReason::Failed, error);
+        letter.attempts = claim.attempt;
+        // Whether it was kept or not, the sender delivers again; a failure has been logged.
+        let _ = self.keep(&letter).await;
+        self.release(claim).await;
+    }
+
+    async fn release(&self, claim: HeldClaim) {
+        match claim.release().await {
+            Ok(true) => {}
+            Ok(false) => log_takeover(),
+            Err(error) => {
+                let error = Chain(&error);
+                let message = "the claim could not be released; the end of its lease frees it";
+                tracing::warn!(target: telemetry::TARGET, %error, message);
+            }
+        }
+    }
+
+    /// Keeps a letter without which the event must not be acknowledged.
+    async fn record(&self, letter: &DeadLetter) -> Result<(), Answer> {
+        self.keep(letter).await.map_err(|error| self.unavailable(&error))
+    }
+
+    async fn keep(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
+        let Some(dead_letters) = self.receiver().dead_letters() else {
+            let (reason, error) = (letter.reason, letter.error.as_str());
+            let message = "an event was not handled, and there is no dead-letter store to keep it";
+            tracing::error!(target: telemetry::TARGET, ?reason, error, message);
+            return Ok(());
+        };
+        let kept = self.within_limit(dead_letters.record(letter)).await;
+        if let Err(error) = &kept {
+            let error = Chain(error);
+            tracing::error!(target: telemetry::TARGET, %error, "a dead letter could not be kept");
+        }
+        kept
+    }
+
+    async fn resolve(&self, key: &EventKey) {
+        let Some(dead_letters) = self.receiver().dead_letters() else { return };
+        if let Err(error) = self.within_limit(dead_letters.resolve(key)).await {
+            let error = Chain(&error);
+            let message = "the event has been handled, but a dead letter that it may have left stays";
+            tracing::error!(target: telemetry::TARGET, %error, message);
+        }
+    }
+
+    async fn within_limit(
+        &self,
+        step: impl Future<Output = Result<(), DeadLetterError>>,
+    ) -> Result<(), DeadLetterError> {
+        let limit = self.receiver().settings().store_timeout;
+        let late = |_| DeadLetterError::new(format!("no answer within {limit:?}"));
+        timeout(limit, step).await.map_err(late)?
+    }
+
+    fn letter(&self, key: EventKey, reason: DeadLetterReason, error: impl Into<String>) -> DeadLetter {
+        let mut letter = DeadLetter::new(key, self.body.clone(), self.request.signature, reason, self.now());
+        letter.timestamp_header = self.request.timestamp_header;
+        letter.error = error.into();
+        letter
+    }
+
+    fn key(&self, event_id: &str) -> EventKey {
+        EventKey::new(Arc::clone(&self.receiver().settings().endpoint), event_id)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.receiver().clock().now().into()
+    }
+
+    fn receiver(&self) -> &Receiver {
+        &self.request.receiver
+    }
+
+    fn unavailable(&self, error: &(dyn Error + 'static)) -> Answer {
+        self.settled(Outcome::StoreUnavailable, None, Some(&Chain(error).to_string()))
+    }
+
+    fn settled(&self, outcome: Outcome, attempt: Option<u32>, error: Option<&str>) -> Answer {
+        let answer = self.receiver().answer(outcome);
+        self.log(outcome, answer.status(), attempt, error);
+        answer
+    }
+
+    fn log(&self, outcome: Outcome, status: u16, attempt: Option<u32>, error: Option<&str>) {
+        telemetry::settled(outcome, status, self.request.admitted_at.elapsed(), attempt, error);
+    }
+}
+
+/// Why a handler returned nothing that could be sent.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Error(HandlerError),
+    #[error("the handler panicked: {0}")]
+    Panic(String),
+    #[error("the handler was stopped at its limit of {0:?}")]
+    Timeout(Duration),
+}
+
+/// Runs a future to its end or to its panic, whose message it then returns.
+async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic_message(panic.as_ref()).to_owned())),
+    })
+    .await
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
+}
+
+async fn complete_within_lease(mut claim: HeldClaim, retention: Duration) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        sleep(pause).await;
+        match claim.complete(retention).await {
+            Ok(completed) => return log_completion(completed),
+            Err(error) if Instant::now() + pause >= claim.lease_end => {
+                let error = Chain(&error);
+                let message = "an event was handled and acknowledged, but not recorded as such: sent again, it will \
+                    be handled again";
+                tracing::error!(target: telemetry::TARGET, %error, message);
+                return;
+            }
+            Err(_) => pause = (pause * 2).min(Duration::from_secs(2)),
+        }
+    }
+}
+
+fn log_completion(completed: bool) {
+    if !completed {
+        log_takeover();
+    }
+}
+
+fn log_takeover() {
+    let message = "the lease ended while the handler ran, and another delivery took the event over: it may have been \
+        handled twice; make the lease longer than the slowest handler";
+    tracing::warn!(target: telemetry::TARGET, message);
+}

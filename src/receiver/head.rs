@@ -1,0 +1,64 @@
+//! The part of a request that is judged before its body is read.
+
+use super::RefusalKind;
+
+/// The header that carries the signature.
+pub const SIGNATURE_HEADER: &str = "x-sendarix-signature";
+
+/// The header that carries the time of the delivery attempt, in Unix seconds.
+pub const TIMESTAMP_HEADER: &str = "x-sendarix-timestamp";
+
+/// What the receiver reads of a request's head, whatever the framework.
+#[derive(Clone, Debug)]
+pub struct Head<'a> {
+    pub(super) method: &'a str,
+    pub(super) signature: Header<'a>,
+    pub(super) timestamp: Header<'a>,
+    content_length: Option<&'a [u8]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Header<'a> {
+    Missing,
+    Once(&'a [u8]),
+    Repeated,
+}
+
+impl<'a> Head<'a> {
+    /// Takes the method and all headers, in any case and order; a header that stands twice must come twice.
+    pub fn new(method: &'a str, headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let mut head = Self { method, signature: Header::Missing, timestamp: Header::Missing, content_length: None };
+        for (name, value) in headers {
+            if name.eq_ignore_ascii_case(SIGNATURE_HEADER) {
+                head.signature.add(value);
+            } else if name.eq_ignore_ascii_case(TIMESTAMP_HEADER) {
+                head.timestamp.add(value);
+            } else if name.eq_ignore_ascii_case("content-length") {
+                head.content_length = Some(value);
+            }
+        }
+        head
+    }
+
+    /// What the body says of its length. One that cannot be read is the server's affair: the body itself is counted.
+    pub(super) fn content_length(&self) -> Option<u64> {
+        str::from_utf8(self.content_length?).ok()?.parse().ok()
+    }
+}
+
+impl<'a> Header<'a> {
+    fn add(&mut self, value: &'a [u8]) {
+        *self = match self {
+            Self::Missing => Self::Once(value),
+            Self::Once(_) | Self::Repeated => Self::Repeated,
+        };
+    }
+
+    pub(super) fn single(self, missing: RefusalKind, repeated: RefusalKind) -> Result<&'a [u8], RefusalKind> {
+        match self {
+            Self::Once(value) => Ok(value),
+            Self::Missing => Err(missing),
+            Self::Repeated => Err(repeated),
+        }
+    }
+}

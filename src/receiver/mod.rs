@@ -1,0 +1,283 @@
+//! The one pipeline, whatever the framework: from the head of a request to its answer.
+//!
+//! ```text
+//! head ──admit──▶ Admitted ──read──▶ bytes ──verify──▶ Verified ──deliver──▶ Reply
+//! ```
+//!
+//! The adapters for tower, axum and others only move a head, a body and a response in and out of it. Each type on the
+//! way can only be had from the step before, so no handler can be reached around a check:
+//!
+//! ```
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use sendarix_webhooks::{Answer, Head, HandlerError, Receiver, SigningSecret};
+//!
+//! let receiver = Receiver::builder(SigningSecret::new("a secret from the dashboard")?).build()?;
+//!
+//! async fn answer(receiver: &Receiver, method: &str, headers: &[(&str, &[u8])], body: Vec<u8>) -> Answer {
+//!     let admitted = match receiver.admit(&Head::new(method, headers.iter().copied())) {
+//!         Ok(admitted) => admitted,
+//!         Err(refusal) => return refusal.into(),
+//!     };
+//!     let verified = match admitted.verify(body) {
+//!         Ok(verified) => verified,
+//!         Err(refusal) => return refusal.into(),
+//!     };
+//!     let reply = verified.deliver(|delivery| async move {
+//!         println!("{:?}", delivery.event().kind);
+//!         Ok::<(), HandlerError>(())
+//!     });
+//!     reply.await.into_answer()
+//! }
+//! # Ok(()) }
+//! ```
+
+mod answer;
+mod builder;
+mod claim;
+mod deliver;
+mod detach;
+mod handler;
+mod head;
+mod outcome;
+mod refusal;
+mod running;
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use self::builder::Settings;
+use self::running::{Running, RunningGuard};
+use crate::dead_letter::DeadLetters;
+use crate::event::SendarixEvent;
+use crate::store::DedupStore;
+use crate::telemetry;
+use crate::verify::{Clock, Signature, SigningSecrets, check_fresh, parse_timestamp};
+
+pub use self::answer::{Answer, Reply};
+pub use self::builder::{ConfigError, RETRY_SCHEDULE, ReceiverBuilder, SENDER_TIMEOUT, UnknownTypes};
+pub use self::detach::Delivering;
+pub use self::handler::{Delivery, HandlerError, HandlerResponse};
+pub use self::head::{Head, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+pub use self::outcome::Outcome;
+pub use self::refusal::{Refusal, RefusalKind};
+
+/// Receives the events of one endpoint. Clones are cheap and share everything.
+///
+/// Build it once and give clones of it to every layer, worker and thread. One that is built a second time remembers
+/// nothing of what the first one handled, unless both are given the same store.
+#[derive(Clone, Debug)]
+pub struct Receiver(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    secrets: SigningSecrets,
+    store: Arc<dyn DedupStore>,
+    dead_letters: Option<Arc<dyn DeadLetters>>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    running: Running,
+}
+
+/// A request whose head is in order; its body is still to come.
+#[derive(Debug)]
+#[must_use]
+pub struct Admitted {
+    receiver: Receiver,
+    signature: Signature,
+    timestamp_header: Option<u64>,
+    admitted_at: Instant,
+    running: RunningGuard,
+}
+
+/// A request whose body was signed with one of the active secrets.
+#[derive(Debug)]
+#[must_use]
+pub struct Verified {
+    pub(super) request: Admitted,
+    pub(super) body: Bytes,
+    pub(super) secret: Arc<str>,
+}
+
+impl Receiver {
+    /// Starts a receiver that accepts what these secrets signed.
+    pub fn builder(secrets: impl Into<SigningSecrets>) -> ReceiverBuilder {
+        ReceiverBuilder::new(secrets.into())
+    }
+
+    /// A receiver with every default, and the secrets from the environment: see [`SigningSecrets::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// `SENDARIX_WEBHOOK_SECRET` is unset, empty or has white space around it; the feature `memory` is off, and with it
+    /// the default store.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::builder(SigningSecrets::from_env()?).build()
+    }
+
+    /// Takes no new deliveries any more (they are answered 503), and waits for those under way, also those whose
+    /// connection is gone.
+    ///
+    /// It returns after the [`lease`](ReceiverBuilder::lease) and a few store timeouts at the latest. Call it when the
+    /// process is told to stop, before the runtime is shut down. There is no way back.
+    pub async fn drain(&self) {
+        self.0.running.drain().await;
+    }
+
+    /// The secrets that are active. A clone of them exchanges them in this receiver as well.
+    #[must_use]
+    pub fn secrets(&self) -> &SigningSecrets {
+        &self.0.secrets
+    }
+
+    /// Judges a request by its head alone, before a byte of its body is read.
+    ///
+    /// # Errors
+    ///
+    /// The method is not POST; the signature or timestamp header is missing, repeated or malformed; the timestamp is
+    /// not fresh; the body says that it is too large; the receiver is draining.
+    pub fn admit(&self, head: &Head<'_>) -> Result<Admitted, Refusal> {
+        let settings = self.settings();
+        let running = self.0.running.enter().ok_or_else(|| self.refuse(RefusalKind::Draining, None))?;
+        if head.method != "POST" {
+            return Err(self.refuse(RefusalKind::MethodNotAllowed, Some(&head.method)));
+        }
+        let signature = head
+            .signature
+            .single(RefusalKind::SignatureMissing, RefusalKind::SignatureRepeated)
+            .map_err(|kind| self.refuse(kind, None))?;
+        let signature =
+            Signature::parse(signature).map_err(|error| self.refuse(RefusalKind::SignatureMalformed, Some(&error)))?;
+        let timestamp_header = match settings.timestamp_tolerance {
+            None => None,
+            Some(tolerance) => {
+                let fresh = || {
+                    let header =
+                        head.timestamp.single(RefusalKind::TimestampMissing, RefusalKind::TimestampRepeated)?;
+                    let sent_at = parse_timestamp(header)?;
+                    check_fresh(sent_at, self.clock().now(), tolerance)?;
+                    Ok(sent_at)
+                };
+                Some(fresh().map_err(|kind| self.refuse(kind, None))?)
+            }
+        };
+        if let Some(length) = head.content_length().filter(|length| *length > settings.body_limit as u64) {
+            return Err(self.refuse(RefusalKind::BodyTooLarge, Some(&length)));
+        }
+        Ok(Admitted { receiver: self.clone(), signature, timestamp_header, admitted_at: Instant::now(), running })
+    }
+
+    /// Logs why a request is refused, and makes its answer.
+    fn refuse(&self, kind: RefusalKind, detail: Option<&dyn fmt::Display>) -> Refusal {
+        let answer = self.answer(kind.outcome()).because(kind);
+        telemetry::refused(&self.settings().endpoint, kind, &answer, detail);
+        Refusal { kind, answer }
+    }
+
+    /// The answer that the receiver gives by itself.
+    fn answer(&self, outcome: Outcome) -> Answer {
+        let settings = self.settings();
+        let answer = Answer::new(outcome, settings.status(outcome));
+        match outcome {
+            // By then the handler has ended, one way or the other.
+            Outcome::Slow => answer.retry_after(settings.handler_limit),
+            Outcome::StoreUnavailable | Outcome::Draining => answer.retry_after(RETRY_UNAVAILABLE),
+            _ => answer,
+        }
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    fn store(&self) -> &Arc<dyn DedupStore> {
+        &self.0.store
+    }
+
+    fn dead_letters(&self) -> Option<&Arc<dyn DeadLetters>> {
+        self.0.dead_letters.as_ref()
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        self.0.clock.as_ref()
+    }
+}
+
+/// What `Retry-After` says when nothing is known: as long as Sendarix waits before its first retry.
+const RETRY_UNAVAILABLE: Duration = Duration::from_secs(30);
+
+impl Admitted {
+    /// Collects the body, chunk by chunk as `poll_chunk` yields it, under the limits of size and time.
+    ///
+    /// # Errors
+    ///
+    /// The body is too large, takes too long, or breaks off with an error.
+    pub async fn read<E: fmt::Display>(
+        &self,
+        mut poll_chunk: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, E>>>,
+    ) -> Result<Bytes, Refusal> {
+        let settings = self.receiver.settings();
+        let collect = async {
+            // Copied even when it is one chunk: a chunk may keep the connection's whole read buffer alive, and an
+            // event may live long.
+            let mut body = Vec::new();
+            while let Some(chunk) = std::future::poll_fn(&mut poll_chunk).await {
+                let chunk = chunk.map_err(|error| self.receiver.refuse(RefusalKind::BodyIncomplete, Some(&error)))?;
+                if body.len() + chunk.len() > settings.body_limit {
+                    return Err(self.receiver.refuse(RefusalKind::BodyTooLarge, None));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(Bytes::from(body))
+        };
+        match timeout_at(self.admitted_at + settings.body_timeout, collect).await {
+            Ok(result) => result,
+            Err(_) => Err(self.receiver.refuse(RefusalKind::BodyTimeout, None)),
+        }
+    }
+
+    /// Proves that one of the active secrets signed exactly these bytes.
+    ///
+    /// # Errors
+    ///
+    /// None of them did, or the body is too large.
+    pub fn verify(self, body: impl Into<Bytes>) -> Result<Verified, Refusal> {
+        let body = body.into();
+        let receiver = &self.receiver;
+        if body.len() > receiver.settings().body_limit {
+            return Err(receiver.refuse(RefusalKind::BodyTooLarge, Some(&body.len())));
+        }
+        match receiver.secrets().verify(&body, &self.signature) {
+            Some(secret) => Ok(Verified { request: self, body, secret }),
+            None => Err(receiver.refuse(RefusalKind::SignatureMismatch, Some(&format_args!("{} bytes", body.len())))),
+        }
+    }
+}
+
+impl Verified {
+    /// The bytes that were signed.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Decodes the event, claims it, runs the handler and settles the claim.
+    ///
+    /// The handler runs at most once, and only if it is this delivery's turn. An error says whether Sendarix should
+    /// deliver again; a response decides by its status. A panic is caught and counts as a failure.
+    pub fn deliver<H, F, R>(self, handler: H) -> Delivering<R>
+    where
+        H: FnOnce(Delivery) -> F + Send + 'static,
+        F: Future<Output = Result<R, HandlerError>> + Send + 'static,
+        R: HandlerResponse + Send + 'static,
+    {
+        let event = SendarixEvent::decode(self.body.clone());
+        let (receiver, admitted_at) = (self.request.receiver.clone(), self.request.admitted_at);
+        let span = telemetry::delivery_span(&receiver.settings().endpoint, event.as_ref().ok());
+        Delivering::new(self.run(event, handler), receiver, admitted_at, span)
+    }
+}

@@ -1,0 +1,143 @@
+//! What became of a delivery: one closed set.
+
+use std::fmt;
+
+/// What became of a delivery.
+///
+/// Its [`label`](Self::label) is the field in the logs, and the key under which
+/// [`ReceiverBuilder::status`](super::ReceiverBuilder::status) changes a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The handler succeeded; its own 2xx is the answer.
+    Processed,
+    /// The event has been handled before: 200.
+    Duplicate,
+    /// Another delivery of the same event is being handled: 503. A 200 would lose the event if that one fails.
+    InFlight,
+    /// The receiver is configured not to want this type of event: 200.
+    Ignored,
+    /// The type of the event is not known. It is kept as a dead letter, since retrying cannot help: 200.
+    UnknownType,
+    /// The body is authentic and no event. It is kept as a dead letter, since retrying cannot help: 200.
+    Malformed,
+    /// The event is older than [`max_event_age`](super::ReceiverBuilder::max_event_age), too old to be told from a
+    /// replay. It is kept as a dead letter: 200.
+    Expired,
+    /// The handler said that it can never succeed. The event is kept as a dead letter: 200.
+    FailedPermanently,
+    /// The handler failed and Sendarix should deliver again: the handler's own status, else 503, and 500 after a panic.
+    Failed,
+    /// The handler is still running at the acknowledgement deadline, and goes on: 503.
+    Slow,
+    /// The method is not POST: 405.
+    MethodNotAllowed,
+    /// The signature is missing, repeated, malformed or wrong: 401.
+    Unauthenticated,
+    /// The timestamp header is missing, repeated, malformed, too old or too far ahead: 401.
+    Stale,
+    /// The body is longer than the limit: 413.
+    TooLarge,
+    /// The body did not arrive whole within its time limit: 408.
+    BodyTimeout,
+    /// The dedup store failed, or the dead-letter store where the outcome needs it: 503.
+    StoreUnavailable,
+    /// The receiver is shutting down and takes nothing new: 503.
+    Draining,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 17] = [
+        Self::Processed,
+        Self::Duplicate,
+        Self::InFlight,
+        Self::Ignored,
+        Self::UnknownType,
+        Self::Malformed,
+        Self::Expired,
+        Self::FailedPermanently,
+        Self::Failed,
+        Self::Slow,
+        Self::MethodNotAllowed,
+        Self::Unauthenticated,
+        Self::Stale,
+        Self::TooLarge,
+        Self::BodyTimeout,
+        Self::StoreUnavailable,
+        Self::Draining,
+    ];
+
+    /// The stable name: lower case, words joined by `_`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Processed => "processed",
+            Self::Duplicate => "duplicate",
+            Self::InFlight => "in_flight",
+            Self::Ignored => "ignored",
+            Self::UnknownType => "unknown_type",
+            Self::Malformed => "malformed",
+            Self::Expired => "expired",
+            Self::FailedPermanently => "failed_permanently",
+            Self::Failed => "failed",
+            Self::Slow => "slow",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Stale => "stale",
+            Self::TooLarge => "too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// The status that the receiver answers by itself, unless the application chose another.
+    #[must_use]
+    pub const fn default_status(self) -> u16 {
+        match self {
+            Self::Processed
+            | Self::Duplicate
+            | Self::Ignored
+            | Self::UnknownType
+            | Self::Malformed
+            | Self::Expired
+            | Self::FailedPermanently => 200,
+            Self::Unauthenticated | Self::Stale => 401,
+            Self::MethodNotAllowed => 405,
+            Self::BodyTimeout => 408,
+            Self::TooLarge => 413,
+            Self::InFlight | Self::Failed | Self::Slow | Self::StoreUnavailable | Self::Draining => 503,
+        }
+    }
+
+    /// Whether Sendarix should not deliver the event again: it has been handled, is not wanted, or is kept.
+    #[must_use]
+    pub const fn is_acknowledged(self) -> bool {
+        self.default_status() == 200
+    }
+
+    /// What the body of the receiver's own answer says; it names nothing of the inside.
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Processed => "processed",
+            Self::Duplicate => "already processed",
+            Self::InFlight => "another delivery of this event is being processed",
+            Self::Ignored => "events of this type are not wanted here",
+            Self::UnknownType | Self::Malformed | Self::Expired | Self::FailedPermanently => "kept for inspection",
+            Self::Failed => "not processed; deliver again",
+            Self::Slow => "still processing",
+            Self::MethodNotAllowed => "only POST is allowed",
+            Self::Unauthenticated => "the signature cannot be accepted",
+            Self::Stale => "the timestamp cannot be accepted",
+            Self::TooLarge => "the body is too large",
+            Self::BodyTimeout => "the body did not arrive in time",
+            Self::StoreUnavailable | Self::Draining => "unavailable; deliver again",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}

@@ -1,0 +1,151 @@
+//! Why a request was refused before its signature was proven.
+
+use std::fmt;
+
+use super::{Answer, Outcome};
+use crate::verify::TimestampFault;
+
+/// A request that was refused: it has touched no store and reached no handler.
+///
+/// It has been logged when it is made. Its [`kind`](Self::kind) is for decisions and labels, its answer for the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Refusal {
+    pub(super) kind: RefusalKind,
+    pub(super) answer: Answer,
+}
+
+impl Refusal {
+    /// Why the request was refused.
+    #[must_use]
+    pub fn kind(&self) -> RefusalKind {
+        self.kind
+    }
+
+    /// What to send back.
+    pub fn answer(&self) -> &Answer {
+        &self.answer
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        refusal.answer
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.text())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefusalKind {
+    /// The method is not POST.
+    MethodNotAllowed,
+    /// There is no signature header.
+    SignatureMissing,
+    /// There is more than one signature header.
+    SignatureRepeated,
+    /// The signature header is not 64 hex digits. The log says what it looks like.
+    SignatureMalformed,
+    /// No active secret signed this body.
+    SignatureMismatch,
+    /// There is no timestamp header.
+    TimestampMissing,
+    /// There is more than one timestamp header.
+    TimestampRepeated,
+    /// The timestamp header is not decimal Unix seconds.
+    TimestampMalformed,
+    /// The timestamp is further in the past than the tolerance allows.
+    TimestampTooOld,
+    /// The timestamp is further in the future than the tolerance allows.
+    TimestampTooNew,
+    /// The body is longer than the limit, or says that it will be.
+    BodyTooLarge,
+    /// The body did not arrive within its time limit.
+    BodyTimeout,
+    /// The connection broke off before the end of the body.
+    BodyIncomplete,
+    /// The receiver is shutting down.
+    Draining,
+}
+
+impl RefusalKind {
+    /// The outcome that this refusal counts as.
+    #[must_use]
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::MethodNotAllowed => Outcome::MethodNotAllowed,
+            Self::SignatureMissing | Self::SignatureRepeated | Self::SignatureMalformed | Self::SignatureMismatch => {
+                Outcome::Unauthenticated
+            }
+            Self::TimestampMissing
+            | Self::TimestampRepeated
+            | Self::TimestampMalformed
+            | Self::TimestampTooOld
+            | Self::TimestampTooNew => Outcome::Stale,
+            Self::BodyTooLarge => Outcome::TooLarge,
+            Self::BodyTimeout | Self::BodyIncomplete => Outcome::BodyTimeout,
+            Self::Draining => Outcome::Draining,
+        }
+    }
+
+    /// The stable name: lower case, words joined by `_`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::SignatureMissing => "signature_missing",
+            Self::SignatureRepeated => "signature_repeated",
+            Self::SignatureMalformed => "signature_malformed",
+            Self::SignatureMismatch => "signature_mismatch",
+            Self::TimestampMissing => "timestamp_missing",
+            Self::TimestampRepeated => "timestamp_repeated",
+            Self::TimestampMalformed => "timestamp_malformed",
+            Self::TimestampTooOld => "timestamp_too_old",
+            Self::TimestampTooNew => "timestamp_too_new",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyIncomplete => "body_incomplete",
+            Self::Draining => "draining",
+        }
+    }
+
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::SignatureMissing => "the X-Sendarix-Signature header is missing",
+            Self::SignatureRepeated => "the X-Sendarix-Signature header is repeated",
+            Self::SignatureMalformed => "the X-Sendarix-Signature header is not 64 hex digits",
+            Self::SignatureMismatch => "the signature does not match the body",
+            Self::TimestampMissing => "the X-Sendarix-Timestamp header is missing",
+            Self::TimestampRepeated => "the X-Sendarix-Timestamp header is repeated",
+            Self::TimestampMalformed => "the X-Sendarix-Timestamp header is not Unix seconds",
+            Self::TimestampTooOld => "the timestamp is too old",
+            Self::TimestampTooNew => "the timestamp is too far ahead",
+            Self::BodyIncomplete => "the body broke off",
+            Self::MethodNotAllowed | Self::BodyTooLarge | Self::BodyTimeout | Self::Draining => self.outcome().text(),
+        }
+    }
+}
+
+impl From<TimestampFault> for RefusalKind {
+    fn from(fault: TimestampFault) -> Self {
+        match fault {
+            TimestampFault::Malformed => Self::TimestampMalformed,
+            TimestampFault::TooOld => Self::TimestampTooOld,
+            TimestampFault::TooNew => Self::TimestampTooNew,
+        }
+    }
+}
+
+impl fmt::Display for RefusalKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}

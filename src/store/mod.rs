@@ -1,0 +1,225 @@
+//! Was it said before? The memory of which events have been claimed and which have been handled.
+//!
+//! [`MemoryStore`] serves one process. For anything else implement [`DedupStore`]; this page is the guide to it, and
+//! `testing::conformance::dedup_store` (feature `testing`) is the suite that every store must pass.
+//!
+//! # The protocol
+//!
+//! ```text
+//! absent ─claim▶ live{token, attempt, lease} ─complete(token)▶ completed ─(retention)▶ absent
+//!                      ▲      │release(token)
+//!                      └──────┴▶ failed{attempt}        live with its lease over: the next claim takes it over
+//! ```
+//!
+//! An event is claimed before its handler runs, completed after it succeeded and released after it failed. Whoever
+//! holds the live claim is the only one to run the handler. Nobody can hold it for ever: once the lease is over, the
+//! next claim takes it over, and the token tells the late owner from the new one.
+//!
+//! # Writing a store
+//!
+//! 1. **Each method is one atomic step** in the store itself: a transaction, a script, a lock. Never read and then
+//!    write.
+//! 2. **The store's clock decides** whether a lease or the retention is over, never the caller's: instances disagree
+//!    about the time.
+//! 3. **Every method may be sent again with the same token**, because a reply can be lost after the step was made. A
+//!    repeated `claim` of a live claim is granted again, with the same attempt and a new lease. A repeated `complete`
+//!    or `release` answers `true` again.
+//! 4. **A live claim is never forgotten** before its lease is over: not by a cache's eviction, not by a purge.
+//! 5. **A completed event is remembered for at least the retention**, a failed attempt's number for at least
+//!    [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE).
+//! 6. **An error means that nothing is known** of what happened. Return it; the receiver answers 503, sends a release,
+//!    and Sendarix delivers again. Time limits are the receiver's.
+//!
+//! ```
+//! use std::{collections::HashMap, sync::Mutex, time::{Duration, Instant}};
+//! use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
+//!
+//! /// The protocol on a map that forgets nothing: for illustration.
+//! #[derive(Debug, Default)]
+//! struct Ledger(Mutex<HashMap<EventKey, Entry>>);
+//!
+//! #[derive(Debug)]
+//! struct Entry { token: ClaimToken, attempt: u32, state: State }
+//!
+//! #[derive(Debug, PartialEq)]
+//! enum State { Live { until: Instant }, Failed, Completed { until: Instant } }
+//!
+//! impl DedupStore for Ledger {
+//!     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
+//!         Box::pin(async move {
+//!             let now = Instant::now();
+//!             let live = State::Live { until: now + lease };
+//!             let mut entries = self.0.lock().unwrap();
+//!             let Some(entry) = entries.get_mut(key) else {
+//!                 entries.insert(key.clone(), Entry { token, attempt: 1, state: live });
+//!                 return Ok(Claim::Granted { attempt: 1 });
+//!             };
+//!             match entry.state {
+//!                 State::Completed { until } if until > now => return Ok(Claim::Completed),
+//!                 State::Completed { .. } => *entry = Entry { token, attempt: 1, state: live },
+//!                 State::Live { .. } if entry.token == token => entry.state = live,
+//!                 State::Live { until } if until > now => return Ok(Claim::InFlight { remaining: until - now }),
+//!                 State::Live { .. } | State::Failed => {
+//!                     *entry = Entry { token, attempt: entry.attempt + 1, state: live };
+//!                 }
+//!             }
+//!             Ok(Claim::Granted { attempt: entry.attempt })
+//!         })
+//!     }
+//!
+//!     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+//!         Box::pin(async move {
+//!             match self.0.lock().unwrap().get_mut(key).filter(|entry| entry.token == token) {
+//!                 Some(entry) if entry.state != State::Failed => {
+//!                     entry.state = State::Completed { until: Instant::now() + retention };
+//!                     Ok(true)
+//!                 }
+//!                 _ => Ok(false),
+//!             }
+//!         })
+//!     }
+//!
+//!     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
+//!         Box::pin(async move {
+//!             match self.0.lock().unwrap().get_mut(key).filter(|entry| entry.token == token) {
+//!                 Some(entry) if !matches!(entry.state, State::Completed { .. }) => {
+//!                     entry.state = State::Failed;
+//!                     Ok(true)
+//!                 }
+//!                 _ => Ok(false),
+//!             }
+//!         })
+//!     }
+//! }
+//! # #[cfg(feature = "testing")]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(
+//! #     sendarix_webhooks::testing::conformance::dedup_store(std::sync::Arc::new(Ledger::default())));
+//! ```
+
+#[cfg(feature = "memory")]
+mod memory;
+
+use std::error::Error;
+use std::fmt::{self, Debug};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(feature = "memory")]
+#[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
+pub use self::memory::MemoryStore;
+
+/// Remembers which events are being handled and which have been. The [module](self) is the guide to writing one.
+pub trait DedupStore: Debug + Send + Sync + 'static {
+    /// Claims the event for this token until the lease is over, unless it has been completed or another token's claim
+    /// is live.
+    fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim>;
+
+    /// Records that the event has been handled, and remembers it for the retention.
+    ///
+    /// `false` means that the claim was taken over or released in the meantime, and that nothing was changed.
+    fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool>;
+
+    /// Gives the event back for the next delivery, and keeps the number of its attempt.
+    ///
+    /// `false` means that this token held no claim, or not any more, and that nothing was changed.
+    fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool>;
+}
+
+/// What a [`DedupStore`] returns: boxed, so that stores can be exchanged behind `dyn`.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// The answer to [`DedupStore::claim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Claim {
+    /// The event is yours to handle.
+    Granted {
+        /// Which attempt at the event this is, counted from 1: one more than the last that failed or was taken over.
+        attempt: u32,
+    },
+    /// Another delivery of the same event is being handled.
+    InFlight {
+        /// How long its lease has to run.
+        remaining: Duration,
+    },
+    /// The event has been handled.
+    Completed,
+}
+
+/// What names an event in a store: the endpoint that received it, and its id.
+///
+/// The endpoint is the receiver's own name for itself, so that staging and production share nothing in one store. A
+/// secret or an unsigned header is never part of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventKey {
+    endpoint: Arc<str>,
+    event_id: Box<str>,
+}
+
+impl EventKey {
+    /// The key of that endpoint's event.
+    pub fn new(endpoint: impl Into<Arc<str>>, event_id: impl Into<Box<str>>) -> Self {
+        Self { endpoint: endpoint.into(), event_id: event_id.into() }
+    }
+
+    /// The receiver's name: 1 to 64 letters, digits, `.`, `_` or `-`.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The event's id: 1 to 255 bytes, any characters.
+    #[must_use]
+    pub fn event_id(&self) -> &str {
+        &self.event_id
+    }
+}
+
+/// Tells one claim from every other, of this process or another: 128 random bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClaimToken(u128);
+
+impl ClaimToken {
+    /// A new token.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// The token as bytes, for a store's own format.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}
+
+impl Debug for ClaimToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClaimToken({:032x})", self.0)
+    }
+}
+
+/// A store could not make a step, and nothing is known of what happened to it. The cause is its
+/// [`source`](Error::source).
+#[derive(Debug)]
+pub struct StoreError(Box<dyn Error + Send + Sync>);
+
+impl StoreError {
+    /// Keeps the driver's own error.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the dedup store failed")
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.0.as_ref())
+    }
+}

@@ -1,0 +1,266 @@
+//! The suites that every store must pass, its own or yours.
+//!
+//! They run against a real store and need nothing of it to be empty: every key is new. They panic at the first rule
+//! that is broken, and name it.
+
+#![expect(clippy::panic, reason = "a broken rule should fail the test that runs the suite")]
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters};
+use crate::event::{Place, Timestamp};
+use crate::store::{Claim, ClaimToken, DedupStore, EventKey};
+use crate::verify::Signature;
+
+/// A lease or retention that does not end during the suite.
+const LONG: Duration = Duration::from_secs(600);
+
+/// A lease that the suite waits for.
+const SHORT: Duration = Duration::from_millis(200);
+
+/// The longest that the suite waits for a condition before it calls it broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Checks the rules of [`DedupStore`]. Takes a few hundred milliseconds more than the store's own time.
+///
+/// # Panics
+///
+/// A rule is broken, or the store returns an error.
+pub async fn dedup_store(store: Arc<dyn DedupStore>) {
+    let suite = DedupSuite { store };
+    suite.a_claim_excludes_others_until_it_is_completed().await;
+    suite.a_released_event_can_be_claimed_again().await;
+    suite.every_step_can_be_sent_again().await;
+    suite.an_ended_lease_is_taken_over_and_the_late_owner_changes_nothing().await;
+    suite.an_ended_lease_that_nobody_took_over_can_still_be_completed().await;
+    suite.a_repeated_claim_renews_the_lease().await;
+    suite.keys_are_compared_as_a_whole().await;
+    suite.one_of_many_racing_claims_is_granted().await;
+}
+
+struct DedupSuite {
+    store: Arc<dyn DedupStore>,
+}
+
+impl DedupSuite {
+    async fn a_claim_excludes_others_until_it_is_completed(&self) {
+        let (key, owner, other) = (new_key(), ClaimToken::random(), ClaimToken::random());
+        assert_eq!(self.claim(&key, owner, LONG).await, Claim::Granted { attempt: 1 }, "a new event can be claimed");
+        match self.claim(&key, other, LONG).await {
+            Claim::InFlight { remaining } => {
+                assert!(
+                    !remaining.is_zero() && remaining <= LONG,
+                    "the rest of the lease is {remaining:?} of {LONG:?}"
+                );
+            }
+            answer => panic!("a live claim excludes another, but the store answered {answer:?}"),
+        }
+        assert!(!self.complete(&key, other).await, "only the owner can complete");
+        assert!(!self.release(&key, other).await, "only the owner can release");
+        let still = self.claim(&key, other, LONG).await;
+        assert!(matches!(still, Claim::InFlight { .. }), "a refused step changes nothing, but: {still:?}");
+        assert!(self.complete(&key, owner).await, "the owner can complete");
+        assert_eq!(self.claim(&key, other, LONG).await, Claim::Completed, "a completed event is not claimed again");
+        assert_eq!(self.claim(&key, owner, LONG).await, Claim::Completed, "not even by its owner");
+        assert!(!self.release(&key, owner).await, "a completed event is not released");
+        assert!(!self.complete(&key, other).await, "a completed event is not completed by another");
+        assert_eq!(self.claim(&key, other, LONG).await, Claim::Completed, "a completed event stays so");
+    }
+
+    async fn a_released_event_can_be_claimed_again(&self) {
+        let (key, first, second) = (new_key(), ClaimToken::random(), ClaimToken::random());
+        assert_eq!(self.claim(&key, first, LONG).await, Claim::Granted { attempt: 1 });
+        assert!(self.release(&key, first).await, "the owner can release");
+        assert!(!self.complete(&key, first).await, "a released claim cannot be completed");
+        let again = self.claim(&key, second, LONG).await;
+        assert_eq!(again, Claim::Granted { attempt: 2 }, "the attempts are counted");
+        assert!(!self.release(&key, first).await, "the owner before cannot release");
+        assert!(self.release(&key, second).await);
+        let third = ClaimToken::random();
+        assert_eq!(self.claim(&key, third, LONG).await, Claim::Granted { attempt: 3 });
+        assert!(self.complete(&key, third).await);
+    }
+
+    async fn every_step_can_be_sent_again(&self) {
+        let (key, token) = (new_key(), ClaimToken::random());
+        for _ in 0..3 {
+            let claim = self.claim(&key, token, LONG).await;
+            assert_eq!(claim, Claim::Granted { attempt: 1 }, "a claim sent again is the same claim");
+        }
+        for _ in 0..3 {
+            assert!(self.release(&key, token).await, "a release sent again is the same release");
+        }
+        let next = ClaimToken::random();
+        assert_eq!(self.claim(&key, next, LONG).await, Claim::Granted { attempt: 2 }, "and counts once");
+        for _ in 0..3 {
+            assert!(self.complete(&key, next).await, "a completion sent again is the same completion");
+        }
+    }
+
+    async fn an_ended_lease_is_taken_over_and_the_late_owner_changes_nothing(&self) {
+        let (key, late, next) = (new_key(), ClaimToken::random(), ClaimToken::random());
+        let before = Instant::now();
+        assert_eq!(self.claim(&key, late, SHORT).await, Claim::Granted { attempt: 1 });
+        loop {
+            match self.claim(&key, next, LONG).await {
+                Claim::InFlight { remaining } => {
+                    assert!(remaining <= SHORT, "the rest of the lease is {remaining:?} of {SHORT:?}");
+                    assert!(before.elapsed() < PATIENCE, "a lease of {SHORT:?} never ends");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                answer => {
+                    assert_eq!(answer, Claim::Granted { attempt: 2 }, "a takeover counts as an attempt");
+                    break;
+                }
+            }
+        }
+        assert!(before.elapsed() >= SHORT, "taken over after {:?} of a lease of {SHORT:?}", before.elapsed());
+        assert!(!self.complete(&key, late).await, "the late owner cannot complete");
+        assert!(!self.release(&key, late).await, "the late owner cannot release");
+        assert!(self.complete(&key, next).await, "the new owner can complete");
+        assert!(!self.complete(&key, late).await, "the late owner cannot complete what the new owner has completed");
+    }
+
+    async fn an_ended_lease_that_nobody_took_over_can_still_be_completed(&self) {
+        let (key, token) = (new_key(), ClaimToken::random());
+        assert_eq!(self.claim(&key, token, Duration::from_millis(1)).await, Claim::Granted { attempt: 1 });
+        tokio::time::sleep(SHORT).await;
+        assert!(self.complete(&key, token).await, "an event that was handled is completed, however late");
+        assert_eq!(self.claim(&key, ClaimToken::random(), LONG).await, Claim::Completed);
+    }
+
+    async fn a_repeated_claim_renews_the_lease(&self) {
+        let (key, token) = (new_key(), ClaimToken::random());
+        assert_eq!(self.claim(&key, token, SHORT).await, Claim::Granted { attempt: 1 });
+        assert_eq!(self.claim(&key, token, LONG).await, Claim::Granted { attempt: 1 });
+        tokio::time::sleep(SHORT * 2).await;
+        let other = self.claim(&key, ClaimToken::random(), LONG).await;
+        assert!(matches!(other, Claim::InFlight { .. }), "a claim sent again renews its lease, but: {other:?}");
+    }
+
+    async fn keys_are_compared_as_a_whole(&self) {
+        let id = new_key().event_id().to_owned();
+        let keys = [
+            EventKey::new("a", id.as_str()),
+            EventKey::new("b", id.as_str()),
+            EventKey::new("a", id.to_uppercase()),
+            EventKey::new("a", format!("{id} ")),
+            EventKey::new("a", format!(" {id}")),
+            EventKey::new("a", format!("{id}\0")),
+            EventKey::new("a", format!("{id}\0\u{1F4E7}'\";--{{}}:*%")),
+            EventKey::new("a", format!("{id}{}", "x".repeat(255 - id.len()))),
+            EventKey::new("a", format!("{id}{}", "y".repeat(255 - id.len()))),
+        ];
+        for key in &keys {
+            let claim = self.claim(key, ClaimToken::random(), LONG).await;
+            assert_eq!(claim, Claim::Granted { attempt: 1 }, "{key:?} is taken for another key");
+        }
+    }
+
+    async fn one_of_many_racing_claims_is_granted(&self) {
+        let mut races = JoinSet::new();
+        let keys: Vec<EventKey> = (0..50).map(|_| new_key()).collect();
+        for key in keys.iter().flat_map(|key| std::iter::repeat_n(key, 8)).cloned() {
+            let store = Arc::clone(&self.store);
+            races.spawn(async move { (must(store.claim(&key, ClaimToken::random(), LONG).await), key) });
+        }
+        let mut granted = Vec::new();
+        while let Some(race) = races.join_next().await {
+            if let (Claim::Granted { attempt: 1 }, key) = must(race) {
+                granted.push(key);
+            }
+        }
+        let mut keys = keys;
+        keys.sort_unstable();
+        granted.sort_unstable();
+        assert!(granted == keys, "of 8 racing claims of each of 50 events, {} were granted", granted.len());
+    }
+
+    async fn claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Claim {
+        must(self.store.claim(key, token, lease).await)
+    }
+
+    async fn complete(&self, key: &EventKey, token: ClaimToken) -> bool {
+        must(self.store.complete(key, token, LONG).await)
+    }
+
+    async fn release(&self, key: &EventKey, token: ClaimToken) -> bool {
+        must(self.store.release(key, token).await)
+    }
+}
+
+/// Checks the rules of [`DeadLetters`].
+///
+/// # Panics
+///
+/// A rule is broken, or the store returns an error.
+pub async fn dead_letters(store: Arc<dyn DeadLetters>) {
+    let get = async |key: &EventKey| must(store.get(key).await);
+    let record = async |letter: &DeadLetter| must(store.record(letter).await);
+
+    let key = new_key();
+    assert_eq!(get(&key).await, None, "there is no letter before one is recorded");
+    must(store.resolve(&key).await);
+
+    let letter = sample_letter(key.clone());
+    record(&letter).await;
+    assert_eq!(get(&key).await, Some(letter.clone()), "a letter comes back as it was, to the byte");
+    record(&letter).await;
+    assert_eq!(get(&key).await, Some(letter.clone()), "recording it again changes nothing");
+
+    let mut later = letter.clone();
+    later.attempts = 2;
+    later.first_at = at(2000);
+    later.last_at = at(2000);
+    later.reason = DeadLetterReason::FailedPermanently;
+    later.error = "worse".to_owned();
+    record(&later).await;
+    let merged = DeadLetter { first_at: letter.first_at, ..later.clone() };
+    assert_eq!(get(&key).await, Some(merged.clone()), "a later letter keeps when it all began");
+
+    let forgetful = DeadLetter { attempts: 1, ..later };
+    record(&forgetful).await;
+    assert_eq!(get(&key).await, Some(merged), "the highest number of attempts stays");
+
+    let neighbour = sample_letter(EventKey::new("another-endpoint", key.event_id()));
+    record(&neighbour).await;
+    must(store.resolve(&key).await);
+    assert_eq!(get(&key).await, None, "a resolved letter is gone");
+    assert_eq!(get(&neighbour.key).await, Some(neighbour.clone()), "the same id at another endpoint is another letter");
+    must(store.resolve(&key).await);
+
+    record(&letter).await;
+    assert_eq!(get(&key).await, Some(letter), "a letter after a resolved one starts anew");
+    must(store.resolve(&key).await);
+    must(store.resolve(&neighbour.key).await);
+}
+
+/// With everything in it that a store could lose on the way.
+fn sample_letter(key: EventKey) -> DeadLetter {
+    let body = [b"{\"a\":\"\\u0000\"}\r\n \xff\xfe\0".as_slice(), &[b'x'; 10_000]].concat();
+    let mut letter = DeadLetter::new(key, body, sample_signature(), DeadLetterReason::Failed, at(1000));
+    letter.timestamp_header = Some(u64::MAX / 4);
+    letter.error = "line\nbreak, \u{1F4E7} and \"quotes\"".to_owned();
+    letter.place = Some(Place { line: 3, column: 7 });
+    letter
+}
+
+fn sample_signature() -> Signature {
+    must(Signature::parse("0123456789abcdef".repeat(4).as_bytes()))
+}
+
+fn at(unix_seconds: i64) -> Timestamp {
+    Timestamp::from_unix_seconds(unix_seconds).unwrap_or_else(|| std::time::UNIX_EPOCH.into())
+}
+
+fn new_key() -> EventKey {
+    EventKey::new("conformance", format!("evt_{:032x}", rand::random::<u128>()))
+}
+
+fn must<T, E: Display + std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("the store failed: {error} ({error:?})"))
+}

@@ -1,0 +1,70 @@
+//! For your tests: signed requests, sample events, a clock to set, and the suites that stores must pass.
+//!
+//! Switch the feature `testing` on for tests alone:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! sendarix-webhooks = { version = "0.1", features = ["testing"] }
+//! ```
+//!
+//! A handler is tested through the layer, without a network:
+//!
+//! ```
+//! # #[cfg(feature = "axum")]
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use axum::{Router, body::Body, routing::post};
+//! use sendarix_webhooks::testing::{Sample, signed_request};
+//! use sendarix_webhooks::{EventType, HandlerError, Receiver, SendarixEvent, SendarixLayer, SigningSecret};
+//! use tower::ServiceExt;
+//!
+//! async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
+//!     if event.recipient.ends_with("@blocked.example") { Err("blocked")? }
+//!     Ok(())
+//! }
+//!
+//! let secret = SigningSecret::new("test")?;
+//! let layer = SendarixLayer::new(Receiver::builder(secret.clone()).build()?);
+//! let app: Router = Router::new().route("/hook", post(on_event).layer(layer));
+//!
+//! let sample = Sample::new(EventType::Bounce).recipient("a@blocked.example");
+//! let response = app.oneshot(signed_request::<Body>(&secret, "/hook", sample.body())).await?;
+//! assert_eq!(response.status(), 503);
+//! # Ok(()) }
+//! # #[cfg(not(feature = "axum"))] fn main() {}
+//! ```
+
+mod clock;
+pub mod conformance;
+mod sample;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::receiver::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use crate::verify::SigningSecret;
+
+pub use self::clock::ManualClock;
+pub use self::sample::Sample;
+
+/// The two headers with which Sendarix would send this body at this time.
+#[must_use]
+pub fn signed_headers(secret: &SigningSecret, body: &[u8], at: SystemTime) -> [(&'static str, String); 2] {
+    let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    [(SIGNATURE_HEADER, secret.sign(body).to_string()), (TIMESTAMP_HEADER, seconds.to_string())]
+}
+
+/// A request as Sendarix would send it now.
+///
+/// # Panics
+///
+/// The path cannot be part of a URI.
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub fn signed_request<B: From<Vec<u8>>>(secret: &SigningSecret, path: &str, body: Vec<u8>) -> http::Request<B> {
+    let mut request = http::Request::builder().method("POST").uri(path).header("content-type", "application/json");
+    for (name, value) in signed_headers(secret, &body, SystemTime::now()) {
+        request = request.header(name, value);
+    }
+    #[expect(clippy::expect_used, reason = "a test should stop here")]
+    request.body(B::from(body)).expect("the path can be part of a URI")
+}
