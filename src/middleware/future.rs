@@ -5,15 +5,13 @@ use std::task::{Context, Poll};
 
 use http::Response;
 
-use super::ResponseBody;
-
 /// The future of [`Sendarix`](super::Sendarix). Dropping it cancels no handler that has begun.
 pub struct ResponseFuture<B> {
-    pub(super) response: Pin<Box<dyn Future<Output = Response<ResponseBody<B>>> + Send>>,
+    pub(super) response: Pin<Box<dyn Future<Output = Response<B>> + Send>>,
 }
 
 impl<B> Future for ResponseFuture<B> {
-    type Output = Result<Response<ResponseBody<B>>, Infallible>;
+    type Output = Result<Response<B>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.response.as_mut().poll(cx).map(Ok)

@@ -10,13 +10,16 @@
 //! extensions, and a refusal its [`RefusalKind`](crate::RefusalKind) as well, for layers outside of this one.
 //!
 //! A response is settled once its head is there; the body may still stream.
+//!
+//! The wrapped service's response body must be one that can be made from bytes, since the layer answers with it as well:
+//! axum's and `Full<Bytes>` are. Middleware that changes the body's type belongs outside of this layer.
 
 mod body;
 mod future;
 mod layer;
 mod service;
 
-pub use self::body::{RequestBody, ResponseBody, SameBody, ToBody};
+pub use self::body::{RequestBody, SameBody, ToBody};
 pub use self::future::ResponseFuture;
 pub use self::layer::SendarixLayer;
 pub use self::service::Sendarix;

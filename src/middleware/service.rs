@@ -11,7 +11,7 @@ use http::{HeaderValue, Request, Response, StatusCode, request};
 use http_body::{Body, Frame};
 use tower_service::Service;
 
-use super::{RequestBody, ResponseBody, ResponseFuture};
+use super::{RequestBody, ResponseFuture};
 use crate::receiver::{Admitted, Answer, Delivery, HandlerError, Head, Receiver, Refusal, Reply};
 
 /// A service that lets only authentic, fresh and new events through to the one that it wraps: see
@@ -40,9 +40,9 @@ where
     S::Error: Into<Box<dyn Error + Send + Sync>>,
     ReqBody: Body + Send + 'static,
     ReqBody::Error: fmt::Display,
-    ResBody: Send + 'static,
+    ResBody: From<Bytes> + Send + 'static,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResBody>;
     type Error = Infallible;
     type Future = ResponseFuture<ResBody>;
 
@@ -57,8 +57,7 @@ where
         let inner = self.inner.clone();
         let response = async move {
             match respond::<S, B, _, _>(inner, admitted, parts, body).await {
-                Ok(Reply::Handler { outcome, response }) => {
-                    let mut response = response.map(ResponseBody::handler);
+                Ok(Reply::Handler { outcome, mut response }) => {
                     response.extensions_mut().insert(outcome);
                     response
                 }
@@ -128,8 +127,8 @@ where
 #[derive(Clone)]
 pub(crate) struct HandlerFailure(pub(crate) HandlerError);
 
-fn answer_response<B>(answer: &Answer) -> Response<ResponseBody<B>> {
-    let mut response = Response::new(ResponseBody::receiver(answer.text()));
+fn answer_response<B: From<Bytes>>(answer: &Answer) -> Response<B> {
+    let mut response = Response::new(B::from(Bytes::from_static(answer.text().as_bytes())));
     // The builder of the receiver allows no other.
     *response.status_mut() = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     for (name, value) in answer.headers() {

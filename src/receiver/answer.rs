@@ -57,10 +57,10 @@ impl Answer {
         std::iter::once(content_type).chain(allow).chain(retry_after)
     }
 
-    /// The body: one short line without its line break.
+    /// The body: one short line without its line break, or nothing where the status allows no body.
     #[must_use]
     pub fn text(&self) -> &'static str {
-        self.text
+        if matches!(self.status, 204 | 205 | 304) { "" } else { self.text }
     }
 }
 

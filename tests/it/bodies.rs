@@ -1,0 +1,208 @@
+//! Bodies as only a hostile or broken sender makes them. A clear answer to each.
+
+use std::time::{Duration, Instant};
+
+use sendarix_webhooks::dead_letter::DeadLetterReason;
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{Delivery, EventType};
+
+use crate::support::{Connection, Endpoint, FaultyStores, Post};
+
+const LIMIT: usize = 4096;
+
+/// An authentic event, padded to so many bytes.
+fn event_of(bytes: usize) -> Vec<u8> {
+    let mut body = Sample::new(EventType::Open).body();
+    body.resize(bytes, b' ');
+    body
+}
+
+#[tokio::test]
+async fn the_limit_is_the_longest_that_is_taken() {
+    let endpoint = Endpoint::start(|builder| builder.body_limit(LIMIT), |_| async {}).await;
+    for (bytes, status) in [(LIMIT - 1, 200), (LIMIT, 200), (LIMIT + 1, 413)] {
+        assert_eq!(endpoint.post(&event_of(bytes)).await.status, status, "{bytes} bytes");
+        let chunked = chunked(&event_of(bytes), 1000);
+        assert_eq!(endpoint.send(&chunked).await.status, status, "{bytes} bytes, chunked");
+    }
+    assert_eq!(endpoint.handled(), 4);
+}
+
+#[tokio::test]
+async fn the_default_limit_is_256_kib() {
+    let endpoint = Endpoint::succeeding().await;
+    assert_eq!(endpoint.post(&event_of(256 * 1024)).await.status, 200);
+    assert_eq!(endpoint.post(&event_of(256 * 1024 + 1)).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_length_over_the_limit_is_refused_before_the_body() {
+    let endpoint = Endpoint::start(|builder| builder.body_limit(LIMIT), |_| async {}).await;
+    let post = Post::signed(b"").replacing("content-length", "10000000000");
+    let mut connection = Connection::open(endpoint.addr).await;
+    connection.write(&post.with("expect", "100-continue").head()).await;
+    connection.read().await.assert_is(413, "the body is too large");
+}
+
+#[tokio::test]
+async fn a_length_that_cuts_the_body_breaks_the_signature() {
+    let endpoint = Endpoint::succeeding().await;
+    let body = event_of(300);
+    let short = Post::signed(&body).replacing("content-length", "299");
+    endpoint.send(&short).await.assert_is(401, "the signature does not match the body");
+    assert_eq!(endpoint.handled(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_no_shorter_body() {
+    let endpoint = Endpoint::succeeding().await;
+    // Correctly signed as far as it came, so that taking it for the whole would be noticed.
+    let long = Post::signed(&event_of(300)).replacing("content-length", "301");
+    let mut connection = Connection::open(endpoint.addr).await;
+    connection.write(&long.bytes()).await;
+    tokio::io::AsyncWriteExt::shutdown(&mut connection.0).await.unwrap();
+    // hyper tells the service that the body broke off, and closes the connection without an answer.
+    let mut rest = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut connection.0, &mut rest).await.unwrap();
+    assert_eq!(endpoint.handled(), 0);
+    assert!(!String::from_utf8_lossy(&rest).starts_with("HTTP/1.1 2"));
+}
+
+#[tokio::test]
+async fn a_missing_length_means_no_body() {
+    let endpoint = Endpoint::succeeding().await;
+    let post = Post::signed(&event_of(300)).without("content-length");
+    endpoint.send(&Post { body: Vec::new(), ..post }).await.assert_is(401, "the signature does not match the body");
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_taken() {
+    let endpoint = Endpoint::succeeding().await;
+    for size in [1, 7, 5000] {
+        assert_eq!(endpoint.send(&chunked(&event_of(300), size)).await.status, 200);
+    }
+    let mut broken = chunked(&event_of(300), 100);
+    broken.body.truncate(200);
+    broken.body.extend_from_slice(b"\r\nnonsense\r\n");
+    let mut connection = Connection::open(endpoint.addr).await;
+    connection.write(&broken.bytes()).await;
+    let mut rest = Vec::new();
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut connection.0, &mut rest).await;
+    assert!(!String::from_utf8_lossy(&rest).starts_with("HTTP/1.1 2"));
+    assert_eq!(endpoint.handled(), 3);
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_cut_off_at_its_time_limit() {
+    let limit = Duration::from_secs(2);
+    let endpoint = Endpoint::start(|builder| builder.body_timeout(limit), |_| async {}).await;
+    let post = Post::signed(&event_of(300));
+    let mut connection = Connection::open(endpoint.addr).await;
+    connection.write(&post.head()).await;
+    let start = Instant::now();
+    // A byte now and then keeps a limit on each read from ever being reached.
+    let reply = loop {
+        tokio::select! {
+            reply = connection.read() => break reply,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+        let byte = post.body[start.elapsed().as_millis() as usize / 100];
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut connection.0, &[byte]).await;
+    };
+    reply.assert_is(408, "the body did not arrive in time");
+    assert!(start.elapsed() >= limit);
+    assert_eq!(endpoint.handled(), 0);
+}
+
+/// What authentic bodies come to that are hardly events.
+#[tokio::test]
+async fn authentic_bodies_that_are_no_event_are_kept() {
+    let stores = FaultyStores::default();
+    let configured = stores.clone();
+    let endpoint = Endpoint::start(|builder| builder.dead_letters(configured), |_| async {}).await;
+    let event = String::from_utf8(event_of(300)).unwrap();
+    let id_of_300 = event.replacen("\"evt_", &format!("\"{}", "x".repeat(300)), 1);
+    let mut gzip = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    gzip.extend_from_slice(&[0xab; 40]);
+    let nested = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
+    let cases: Vec<(Vec<u8>, &str)> = vec![
+        (b"".to_vec(), "not a JSON object"),
+        (b"   ".to_vec(), "not a JSON object"),
+        (b"null".to_vec(), "not a JSON object"),
+        (b"[]".to_vec(), "not a JSON object"),
+        (br#"["evt_1","open","2026-04-19T14:32:01Z","msg_1","a@b",{}]"#.to_vec(), "not a JSON object"),
+        (b"{}".to_vec(), "missing field `event_type`"),
+        (b"{".to_vec(), "EOF while parsing"),
+        (event.replace("\"recipient\"", "\"to\"").into(), "missing field `recipient`"),
+        (event.replace("\"message_id\":\"", "\"message_id\":null,\"x\":\"").into(), "invalid type: null"),
+        (event.replace("\"timestamp\":\"", "\"timestamp\":\"about ").into(), "`timestamp` is not a time"),
+        (event.replace("\"timestamp\":", "\"timestamp\":1.5,\"x\":").into(), "`timestamp` is not a time"),
+        (event.replacen('{', "{\"event_type\":\"bounce\",", 1).into(), "duplicate field `event_type`"),
+        (event.replacen('{', "{\"event\":\"bounce\",", 1).into(), "duplicate field"),
+        (event.replacen('{', "{\"recipient\":\"other@example.com\",", 1).into(), "duplicate field `recipient`"),
+        (event.clone().into_bytes().into_iter().chain(*b"{}").collect(), "trailing characters"),
+        (id_of_300.into(), "`event_id` is longer than 255 bytes"),
+        (event.replace("user@", "us\u{0}er@").into(), "control character"),
+        (event.replace("user@", "\\ud800@").into(), "hex escape"),
+        ([event.as_bytes(), b"\xff"].concat(), "not UTF-8 after its first 300 bytes"),
+        (event.encode_utf16().flat_map(u16::to_le_bytes).collect(), "key must be a string"),
+        (gzip, "it looks like gzip"),
+        (nested.into(), "missing field `event_type`"),
+    ];
+    let total = cases.len();
+    for (body, error) in cases {
+        endpoint.post(&body).await.assert_is(200, "kept for inspection");
+        let letters = stores.letters();
+        let letter = letters.iter().find(|letter| letter.body == body).expect("the exact body is kept");
+        assert_eq!(letter.reason, DeadLetterReason::Malformed);
+        assert!(letter.error.contains(error), "expected {error:?} in {:?}", letter.error);
+    }
+    assert_eq!((endpoint.handled(), stores.letters().len()), (0, total));
+}
+
+/// What would cost an event if it were taken too seriously.
+#[tokio::test]
+async fn authentic_bodies_that_are_odd_are_handled() {
+    let kind = |delivery: Delivery| async move { format!("{:?}", delivery.event().kind) };
+    let endpoint = Endpoint::start(|builder| builder, kind).await;
+    // Not with `Sample::data`, which would tidy it up.
+    let bounce = |data: &str| {
+        let body = Sample::new(EventType::Bounce).data("here").body();
+        String::from_utf8(body).unwrap().replace("\"here\"", data)
+    };
+    let deep = format!(r#"{{"x":{}{},"smtp_code":550}}"#, "[".repeat(200), "]".repeat(200));
+    let cases: Vec<(Vec<u8>, &str)> = vec![
+        ([b"\xef\xbb\xbf", bounce("{}").as_bytes()].concat(), "Bounce"),
+        (format!("\r\n\t {}", bounce("{}")).into(), "Bounce"),
+        (bounce(&deep).into(), "smtp_code: Some(550)"),
+        (bounce(r#"{"smtp_code":"550","smtp_message":550,"bounce_type":null}"#).into(), "smtp_code: Some(550)"),
+        (bounce(r#"{"smtp_code":-1}"#).into(), "smtp_code: None"),
+        (bounce(r#"{"smtp_code":1e999}"#).into(), "smtp_code: None"),
+        (bounce(r#"{"smtp_code":1,"smtp_code":2}"#).into(), "smtp_code: Some(2)"),
+        (bounce("null").into(), "smtp_code: None"),
+        (bounce("[1,2]").into(), "smtp_code: None"),
+        (bounce("\"text\"").into(), "smtp_code: None"),
+        (bounce(r#"{"bounce_type":"new"}"#).into(), r#"bounce_type: Some(Other("new"))"#),
+        (bounce("{}").replace("\"event_id\":", "\"x\":").into(), "Bounce"),
+        (bounce("{}").replace("\"event_id\":\"", "\"event_id\":\"\",\"x\":\"").into(), "Bounce"),
+        (bounce("{}").replace("\"event_id\":\"", "\"event_id\":null,\"x\":\"").into(), "Bounce"),
+        (bounce("{}").replace("bounce", "b\\u006funce").into(), "Bounce"),
+    ];
+    let total = cases.len();
+    for (body, expected) in cases {
+        let reply = endpoint.post(&body).await;
+        let shown = String::from_utf8_lossy(&body).into_owned();
+        assert_eq!(reply.status, 200, "{shown}");
+        assert!(reply.body.contains(expected), "{shown}: expected {expected:?} in {:?}", reply.body);
+        endpoint.post(&body).await.assert_is(200, "already processed");
+    }
+    assert_eq!(endpoint.handled(), total);
+}
+
+fn chunked(body: &[u8], size: usize) -> Post {
+    let mut post = Post::signed(body).without("content-length").with("transfer-encoding", "chunked");
+    let chunks =
+        body.chunks(size).flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
+    post.body = chunks.chain(*b"0\r\n\r\n").collect();
+    post
+}

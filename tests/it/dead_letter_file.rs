@@ -1,0 +1,192 @@
+//! The file of dead letters, as a crash, a full disk and an operator leave it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters};
+use sendarix_webhooks::store::EventKey;
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{EventType, HandlerError, Timestamp};
+
+use crate::support::{Endpoint, secret};
+
+/// A path that nothing else uses, cleared when it is dropped.
+pub struct TempFile(PathBuf);
+
+impl TempFile {
+    pub fn new(name: &str) -> Self {
+        let name = format!("sendarix-{}-{name}.jsonl", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        for suffix in ["", ".lock", ".new"] {
+            let _ = fs::remove_file(format!("{}{suffix}", self.0.display()));
+        }
+    }
+}
+
+fn letter(id: &str, error: &str) -> DeadLetter {
+    let at = Timestamp::from_unix_seconds(1_776_600_000).unwrap();
+    let body = Sample::new(EventType::Open).event_id(id).message_id("msg_1").timestamp(at).body();
+    let signature = secret().sign(&body);
+    let mut letter = DeadLetter::new(EventKey::new("default", id), body, signature, DeadLetterReason::Failed, at);
+    letter.error = error.to_owned();
+    letter
+}
+
+async fn ids(letters: &FileDeadLetters) -> Vec<String> {
+    letters.letters().await.unwrap().iter().map(|letter| letter.key.event_id().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn letters_survive_a_restart_in_their_order() {
+    let file = TempFile::new("restart");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    for id in ["a", "b", "c", "d"] {
+        letters.record(&letter(id, "first")).await.unwrap();
+    }
+    letters.resolve(&EventKey::new("default", "b")).await.unwrap();
+    letters.record(&letter("a", "second")).await.unwrap();
+    drop(letters);
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    assert_eq!(ids(&letters).await, ["c", "d", "a"]);
+    assert_eq!(letters.letters().await.unwrap()[2], letter("a", "second"));
+    assert_eq!(letters.len(), 3);
+}
+
+#[tokio::test]
+async fn a_torn_last_line_is_dropped_and_nothing_before_it() {
+    let file = TempFile::new("torn");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    letters.record(&letter("a", "")).await.unwrap();
+    letters.record(&letter("b", "")).await.unwrap();
+    drop(letters);
+    let whole = fs::read(file.path()).unwrap();
+    let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    // Wherever a crash may cut the second line, and what a file system may leave in its place.
+    let mut torn: Vec<Vec<u8>> = (first..whole.len() - 1).map(|cut| whole[..cut].to_vec()).collect();
+    torn.push([&whole[..first], &[0; 100]].concat());
+    for bytes in torn {
+        fs::write(file.path(), &bytes).unwrap();
+        let letters = FileDeadLetters::open(file.path()).unwrap();
+        assert_eq!(ids(&letters).await, ["a"], "{} bytes", bytes.len());
+        letters.record(&letter("c", "")).await.unwrap();
+        drop(letters);
+        assert_eq!(ids(&FileDeadLetters::open(file.path()).unwrap()).await, ["a", "c"], "{} bytes", bytes.len());
+    }
+    // Only the line break is missing, as after an editor.
+    fs::write(file.path(), &whole[..whole.len() - 1]).unwrap();
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    letters.record(&letter("c", "")).await.unwrap();
+    drop(letters);
+    assert_eq!(ids(&FileDeadLetters::open(file.path()).unwrap()).await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_line_that_cannot_be_read_is_kept() {
+    let file = TempFile::new("unreadable");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    letters.record(&letter("a", "")).await.unwrap();
+    drop(letters);
+    let mut raw = fs::OpenOptions::new().append(true).open(file.path()).unwrap();
+    raw.write_all(b"{\"from\":\"the future\"}\n\xff\xfe\n").unwrap();
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    letters.record(&letter("b", "")).await.unwrap();
+    letters.resolve(&EventKey::new("default", "a")).await.unwrap();
+    assert_eq!(ids(&letters).await, ["b"]);
+    drop(letters);
+    drop(FileDeadLetters::open(file.path()).unwrap());
+    let bytes = fs::read(file.path()).unwrap();
+    assert!(bytes.windows(22).any(|window| window == b"{\"from\":\"the future\"}\n"));
+    assert!(bytes.windows(3).any(|window| window == b"\xff\xfe\n"));
+}
+
+#[tokio::test]
+async fn resolved_letters_are_compacted_away_while_it_runs_and_when_it_opens() {
+    let file = TempFile::new("compact");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    letters.record(&letter("kept", "")).await.unwrap();
+    let error = "x".repeat(100_000);
+    for round in 0..60 {
+        let id = format!("evt_{round}");
+        letters.record(&letter(&id, &error)).await.unwrap();
+        letters.resolve(&EventKey::new("default", id)).await.unwrap();
+        assert!(fs::metadata(file.path()).unwrap().len() < 2_500_000, "round {round}");
+    }
+    assert_eq!(ids(&letters).await, ["kept"]);
+    letters.record(&letter("new", &error)).await.unwrap();
+    letters.resolve(&EventKey::new("default", "new")).await.unwrap();
+    drop(letters);
+    assert_eq!(ids(&FileDeadLetters::open(file.path()).unwrap()).await, ["kept"]);
+    let text = fs::read_to_string(file.path()).unwrap();
+    assert_eq!(text.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_second_user_of_the_file_is_kept_out() {
+    let file = TempFile::new("locked");
+    let first = FileDeadLetters::open(file.path()).unwrap();
+    let error = FileDeadLetters::open(file.path()).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("has it open") && cause.contains(file.path().to_str().unwrap()), "{cause}");
+    drop(first);
+    FileDeadLetters::open(file.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_path_that_cannot_be_written_is_named() {
+    let error = FileDeadLetters::open("/nonexistent/letters.jsonl").unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("/nonexistent/letters.jsonl"), "{cause}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_its_owner_can_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = TempFile::new("private");
+    let _letters = FileDeadLetters::open(file.path()).unwrap();
+    assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn many_letters_at_once_are_all_kept() {
+    let file = TempFile::new("many");
+    let letters = Arc::new(FileDeadLetters::open(file.path()).unwrap());
+    let mut writers = tokio::task::JoinSet::new();
+    for id in 0..1000 {
+        let letters = Arc::clone(&letters);
+        writers.spawn(async move { letters.record(&letter(&format!("evt_{id}"), "")).await.unwrap() });
+    }
+    writers.join_all().await;
+    drop(letters);
+    assert_eq!(FileDeadLetters::open(file.path()).unwrap().len(), 1000);
+}
+
+/// The dedup memory, and with it the count of attempts, is lost in a restart; the file is not.
+#[tokio::test]
+async fn a_success_after_a_restart_resolves_the_letter_from_before() {
+    let file = TempFile::new("endpoint");
+    let letters = Arc::new(FileDeadLetters::open(file.path()).unwrap());
+    let body = Sample::new(EventType::Bounce).event_id("evt_1").body();
+    let start = async |handler: fn() -> Result<(), HandlerError>| {
+        let letters = Arc::clone(&letters);
+        Endpoint::start(|builder| builder.shared_dead_letters(letters), move |_| async move { handler() }).await
+    };
+    let before = start(|| Err(HandlerError::retry("no database"))).await;
+    assert_eq!(before.post(&body).await.status, 503);
+    let kept = letters.letters().await.unwrap();
+    assert_eq!((kept[0].body.as_ref(), kept[0].error.as_str()), (body.as_slice(), "no database"));
+    let after = start(|| Ok(())).await;
+    assert_eq!(after.post(&body).await.status, 200);
+    assert!(letters.is_empty());
+}

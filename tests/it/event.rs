@@ -1,0 +1,100 @@
+//! The event as an application holds it.
+
+use std::collections::BTreeMap;
+
+use sendarix_webhooks::event::{DecodeErrorKind, Place};
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{EventType, SendarixEvent, Suppression};
+
+fn decode(sample: &Sample) -> SendarixEvent {
+    SendarixEvent::decode(sample.body()).unwrap()
+}
+
+#[test]
+fn every_type_decodes_in_both_envelopes() {
+    for event_type in EventType::ALL {
+        let sample = Sample::new(event_type);
+        for body in [sample.body(), sample.simplified_body()] {
+            let event = SendarixEvent::decode(body).unwrap();
+            assert_eq!(event.kind.event_type(), Some(event_type));
+            assert_eq!(event.type_name(), event_type.as_str());
+        }
+    }
+}
+
+#[test]
+fn the_round_trip_through_serde_loses_nothing() {
+    let exotic = "{\"event_id\":\"e\",\n\t\"event_type\":\"new\",\"timestamp\":17,\"message_id\":\"\\u00e9\",\"recipient\":\"r\",\
+                  \"data\":{\"n\":1.000000000000000000001,\"n\":[ ] },\"later\":\"\u{1F4E7}\"}";
+    let mut bodies: Vec<Vec<u8>> = EventType::ALL.map(|event_type| Sample::new(event_type).body()).to_vec();
+    bodies.push(exotic.into());
+    for body in bodies {
+        let event = SendarixEvent::decode(body.clone()).unwrap();
+        let text = serde_json::to_string(&event).unwrap();
+        let again: SendarixEvent = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, event);
+        assert_eq!(again.body(), &body);
+        // As a queue might keep it.
+        let value = serde_json::to_value(&event).unwrap();
+        assert_eq!(serde_json::from_value::<SendarixEvent>(value).unwrap(), event);
+    }
+}
+
+#[test]
+fn a_serialised_event_of_the_first_version_can_be_read() {
+    let stored =
+        r#"{"body":"{\"event\":\"open\",\"message_id\":\"m\",\"recipient\":\"r\",\"timestamp\":17}","added_later":1}"#;
+    let event: SendarixEvent = serde_json::from_str(stored).unwrap();
+    assert_eq!((event.type_name(), event.timestamp.unix_seconds()), ("open", 17));
+}
+
+#[test]
+fn unknown_fields_and_types_are_kept() {
+    let event = decode(&Sample::of_unknown_type("relayed").data(r#"{"hops":3,"via":["a","b"]}"#));
+    assert_eq!((event.kind.event_type(), event.type_name()), (None, "relayed"));
+    assert_eq!(event.data(), Some(r#"{"hops":3,"via":["a","b"]}"#));
+    let data: BTreeMap<String, serde_json::Value> = event.data_as().unwrap();
+    assert_eq!(data["hops"], 3);
+    assert!(event.data_as::<Vec<u8>>().is_err());
+}
+
+#[test]
+fn suppression_says_who_should_not_be_mailed_again() {
+    let suppression = |sample: Sample| decode(&sample).suppression();
+    for event_type in EventType::ALL {
+        let expected = match event_type {
+            EventType::Bounce => Some(Suppression::PermanentBounce),
+            EventType::Complaint => Some(Suppression::Complaint),
+            EventType::Unsubscribe => Some(Suppression::Unsubscribe),
+            _ => None,
+        };
+        assert_eq!(suppression(Sample::new(event_type)), expected, "{event_type}");
+    }
+    let soft = Sample::new(EventType::Bounce).data(r#"{"bounce_type":"soft"}"#);
+    assert_eq!(suppression(soft.clone()), None);
+    assert!(!decode(&soft).is_permanent());
+    assert!(decode(&Sample::new(EventType::Bounce)).is_permanent());
+    assert!(!decode(&Sample::new(EventType::SoftBounce).data(r#"{"bounce_type":"hard"}"#)).is_permanent());
+}
+
+#[test]
+fn a_decode_error_says_what_and_where() {
+    let error = SendarixEvent::decode("{\"event_type\":\n 7}").unwrap_err();
+    assert_eq!(error.kind(), DecodeErrorKind::Envelope);
+    let Some(Place { line: 2, column, .. }) = error.place() else { panic!("{error:?}") };
+    assert!(column > 0);
+    assert_eq!(SendarixEvent::decode("{").unwrap_err().kind(), DecodeErrorKind::NotJson);
+    assert_eq!(SendarixEvent::decode(b"\xff".as_slice()).unwrap_err().kind(), DecodeErrorKind::NotUtf8);
+}
+
+#[test]
+fn events_go_wherever_an_application_needs_them() {
+    fn assert_bounds<T: Clone + Send + Sync + 'static>() {}
+    assert_bounds::<SendarixEvent>();
+    assert_bounds::<sendarix_webhooks::Receiver>();
+    assert_bounds::<sendarix_webhooks::SendarixLayer>();
+    assert_bounds::<sendarix_webhooks::HandlerError>();
+    assert_bounds::<sendarix_webhooks::SigningSecrets>();
+    let event = decode(&Sample::new(EventType::Open));
+    assert!(std::ptr::eq(event.recipient.as_str(), event.clone().recipient.as_str()), "a clone shares everything");
+}

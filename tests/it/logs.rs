@@ -1,0 +1,152 @@
+//! What stands in the log, and what must not.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use axum::http::StatusCode;
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{EventType, HandlerError};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::{Endpoint, FaultyStores, INTERNAL, Post};
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Collects what this test's thread logs, which is everything: its runtime has no other.
+    fn capture(level: tracing::Level) -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let subscriber =
+            tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(log.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The one line with this in it.
+    #[track_caller]
+    fn line(&self, what: &str) -> String {
+        let text = self.text();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains(what)).collect();
+        assert_eq!(lines.len(), 1, "{what:?} in:\n{text}");
+        lines[0].to_owned()
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[track_caller]
+fn assert_contains(line: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(line.contains(part), "{part:?} in {line}");
+    }
+}
+
+#[tokio::test]
+async fn receipt_and_outcome() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let endpoint = Endpoint::start(|builder| builder.endpoint("staging"), |_| async { StatusCode::ACCEPTED }).await;
+    let sample = Sample::new(EventType::SoftBounce).event_id("evt_7").message_id("msg_7");
+    endpoint.post(&sample.timestamp(std::time::UNIX_EPOCH).body()).await;
+    let receipt = log.line("received an event");
+    let fields = ["event_id=evt_7", "event_type=soft_bounce", "timestamp=1970-01-01T00:00:00Z", "message_id=msg_7"];
+    assert_contains(&receipt, &fields);
+    assert_contains(&receipt, &["INFO", "secret=\"current\"", "endpoint=\"staging\""]);
+    let outcome = log.line("settled a delivery");
+    assert_contains(&outcome, &["INFO", "outcome=\"processed\"", "status=202", "duration_ms=", "attempt=1"]);
+    assert_contains(&outcome, &["event_id=evt_7"]);
+}
+
+#[tokio::test]
+async fn a_failure_is_told_with_its_error_and_without_dead_letters_at_error_level() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let endpoint = Endpoint::start(|builder| builder, |_| async { Err::<(), _>(HandlerError::retry(INTERNAL)) }).await;
+    endpoint.post(&Sample::new(EventType::Open).body()).await.assert_is(503, "not processed; deliver again");
+    assert_contains(&log.line("outcome="), &["WARN", "outcome=\"failed\"", "status=503", "attempt=1", INTERNAL]);
+    assert_contains(&log.line("no dead-letter store"), &["ERROR", INTERNAL]);
+}
+
+#[tokio::test]
+async fn every_refusal_is_told_under_a_target_of_its_own() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let endpoint = Endpoint::start(|builder| builder.endpoint("staging").body_limit(300), |_| async {}).await;
+    let post = Post::signed(&Sample::new(EventType::Open).simplified_body());
+    let signature = post.headers.iter().find(|(name, _)| name == "x-sendarix-signature").unwrap().1.clone();
+    let prefixed = [b"sha256=", signature.as_slice()].concat();
+    for (post, parts) in [
+        (post.clone().method("BREW"), ["reason=\"method_not_allowed\"", "BREW"]),
+        (post.clone().without("x-sendarix-signature"), ["reason=\"signature_missing\"", "status=401"]),
+        (
+            post.clone().replacing("x-sendarix-signature", prefixed),
+            ["reason=\"signature_malformed\"", "`sha256=` prefix"],
+        ),
+        (post.clone().replacing("x-sendarix-signature", "0".repeat(64)), ["reason=\"signature_mismatch\"", "bytes"]),
+        (post.clone().replacing("x-sendarix-timestamp", "0"), ["reason=\"timestamp_too_old\"", "outcome=\"stale\""]),
+        (Post::signed(&[b' '; 301]), ["reason=\"body_too_large\"", "301"]),
+    ] {
+        endpoint.send(&post).await;
+        let line = log.line(parts[0]);
+        assert_contains(&line, &["WARN sendarix_webhooks::audit:", "endpoint=\"staging\"", parts[1]]);
+    }
+}
+
+#[tokio::test]
+async fn no_recipient_body_or_secret_above_debug_and_no_forged_line() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let stores = FaultyStores::default();
+    let configured = stores.clone();
+    let handler = |delivery: sendarix_webhooks::Delivery| async move {
+        match delivery.event().kind.event_type() {
+            Some(EventType::Bounce) => Err(HandlerError::retry("failed")),
+            Some(EventType::Complaint) => Err(HandlerError::permanent("failed for good")),
+            Some(EventType::Click) => panic!("broken"),
+            _ => Ok(()),
+        }
+    };
+    let endpoint = Endpoint::start(|builder| builder.dead_letters(configured), handler).await;
+    let recipient = "4915112345678";
+    let mut bodies: Vec<Vec<u8>> =
+        EventType::ALL.map(|event_type| Sample::new(event_type).recipient(recipient).body()).to_vec();
+    bodies.push(Sample::of_unknown_type(format!("new\n{}", "x".repeat(5000))).recipient(recipient).body());
+    let open = String::from_utf8(Sample::new(EventType::Open).recipient("R").body()).unwrap();
+    // Errors of a JSON reader like to quote what they found.
+    bodies.push(open.replace("\"R\"", recipient).into());
+    bodies.push(open.replace("\"message_id\":\"", &format!("\"message_id\":{recipient},\"x\":\"")).into());
+    bodies.push(open.replace("\"timestamp\":\"", &format!("\"timestamp\":\"{recipient}")).into());
+    bodies.push(Sample::new(EventType::Open).event_id("evt\n2026-01-01 INFO forged \u{1b}[31m").body());
+    for body in &bodies {
+        endpoint.post(body).await;
+    }
+    stores.letters_fail(true);
+    stores.claims_fail(true);
+    for body in &bodies {
+        endpoint.post(body).await;
+    }
+    let text = log.text();
+    assert!(text.contains("outcome=\"malformed\""));
+    for secret in [recipient, "a secret for tests", "198.51.100.7", "smtp_", "user_agent", "\u{1b}"] {
+        assert!(!text.contains(secret), "{secret:?} in:\n{text}");
+    }
+    assert!(!text.lines().any(|line| line.starts_with("2026-01-01 INFO forged")));
+    assert!(text.lines().all(|line| line.len() < 1500), "{text}");
+}

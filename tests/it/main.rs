@@ -1,0 +1,20 @@
+//! The crate from the outside: real sockets in front, real files behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
+#![allow(unreachable_pub)]
+
+mod support;
+
+mod bodies;
+mod concurrency;
+mod dead_letter_file;
+mod event;
+mod examples;
+mod fixtures;
+mod handlers;
+mod headers;
+mod logs;
+mod outcomes;
+mod placements;
+mod settings;
+mod stores;

@@ -1,0 +1,84 @@
+//! What the builder refuses, and what it says.
+
+use std::time::Duration;
+
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{ConfigError, EventType, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder};
+
+use crate::support::{Endpoint, secret};
+
+fn refused(configure: impl FnOnce(ReceiverBuilder) -> ReceiverBuilder) -> String {
+    configure(Receiver::builder(secret())).build().unwrap_err().to_string()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn settings_that_contradict_each_other_are_refused_by_name() {
+    let longer = "it must be shorter than";
+    assert_eq!(refused(|b| b.handler_limit(SECOND * 60)), format!("handler_limit is 60s; {longer} lease, 60s"));
+    assert_eq!(refused(|b| b.lease(SECOND * 50)), format!("handler_limit is 50s; {longer} lease, 50s"));
+    assert_eq!(
+        refused(|b| b.acknowledgement_deadline(SECOND * 10)),
+        format!("acknowledgement_deadline is 10s; {longer} what Sendarix waits, 10s")
+    );
+    assert_eq!(
+        refused(|b| b.body_timeout(SECOND * 9)),
+        format!("body_timeout is 9s; {longer} acknowledgement_deadline, 9s")
+    );
+    assert!(refused(|b| b.store_timeout(SECOND * 9)).starts_with("store_timeout is 9s"));
+    assert!(refused(|b| b.lease(Duration::MAX)).starts_with("lease is"));
+    assert!(refused(|b| b.retention(RETRY_SCHEDULE - SECOND)).contains("at least 27330s (7 h 35 min 30 s)"));
+    assert!(refused(|b| b.max_event_age(RETRY_SCHEDULE - SECOND)).contains("max_event_age is 27329s"));
+    assert!(refused(|b| b.max_event_age(SECOND * 86_401)).contains("at most the retention, 86400s"));
+    assert!(refused(|b| b.lease(Duration::ZERO)).starts_with("lease is zero"));
+    assert!(refused(|b| b.body_limit(0)).starts_with("body_limit is zero"));
+    assert!(refused(|b| b.events([])).starts_with("events is empty"));
+    for name in ["", "a b", "a:b", "é", "a/b", &"x".repeat(65)] {
+        assert!(refused(|b| b.endpoint(name)).starts_with("endpoint is"), "{name}");
+    }
+}
+
+#[test]
+fn a_status_that_would_lose_events_is_refused() {
+    for outcome in Outcome::ALL {
+        let with = |status| Receiver::builder(secret()).status(outcome, status).build();
+        for nonsense in [0, 99, 100, 199, 600, 999, u16::MAX] {
+            assert!(matches!(with(nonsense), Err(ConfigError::Status { .. })), "{outcome} {nonsense}");
+        }
+        for success in [200, 202, 204, 299] {
+            let allowed = outcome.is_acknowledged() && outcome != Outcome::Processed;
+            assert_eq!(with(success).is_ok(), allowed, "{outcome} {success}");
+        }
+        assert_eq!(with(500).is_ok(), outcome != Outcome::Processed, "{outcome}");
+    }
+}
+
+#[test]
+fn the_defaults_are_accepted() {
+    Receiver::builder(secret()).max_event_age(RETRY_SCHEDULE).build().unwrap();
+    assert_eq!(RETRY_SCHEDULE, SECOND * (7 * 3600 + 35 * 60 + 30));
+}
+
+#[test]
+fn every_outcome_has_a_label_of_its_own() {
+    let mut labels: Vec<&str> = Outcome::ALL.map(Outcome::label).to_vec();
+    labels.sort_unstable();
+    labels.dedup();
+    assert_eq!(labels.len(), Outcome::ALL.len());
+    assert!(labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+}
+
+#[tokio::test]
+async fn endpoints_of_different_names_share_nothing_in_one_store() {
+    let store: std::sync::Arc<dyn sendarix_webhooks::store::DedupStore> =
+        std::sync::Arc::new(sendarix_webhooks::store::MemoryStore::new());
+    let body = Sample::new(EventType::Open).body();
+    for name in ["staging", "production"] {
+        let shared = std::sync::Arc::clone(&store);
+        let endpoint = Endpoint::start(|builder| builder.endpoint(name).shared_store(shared), |_| async {}).await;
+        assert_eq!(endpoint.post(&body).await.body, "");
+        endpoint.post(&body).await.assert_is(200, "already processed");
+        assert_eq!(endpoint.handled(), 1);
+    }
+}
