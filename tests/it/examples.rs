@@ -1,1 +1,146 @@
-//! soon
+//! The examples as processes: what a newcomer runs first.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::dead_letter_file::TempFile;
+
+/// Cargo builds the examples beside the tests.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is not built; `cargo test` without a filter of targets builds it", path.display());
+    path
+}
+
+/// A running `axum_server`, killed when it is dropped.
+struct Server {
+    process: Child,
+    url: String,
+    secret: String,
+    stderr: mpsc::Receiver<String>,
+}
+
+impl Server {
+    fn start(dead_letters: &Path, secret: Option<&str>) -> Self {
+        let mut command = Command::new(example("axum_server"));
+        command.args(["--listen", "127.0.0.1:0", "--dead-letters"]).arg(dead_letters);
+        command.env_remove("SENDARIX_WEBHOOK_SECRET").env_remove("SENDARIX_WEBHOOK_SECRET_PREVIOUS");
+        command.envs(secret.map(|secret| ("SENDARIX_WEBHOOK_SECRET", secret)));
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, stderr) = mpsc::channel();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut server = Self { process, url: String::new(), secret: String::new(), stderr };
+        server.url = server.stderr_line("listening on ").split_once("listening on ").unwrap().1.to_owned();
+        // The command that it prints is the one that is run.
+        let command = server.stderr_line("cargo run --example trigger -- all --url ");
+        assert!(command.ends_with(&server.url), "{command}");
+        let printed =
+            command.trim().strip_prefix("SENDARIX_WEBHOOK_SECRET=").map(|rest| rest.split(' ').next().unwrap());
+        server.secret = secret.or(printed).unwrap().to_owned();
+        server
+    }
+
+    fn stderr_line(&self, part: &str) -> String {
+        loop {
+            let line = self.stderr.recv_timeout(Duration::from_secs(60)).expect("a line on standard error");
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    fn trigger(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(example("trigger"));
+        command.args(["--url", &self.url]).args(arguments).env("SENDARIX_WEBHOOK_SECRET", &self.secret);
+        command.output().unwrap()
+    }
+
+    /// Ends it with SIGTERM, and returns what it wrote to standard output.
+    fn terminate(mut self) -> String {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let mut stdout = String::new();
+        self.process.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        assert_eq!(self.process.wait().unwrap().code(), Some(0));
+        stdout
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_two_minute_start() {
+    let file = TempFile::new("two-minutes");
+    let server = Server::start(file.path(), None);
+    let all = server.trigger(&["all"]);
+    assert!(all.status.success(), "{all:?}");
+    assert_eq!(stdout(&all).lines().filter(|line| line.starts_with("200 ")).count(), 9, "{all:?}");
+    let ids: Vec<String> = stdout(&all).lines().map(|line| line.split(' ').nth(2).unwrap().to_owned()).collect();
+    let handled = server.terminate();
+    let lines: Vec<Vec<&str>> = handled.lines().map(|line| line.split(' ').collect()).collect();
+    assert_eq!(lines.len(), 9, "{handled}");
+    for (line, id) in lines.iter().zip(ids) {
+        assert!(matches!(line[..], ["handled", _, event_id, _, "user@example.com"] if event_id == id), "{line:?}");
+    }
+}
+
+#[test]
+fn trigger_can_do_everything_that_a_receiver_must_stand() {
+    let file = TempFile::new("trigger");
+    let server = Server::start(file.path(), Some("a secret of our own"));
+    let first = |arguments: &[&str]| stdout(&server.trigger(arguments)).lines().next().unwrap().to_owned();
+    assert!(first(&["bounce", "--event-id", "evt_mine"]).starts_with("200 bounce evt_mine "));
+    assert!(first(&["bounce", "--event-id", "evt_mine"]).ends_with("already processed"));
+    assert!(first(&["open", "--tamper"]).starts_with("401 "));
+    assert!(first(&["open", "--stale"]).contains("the timestamp is too old"));
+
+    let body = TempFile::new("body");
+    std::fs::write(body.path(), b"not an event\n").unwrap();
+    let kept = first(&["--body", body.path().to_str().unwrap()]);
+    assert!(kept.starts_with("200 13 bytes ") && kept.ends_with("kept for inspection"), "{kept}");
+    assert!(std::fs::read_to_string(file.path()).unwrap().contains("not an event"));
+
+    let many = server.trigger(&["all", "--count", "20", "--duplicates", "3", "--concurrency", "8"]);
+    let summary = stdout(&many);
+    assert!(summary.contains("180 × 200 \n") && summary.contains("720 requests in "), "{summary}");
+    assert!(summary.contains("latency in ms: p50 "), "{summary}");
+
+    let nowhere = server.trigger(&["open", "--url", "http://127.0.0.1:1/"]);
+    assert_eq!((nowhere.status.code(), stdout(&nowhere).starts_with("no answer open evt_")), (Some(1), true));
+    let unknown = server.trigger(&["teleported"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("or all"), "{unknown:?}");
+
+    let handled = server.terminate();
+    assert_eq!(handled.lines().count(), 1 + 180, "{handled}");
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why() {
+    let run = |environment: Option<&str>, arguments: &[&str]| {
+        let mut command = Command::new(example("axum_server"));
+        command.env_remove("SENDARIX_WEBHOOK_SECRET").args(["--listen", "127.0.0.1:0"]).args(arguments);
+        let output = command.envs(environment.map(|secret| ("SENDARIX_WEBHOOK_SECRET", secret))).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(run(Some(""), &[]).contains("SENDARIX_WEBHOOK_SECRET is not set"));
+    assert!(run(Some("secret\n"), &[]).contains("white space or a line break"));
+    assert!(run(None, &["--dead-letters", "/nonexistent/letters"]).contains("/nonexistent/letters"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert!(run(None, &["--listen", &address]).contains(&address));
+}
