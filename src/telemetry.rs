@@ -14,8 +14,7 @@
 //! as the handler wrote it. Text that comes from outside is escaped and cut to 128 characters.
 
 use std::fmt;
-use std::time::Duration;
-
+use tokio::time::Instant;
 use tracing::{Level, Span};
 
 use crate::event::{Envelope, SendarixEvent};
@@ -56,13 +55,18 @@ pub(crate) fn received(event: &Envelope, secret: &str) {
 }
 
 /// Logs what became of a delivery, at the level that it deserves.
-pub(crate) fn settled(outcome: Outcome, status: u16, took: Duration, attempt: Option<u32>, error: Option<&str>) {
-    let outcome_label = outcome.label();
-    let duration_ms = took.as_secs_f64() * 1000.0;
+pub(crate) fn settled(outcome: Outcome, status: u16, admitted_at: Instant, attempt: Option<u32>, error: Option<&str>) {
     macro_rules! log {
         ($level:expr, $message:literal) => {
             tracing::event!(
-                target: TARGET, $level, outcome = outcome_label, status, duration_ms, attempt, error, $message
+                target: TARGET,
+                $level,
+                outcome = outcome.label(),
+                status,
+                duration_ms = admitted_at.elapsed().as_secs_f64() * 1000.0,
+                attempt,
+                error,
+                $message
             )
         };
     }

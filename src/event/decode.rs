@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Timestamp;
+use super::fields::Fields;
 
 /// The longest `event_id`, in bytes, that is taken for one. It bounds what a dedup store keeps for an event.
 pub(super) const MAX_EVENT_ID_BYTES: usize = 255;
@@ -24,14 +25,13 @@ pub(super) struct RawEnvelope<'a> {
     pub(super) message_id: String,
     pub(super) recipient: String,
     #[serde(borrow, default)]
-    pub(super) data: Option<&'a RawValue>,
+    pub(super) data: Fields<'a>,
 }
 
 impl<'a> RawEnvelope<'a> {
     pub(super) fn read(body: &'a [u8]) -> Result<(Self, Timestamp), DecodeError> {
         let text = std::str::from_utf8(body).map_err(|error| DecodeError::not_utf8(body, error.valid_up_to()))?;
-        // RFC 8259, section 8.1: a parser may ignore a byte-order mark. One would otherwise cost an authentic event.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let text = without_mark(text);
         // A derived struct would read an array as well, by position.
         if !text.trim_ascii_start().starts_with('{') {
             return Err(DecodeError::new(DecodeErrorKind::Envelope, "the body is not a JSON object"));
@@ -45,6 +45,23 @@ impl<'a> RawEnvelope<'a> {
         }
         Ok((envelope, timestamp))
     }
+}
+
+/// The text of `data` alone, as sent.
+pub(super) fn raw_data(body: &[u8]) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct DataOnly<'a> {
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+
+    let text = without_mark(std::str::from_utf8(body).ok()?);
+    serde_json::from_str::<DataOnly<'_>>(text).ok().map(|envelope| envelope.data.get())
+}
+
+/// RFC 8259, section 8.1: a parser may ignore a byte-order mark. One would otherwise cost an authentic event.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Why an authentic body is no event.

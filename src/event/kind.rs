@@ -1,5 +1,6 @@
 //! What happened to the message: one variant a type, and the documented fields of each.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -52,49 +53,49 @@ impl EventKind {
         })
     }
 
-    pub(super) fn read(type_name: &str, data: Option<&str>) -> Self {
+    pub(super) fn read(type_name: &str, data: &Fields<'_>) -> Self {
         let Ok(event_type) = type_name.parse::<EventType>() else {
             return Self::Unknown(Unknown { event_type: type_name.to_owned() });
         };
-        let data = data.map(Fields::read).unwrap_or_default();
+        let text = |name| data.text(name).map(Cow::into_owned);
         match event_type {
             EventType::Accepted => Self::Accepted(Accepted {}),
             EventType::Delivered => Self::Delivered(Delivered {
-                smtp_response: data.text("smtp_response"),
-                server: data.text("server"),
+                smtp_response: text("smtp_response"),
+                server: text("server"),
                 delivery_latency_ms: data.integer("delivery_latency_ms"),
             }),
             EventType::Bounce => Self::Bounce(Bounce {
                 bounce_type: data.text("bounce_type").map(BounceType::from),
                 bounce_category: data.text("bounce_category").map(BounceCategory::from),
                 smtp_code: data.integer("smtp_code"),
-                smtp_message: data.text("smtp_message"),
+                smtp_message: text("smtp_message"),
                 was_automatic: data.flag("was_automatic"),
             }),
             EventType::SoftBounce => Self::SoftBounce(SoftBounce {
                 bounce_type: data.text("bounce_type").map(BounceType::from),
                 bounce_category: data.text("bounce_category").map(BounceCategory::from),
                 smtp_code: data.integer("smtp_code"),
-                smtp_message: data.text("smtp_message"),
+                smtp_message: text("smtp_message"),
             }),
             EventType::Complaint => Self::Complaint(Complaint {
                 complaint_type: data.text("complaint_type").map(ComplaintType::from),
                 feedback_type: data.text("feedback_type").map(FeedbackType::from),
-                user_agent: data.text("user_agent"),
+                user_agent: text("user_agent"),
             }),
             EventType::Unsubscribe => Self::Unsubscribe(Unsubscribe {}),
             EventType::Open => Self::Open(Open {
-                ip: data.text("ip"),
-                user_agent: data.text("user_agent"),
-                os: data.text("os"),
-                client: data.text("client"),
+                ip: text("ip"),
+                user_agent: text("user_agent"),
+                os: text("os"),
+                client: text("client"),
             }),
             EventType::Click => Self::Click(Click {
-                link_id: data.text("link_id"),
-                url: data.text("url"),
-                ip: data.text("ip"),
-                user_agent: data.text("user_agent"),
-                os: data.text("os"),
+                link_id: text("link_id"),
+                url: text("url"),
+                ip: text("ip"),
+                user_agent: text("user_agent"),
+                os: text("os"),
             }),
             EventType::Deferred => Self::Deferred(Deferred {}),
         }
@@ -318,11 +319,11 @@ macro_rules! open_enum {
             }
         }
 
-        impl From<String> for $name {
-            fn from(text: String) -> Self {
-                match text.as_str() {
+        impl From<Cow<'_, str>> for $name {
+            fn from(text: Cow<'_, str>) -> Self {
+                match text.as_ref() {
                     $($text => Self::$variant,)+
-                    _ => Self::Other(text),
+                    _ => Self::Other(text.into_owned()),
                 }
             }
         }
@@ -377,14 +378,14 @@ mod tests {
     fn every_type_has_a_name_and_reads_back() {
         for event_type in EventType::ALL {
             assert_eq!(event_type.as_str().parse(), Ok(event_type));
-            assert_eq!(EventKind::read(event_type.as_str(), None).event_type(), Some(event_type));
+            assert_eq!(EventKind::read(event_type.as_str(), &Fields::default()).event_type(), Some(event_type));
         }
         assert!("Bounce".parse::<EventType>().is_err());
     }
 
     #[test]
     fn a_bounce_is_permanent_unless_it_is_called_soft() {
-        let bounce = |data: &str| match EventKind::read("bounce", Some(data)) {
+        let bounce = |data: &str| match EventKind::read("bounce", &serde_json::from_str(data).unwrap()) {
             EventKind::Bounce(bounce) => bounce,
             other => panic!("{other:?}"),
         };
@@ -397,9 +398,9 @@ mod tests {
 
     #[test]
     fn an_unknown_value_keeps_its_text() {
-        let category = BounceCategory::from("mailbox_on_the_moon".to_owned());
+        let category = BounceCategory::from(Cow::from("mailbox_on_the_moon"));
         assert_eq!(category, BounceCategory::Other("mailbox_on_the_moon".to_owned()));
         assert_eq!(category.as_str(), "mailbox_on_the_moon");
-        assert_eq!(BounceCategory::from("invalid_email".to_owned()), BounceCategory::InvalidEmail);
+        assert_eq!(BounceCategory::from(Cow::from("invalid_email")), BounceCategory::InvalidEmail);
     }
 }

@@ -68,7 +68,6 @@ pub struct Envelope {
     /// What happened.
     pub kind: EventKind,
     body: Bytes,
-    data: Option<Bytes>,
 }
 
 /// Why an address should not be mailed again.
@@ -95,14 +94,13 @@ impl SendarixEvent {
     pub fn decode(body: impl Into<Bytes>) -> Result<Self, DecodeError> {
         let body = body.into();
         let (raw, timestamp) = RawEnvelope::read(&body)?;
-        let kind = EventKind::read(&raw.event_type, raw.data.map(|data| data.get()));
-        let data = raw.data.map(|data| body.slice_ref(data.get().as_bytes()));
+        let kind = EventKind::read(&raw.event_type, &raw.data);
         let event_id = match raw.event_id {
             Some(id) if !id.is_empty() => id,
             _ => digest_id(&body),
         };
         let (message_id, recipient) = (raw.message_id, raw.recipient);
-        Ok(Self(Arc::new(Envelope { event_id, timestamp, message_id, recipient, kind, body, data })))
+        Ok(Self(Arc::new(Envelope { event_id, timestamp, message_id, recipient, kind, body })))
     }
 }
 
@@ -144,10 +142,11 @@ impl Envelope {
         &self.body
     }
 
-    /// The JSON text of `data` as sent, with every field that this crate does not know; `None` if there was none.
+    /// The JSON text of `data` as sent, with every field that this crate does not know; `None` if there was none. It is
+    /// looked up in the body each time.
     #[must_use]
     pub fn data(&self) -> Option<&str> {
-        self.data.as_deref().and_then(|data| std::str::from_utf8(data).ok())
+        decode::raw_data(&self.body)
     }
 
     /// Reads `data` into a type of your own, for fields that this crate does not know.

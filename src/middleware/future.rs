@@ -6,15 +6,32 @@ use std::task::{Context, Poll};
 use http::Response;
 
 /// The future of [`Sendarix`](super::Sendarix). Dropping it cancels no handler that has begun.
-pub struct ResponseFuture<B> {
-    pub(super) response: Pin<Box<dyn Future<Output = Response<B>> + Send>>,
+pub struct ResponseFuture<B>(State<B>);
+
+enum State<B> {
+    /// Refused by its head alone.
+    Ready(Option<Box<Response<B>>>),
+    Running(Pin<Box<dyn Future<Output = Response<B>> + Send>>),
+}
+
+impl<B> ResponseFuture<B> {
+    pub(super) fn ready(response: Response<B>) -> Self {
+        Self(State::Ready(Some(Box::new(response))))
+    }
+
+    pub(super) fn new(response: impl Future<Output = Response<B>> + Send + 'static) -> Self {
+        Self(State::Running(Box::pin(response)))
+    }
 }
 
 impl<B> Future for ResponseFuture<B> {
     type Output = Result<Response<B>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.response.as_mut().poll(cx).map(Ok)
+        match &mut self.0 {
+            State::Ready(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(*response))),
+            State::Running(response) => response.as_mut().poll(cx).map(Ok),
+        }
     }
 }
 

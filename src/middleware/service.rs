@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderValue, Request, Response, StatusCode, request};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use tower_service::Service;
 
@@ -53,43 +53,26 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (parts, body) = request.into_parts();
         let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let admitted = self.receiver.admit(&Head::new(parts.method.as_str(), headers));
+        let admitted = match self.receiver.admit(&Head::new(parts.method.as_str(), headers)) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return ResponseFuture::ready(answer_response(refusal.answer())),
+        };
         let inner = self.inner.clone();
-        let response = async move {
-            match respond::<S, B, _, _>(inner, admitted, parts, body).await {
-                Ok(Reply::Handler { outcome, mut response }) => {
+        ResponseFuture::new(async move {
+            let verified = match read(&admitted, body).await.and_then(|bytes| admitted.verify(bytes)) {
+                Ok(verified) => verified,
+                Err(refusal) => return answer_response(refusal.answer()),
+            };
+            let request = Request::from_parts(parts, B::Body::from(verified.body().clone()));
+            match verified.deliver(move |delivery| call(inner, request, delivery)).await {
+                Reply::Handler { outcome, mut response } => {
                     response.extensions_mut().insert(outcome);
                     response
                 }
-                Ok(Reply::Receiver(answer)) => answer_response(&answer),
-                Err(refusal) => answer_response(refusal.answer()),
+                Reply::Receiver(answer) => answer_response(&answer),
             }
-        };
-        ResponseFuture { response: Box::pin(response) }
+        })
     }
-}
-
-/// The path of a request through the receiver.
-async fn respond<S, B, ReqBody, ResBody>(
-    inner: S,
-    admitted: Result<Admitted, Refusal>,
-    parts: request::Parts,
-    body: ReqBody,
-) -> Result<Reply<Response<ResBody>>, Refusal>
-where
-    B: RequestBody<ReqBody>,
-    S: Service<Request<B::Body>, Response = Response<ResBody>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    ReqBody: Body,
-    ReqBody::Error: fmt::Display,
-    ResBody: Send + 'static,
-{
-    let admitted = admitted?;
-    let bytes = read(&admitted, body).await?;
-    let verified = admitted.verify(bytes)?;
-    let request = Request::from_parts(parts, B::Body::from(verified.body().clone()));
-    Ok(verified.deliver(move |delivery| call(inner, request, delivery)).await)
 }
 
 async fn read<B>(admitted: &Admitted, body: B) -> Result<Bytes, Refusal>

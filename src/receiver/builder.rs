@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::running::Running;
 use super::{Inner, Outcome, Receiver};
 use crate::dead_letter::DeadLetters;
 use crate::event::EventType;
@@ -255,7 +254,7 @@ impl ReceiverBuilder {
             dead_letters: self.dead_letters,
             clock: self.clock,
             settings: self.settings,
-            running: Running::new(),
+            running: Arc::default(),
         })))
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::running::RunningGuard;
-use crate::store::{Claim, ClaimToken, DedupStore, EventKey, StoreError};
+use super::time_limit::within;
+use crate::store::{Claim, ClaimToken, DedupStore, EventKey, StoreError, StoreFuture};
 
 /// A claim that is released when it is dropped, unless it has been completed or released before.
 ///
@@ -48,7 +49,7 @@ impl HeldClaim {
         let token = ClaimToken::random();
         let lease_end = Instant::now() + lease;
         let mut claim = Self { store, key, token, settled: false, attempt: 0, lease_end, timeout, running };
-        let answer = within(timeout, claim.store.claim(&claim.key, token, lease)).await;
+        let answer = step(timeout, claim.store.claim(&claim.key, token, lease)).await;
         match answer {
             Ok(Claim::Granted { attempt }) => {
                 claim.attempt = attempt;
@@ -74,12 +75,12 @@ impl HeldClaim {
     pub(super) async fn complete(&mut self, retention: Duration) -> Result<bool, StoreError> {
         // The event has been handled, so whatever happens to the record, the claim must not be given back.
         self.settled = true;
-        within(self.timeout, self.store.complete(&self.key, self.token, retention)).await
+        step(self.timeout, self.store.complete(&self.key, self.token, retention)).await
     }
 
     /// Gives the event back. `false`: the claim was taken over in the meantime.
     pub(super) async fn release(mut self) -> Result<bool, StoreError> {
-        let released = within(self.timeout, self.store.release(&self.key, self.token)).await;
+        let released = step(self.timeout, self.store.release(&self.key, self.token)).await;
         self.settled = true;
         released
     }
@@ -95,7 +96,7 @@ impl Drop for HeldClaim {
             let (store, key, token, limit) = (Arc::clone(&self.store), self.key.clone(), self.token, self.timeout);
             let running = self.running.clone();
             drop(runtime.spawn(async move {
-                if let Err(error) = within(limit, store.release(&key, token)).await {
+                if let Err(error) = step(limit, store.release(&key, token)).await {
                     tracing::warn!(%error, "a claim could not be released; the end of its lease frees it");
                 }
                 drop(running);
@@ -104,9 +105,7 @@ impl Drop for HeldClaim {
     }
 }
 
-async fn within<T>(limit: Duration, step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    match timeout(limit, step).await {
-        Ok(result) => result,
-        Err(_) => Err(StoreError::new(format!("no answer within {limit:?}"))),
-    }
+async fn step<T>(limit: Duration, mut step: StoreFuture<'_, T>) -> Result<T, StoreError> {
+    let late = || Err(StoreError::new(format!("no answer within {limit:?}")));
+    within(limit, step.as_mut()).await.unwrap_or_else(late)
 }

@@ -4,18 +4,19 @@ use std::any::Any;
 use std::error::Error;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
 use super::claim::{HeldClaim, NotClaimed};
 use super::handler::{Chain, Delivery, HandlerError, HandlerResponse};
+use super::time_limit::within;
 use super::{Answer, Outcome, Receiver, Reply, UnknownTypes, Verified};
-use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterReason};
+use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetterReason};
 use crate::event::{DecodeError, SendarixEvent, Timestamp, digest_id};
 use crate::store::EventKey;
 use crate::telemetry;
@@ -120,10 +121,11 @@ impl Verified {
         R: HandlerResponse,
     {
         let limit = self.receiver().settings().handler_limit;
-        match timeout(limit, catch_panic(async move { handler(delivery).await })).await {
-            Ok(Ok(result)) => result.map_err(Failure::Error),
-            Ok(Err(panic)) => Err(Failure::Panic(panic)),
-            Err(_) => Err(Failure::Timeout(limit)),
+        let handling = pin!(async move { handler(delivery).await });
+        match within(limit, pin!(catch_panic(handling))).await {
+            Some(Ok(result)) => result.map_err(Failure::Error),
+            Some(Err(panic)) => Err(Failure::Panic(panic)),
+            None => Err(Failure::Timeout(limit)),
         }
     }
 
@@ -239,13 +241,10 @@ impl Verified {
         }
     }
 
-    async fn within_limit(
-        &self,
-        step: impl Future<Output = Result<(), DeadLetterError>>,
-    ) -> Result<(), DeadLetterError> {
+    async fn within_limit(&self, mut step: DeadLetterFuture<'_, ()>) -> Result<(), DeadLetterError> {
         let limit = self.receiver().settings().store_timeout;
-        let late = |_| DeadLetterError::new(format!("no answer within {limit:?}"));
-        timeout(limit, step).await.map_err(late)?
+        let late = || Err(DeadLetterError::new(format!("no answer within {limit:?}")));
+        within(limit, step.as_mut()).await.unwrap_or_else(late)
     }
 
     fn letter(&self, key: EventKey, reason: DeadLetterReason, error: impl Into<String>) -> DeadLetter {
@@ -278,7 +277,7 @@ impl Verified {
     }
 
     fn log(&self, outcome: Outcome, status: u16, attempt: Option<u32>, error: Option<&str>) {
-        telemetry::settled(outcome, status, self.request.admitted_at.elapsed(), attempt, error);
+        telemetry::settled(outcome, status, self.request.admitted_at, attempt, error);
     }
 }
 
@@ -294,8 +293,7 @@ enum Failure {
 }
 
 /// Runs a future to its end or to its panic, whose message it then returns.
-async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = pin!(future);
+async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, String> {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic_message(panic.as_ref()).to_owned())),

@@ -64,8 +64,8 @@ impl<R: Send + 'static> Future for Delivering<R> {
         }
         self.detach();
         let answer = self.receiver.answer(Outcome::Slow);
-        let (status, took) = (answer.status(), self.admitted_at.elapsed());
-        self.span.in_scope(|| telemetry::settled(Outcome::Slow, status, took, None, None));
+        let admitted_at = self.admitted_at;
+        self.span.in_scope(|| telemetry::settled(Outcome::Slow, answer.status(), admitted_at, None, None));
         Poll::Ready(Reply::Receiver(answer))
     }
 }

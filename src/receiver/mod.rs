@@ -41,6 +41,7 @@ mod head;
 mod outcome;
 mod refusal;
 mod running;
+mod time_limit;
 
 use std::fmt;
 use std::sync::Arc;
@@ -80,7 +81,7 @@ struct Inner {
     dead_letters: Option<Arc<dyn DeadLetters>>,
     clock: Arc<dyn Clock>,
     settings: Settings,
-    running: Running,
+    running: Arc<Running>,
 }
 
 /// A request whose head is in order; its body is still to come.

@@ -1,33 +1,59 @@
 //! Which deliveries are under way, so that a shutdown can wait for them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// Counts the deliveries that are under way, and closes the door.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Running {
-    deliveries: watch::Sender<()>,
+    deliveries: AtomicUsize,
     draining: AtomicBool,
+    ended: Notify,
 }
 
 /// Held by everything that a shutdown should wait for.
-pub(super) type RunningGuard = watch::Receiver<()>;
+#[derive(Debug)]
+pub(super) struct RunningGuard(Arc<Running>);
 
 impl Running {
-    pub(super) fn new() -> Self {
-        Self { deliveries: watch::Sender::new(()), draining: AtomicBool::new(false) }
-    }
-
     /// `None` once the receiver is draining.
-    pub(super) fn enter(&self) -> Option<RunningGuard> {
+    pub(super) fn enter(self: &Arc<Self>) -> Option<RunningGuard> {
         // Counted before it is checked, so that `drain` sees either the guard or no delivery at all.
-        let guard = self.deliveries.subscribe();
-        (!self.draining.load(Ordering::SeqCst)).then_some(guard)
+        let guard = RunningGuard::new(self);
+        (!self.draining.load(SeqCst)).then_some(guard)
     }
 
     pub(super) async fn drain(&self) {
-        self.draining.store(true, Ordering::SeqCst);
-        self.deliveries.closed().await;
+        self.draining.store(true, SeqCst);
+        loop {
+            let ended = self.ended.notified();
+            if self.deliveries.load(SeqCst) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+impl RunningGuard {
+    fn new(running: &Arc<Running>) -> Self {
+        running.deliveries.fetch_add(1, SeqCst);
+        Self(Arc::clone(running))
+    }
+}
+
+impl Clone for RunningGuard {
+    fn clone(&self) -> Self {
+        Self::new(&self.0)
+    }
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        if self.0.deliveries.fetch_sub(1, SeqCst) == 1 && self.0.draining.load(SeqCst) {
+            self.0.ended.notify_waiters();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use moka::sync::Cache;
 
 use super::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
@@ -162,6 +162,15 @@ struct Completed {
     start: Instant,
     slice_width: Duration,
     slices: Cache<u128, Arc<Slice>>,
+    /// The slices that a lookup visits. moka is asked for them once in the width of a slice, not for every event.
+    recent: ArcSwap<Recent>,
+}
+
+/// The slice of now and those before it whose ids may still be within the retention, newest first.
+#[derive(Debug)]
+struct Recent {
+    newest: u128,
+    slices: Vec<Arc<Slice>>,
 }
 
 type Slice = [Mutex<HashMap<Digest, TokenTag, DigestState>>; SHARDS];
@@ -173,31 +182,42 @@ const SLICES: u32 = 4;
 impl Completed {
     fn new(retention: Duration) -> Self {
         let slice_width = (retention.min(LONGEST) / SLICES).max(Duration::from_millis(1));
-        Self {
-            retention,
-            start: Instant::now(),
-            slice_width,
-            // A slice lives from its first id to the end of the retention of its last.
-            slices: Cache::builder().time_to_live(slice_width * (SLICES + 1)).build(),
-        }
+        // A slice lives from its first moment to the end of the retention of its last id.
+        let slices = Cache::builder().time_to_live(slice_width * (SLICES + 1)).build();
+        let recent = ArcSwap::from_pointee(Recent::collect(&slices, 0));
+        Self { retention, start: Instant::now(), slice_width, slices, recent }
     }
 
     fn insert(&self, digest: Digest, token: ClaimToken, now: Instant) {
-        let slice = self.slices.get_with(self.slice_at(now), || Arc::new(std::array::from_fn(|_| Mutex::default())));
-        lock_shard(&slice, digest).insert(digest, TokenTag::of(token));
+        let recent = self.recent(now);
+        if let Some(newest) = recent.slices.first() {
+            lock_shard(newest, digest).insert(digest, TokenTag::of(token));
+        }
     }
 
     /// Which claim completed the event, if it was within the retention.
     fn find(&self, digest: Digest, now: Instant) -> Option<TokenTag> {
-        let newest = self.slice_at(now);
-        (newest.saturating_sub(SLICES.into())..=newest)
-            .rev()
-            .filter_map(|index| self.slices.get(&index))
-            .find_map(|slice| lock_shard(&slice, digest).get(&digest).copied())
+        self.recent(now).slices.iter().find_map(|slice| lock_shard(slice, digest).get(&digest).copied())
     }
 
-    fn slice_at(&self, now: Instant) -> u128 {
-        now.saturating_duration_since(self.start).as_nanos() / self.slice_width.as_nanos()
+    fn recent(&self, now: Instant) -> Guard<Arc<Recent>> {
+        let since_start = now.saturating_duration_since(self.start);
+        let recent = self.recent.load();
+        let newest = since_start.as_nanos() / self.slice_width.as_nanos();
+        if newest <= recent.newest {
+            return recent;
+        }
+        let next = Arc::new(Recent::collect(&self.slices, newest));
+        self.recent.rcu(|current| if current.newest < newest { Arc::clone(&next) } else { Arc::clone(current) });
+        self.recent.load()
+    }
+}
+
+impl Recent {
+    fn collect(slices: &Cache<u128, Arc<Slice>>, newest: u128) -> Self {
+        let slice = slices.get_with(newest, || Arc::new(std::array::from_fn(|_| Mutex::default())));
+        let before = (newest.saturating_sub(SLICES.into())..newest).rev().filter_map(|index| slices.get(&index));
+        Self { newest, slices: std::iter::once(slice).chain(before).collect() }
     }
 }
 
@@ -305,7 +325,7 @@ mod tests {
         }
         let slices = Arc::clone(&store.completed.load()[0]);
         slices.slices.run_pending_tasks();
-        assert!(slices.slices.entry_count() <= u64::from(SLICES) + 1, "slices are dropped whole");
+        assert!(slices.slices.entry_count() <= u64::from(SLICES) + 2, "slices are dropped whole");
     }
 
     #[test]
