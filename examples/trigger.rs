@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 
 #[derive(Clone, Parser)]
 #[command(
+    args_override_self = true,
     about = "Fires signed Sendarix events at an endpoint",
     after_help = "Exits with 1 if a request got no answer."
 )]
