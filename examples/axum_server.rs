@@ -44,8 +44,10 @@ const PATH: &str = "/webhooks/sendarix";
 
 async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
     let [id, message, recipient] = [&event.event_id, &event.message_id, &event.recipient].map(|text| one_word(text));
-    // A closed pipe is an error like any other: Sendarix delivers the event again.
-    writeln!(std::io::stdout().lock(), "handled {} {id} {message} {recipient}", one_word(event.type_name()))?;
+    let line = format!("handled {} {id} {message} {recipient}", one_word(event.type_name()));
+    // Not on this thread: whoever reads the other end of the pipe may be slow. A closed pipe is an error like any other:
+    // Sendarix delivers the event again.
+    tokio::task::spawn_blocking(move || writeln!(std::io::stdout().lock(), "{line}")).await??;
     Ok(())
 }
 
@@ -58,8 +60,10 @@ async fn main() -> anyhow::Result<()> {
 
     let listener =
         TcpListener::bind(options.listen).await.with_context(|| format!("listening on {}", options.listen))?;
-    let secrets = secrets(&format!("http://{}{PATH}", listener.local_addr()?))?;
     let dead_letters = FileDeadLetters::open(&options.dead_letters)?;
+    let terminated = terminated()?;
+    // From here on it is ready, and says so.
+    let secrets = secrets(&format!("http://{}{PATH}", listener.local_addr()?))?;
     let receiver = Receiver::builder(secrets).dead_letters(dead_letters).build()?;
     let layer = SendarixLayer::new(receiver.clone());
     let app = Router::new().route(PATH, post(on_event).layer(layer));
@@ -69,8 +73,7 @@ async fn main() -> anyhow::Result<()> {
     let mut server = tokio::spawn(server.into_future());
     tokio::select! {
         ended = &mut server => ended??,
-        stopping = terminated() => {
-            stopping?;
+        () = terminated => {
             // No new connections; then every handler to its end; then a moment for the answers to go out, which a
             // connection that never sends its request must not make longer.
             drop(stop);
@@ -78,7 +81,8 @@ async fn main() -> anyhow::Result<()> {
             drop(tokio::time::timeout(Duration::from_secs(1), server).await);
         }
     }
-    Ok(())
+    // Rather than wait for a line that nobody reads.
+    std::process::exit(0)
 }
 
 /// The secrets from the environment, or one for this run. Says how to send a first event to the URL.
@@ -94,13 +98,15 @@ fn secrets(url: &str) -> anyhow::Result<SigningSecrets> {
     Ok(SigningSecret::new(secret)?.into())
 }
 
-/// Waits until the process is told to stop.
-async fn terminated() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-    }
+/// Catches the signals that tell the process to stop, at once, and waits for one of them.
+fn terminated() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// Keeps a text from being taken for two words or two lines.

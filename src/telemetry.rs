@@ -34,9 +34,9 @@ pub(crate) fn delivery_span(endpoint: &str, event: Option<&SendarixEvent>) -> Sp
             target: TARGET,
             "sendarix_delivery",
             endpoint,
-            event_id = %Clipped(&event.event_id),
-            event_type = %Clipped(event.type_name()),
-            message_id = %Clipped(&event.message_id),
+            event_id = ?Clipped(&event.event_id),
+            event_type = ?Clipped(event.type_name()),
+            message_id = ?Clipped(&event.message_id),
         ),
         None => tracing::info_span!(target: TARGET, "sendarix_delivery", endpoint),
     }
@@ -45,10 +45,10 @@ pub(crate) fn delivery_span(endpoint: &str, event: Option<&SendarixEvent>) -> Sp
 pub(crate) fn received(event: &Envelope, secret: &str) {
     tracing::info!(
         target: TARGET,
-        event_id = %Clipped(&event.event_id),
-        event_type = %Clipped(event.type_name()),
+        event_id = ?Clipped(&event.event_id),
+        event_type = ?Clipped(event.type_name()),
         timestamp = %event.timestamp,
-        message_id = %Clipped(&event.message_id),
+        message_id = ?Clipped(&event.message_id),
         secret,
         "received an event",
     );
@@ -95,6 +95,13 @@ pub(crate) fn refused(endpoint: &str, kind: RefusalKind, answer: &Answer, detail
 pub(crate) struct Clipped<'a>(pub(crate) &'a str);
 
 const MAX_CHARS: usize = 128;
+
+/// In quotes, so that it cannot look like another field.
+impl fmt::Debug for Clipped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
 
 impl fmt::Display for Clipped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
@@ -71,7 +71,7 @@ impl FileDeadLetters {
     /// How many letters are not resolved.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.index().len()
     }
 
     /// Whether every letter is resolved.
@@ -80,8 +80,8 @@ impl FileDeadLetters {
         self.len() == 0
     }
 
-    fn holds(&self, key: &EventKey) -> bool {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask<T>(
@@ -98,12 +98,17 @@ impl FileDeadLetters {
 
 impl DeadLetters for FileDeadLetters {
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()> {
-        Box::pin(self.ask(|reply| Command::Change(Change::Record(letter.clone()), reply)))
+        Box::pin(async move {
+            // Before it is sent: whoever gives up waiting for it may resolve it next.
+            self.index().enqueue(&letter.key);
+            self.ask(|reply| Command::Change(Change::Record(letter.clone()), reply)).await
+        })
     }
 
     fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()> {
         Box::pin(async move {
-            if self.holds(key) {
+            let may_hold = self.index().may_hold(key);
+            if may_hold {
                 self.ask(|reply| Command::Change(Change::Resolve(key.clone()), reply)).await?;
             }
             Ok(())

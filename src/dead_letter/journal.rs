@@ -24,7 +24,11 @@ pub(super) enum Change {
 
 /// Which letters are not resolved, and where their lines are.
 #[derive(Debug, Default)]
-pub(super) struct Index(HashMap<EventKey, Entry>);
+pub(super) struct Index {
+    entries: HashMap<EventKey, Entry>,
+    /// Letters that are on their way to the file, and how often.
+    queued: HashMap<EventKey, usize>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -42,11 +46,25 @@ struct Line {
 
 impl Index {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
-    pub(super) fn contains(&self, key: &EventKey) -> bool {
-        self.0.contains_key(key)
+    /// Whether there is a letter to resolve, now or before long.
+    pub(super) fn may_hold(&self, key: &EventKey) -> bool {
+        self.entries.contains_key(key) || self.queued.contains_key(key)
+    }
+
+    pub(super) fn enqueue(&mut self, key: &EventKey) {
+        *self.queued.entry(key.clone()).or_default() += 1;
+    }
+
+    fn dequeue(&mut self, key: &EventKey) {
+        if let Some(count) = self.queued.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.queued.remove(key);
+            }
+        }
     }
 }
 
@@ -69,14 +87,18 @@ const COMPACT_FROM_BYTES: u64 = 1024 * 1024;
 
 impl Journal {
     pub(super) fn open(path: &Path, index: Arc<Mutex<Index>>) -> io::Result<Self> {
-        let lock = private_file(&with_suffix(path, ".lock"))?;
+        // One file has one lock, by whatever link it is reached, and compaction replaces the file and not the link. Only
+        // a file that is there has such a path.
+        private_file(path)?;
+        let path = path.canonicalize()?;
+        let lock = private_file(&with_suffix(&path, ".lock"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::other("another process, or this one, has it open already"),
             TryLockError::Error(error) => error,
         })?;
-        let file = private_file(path)?;
+        let file = private_file(&path)?;
         let unreadable = Vec::new();
-        let mut journal = Self { path: path.to_owned(), file, end: 0, garbage: 0, index, unreadable, _lock: lock };
+        let mut journal = Self { path, file, end: 0, garbage: 0, index, unreadable, _lock: lock };
         journal.recover()?;
         if journal.garbage > 0 {
             journal.compact()?;
@@ -86,12 +108,22 @@ impl Journal {
 
     /// Appends what the changes come to, and returns once it is on the disk. If it fails, none of them has happened.
     pub(super) fn write(&mut self, changes: &[Change]) -> io::Result<()> {
+        let written = self.append_changes(changes);
+        for change in changes {
+            if let Change::Record(letter) = change {
+                self.index().dequeue(&letter.key);
+            }
+        }
+        written
+    }
+
+    fn append_changes(&mut self, changes: &[Change]) -> io::Result<()> {
         let mut text = Vec::new();
         let mut after: HashMap<&EventKey, Option<Entry>> = HashMap::new();
         for change in changes {
             let start = self.end + text.len() as u64;
             let key = change.key();
-            let before = after.get(key).copied().unwrap_or_else(|| self.index().0.get(key).copied());
+            let before = after.get(key).copied().unwrap_or_else(|| self.index().entries.get(key).copied());
             let entry = match (change, before) {
                 (Change::Resolve(_), None) => continue,
                 (Change::Resolve(_), Some(_)) => {
@@ -118,9 +150,9 @@ impl Journal {
             let before = match entry {
                 Some(entry) => {
                     kept += entry.line.len;
-                    index.0.insert(key.clone(), entry)
+                    index.entries.insert(key.clone(), entry)
                 }
-                None => index.0.remove(key),
+                None => index.entries.remove(key),
             };
             self.garbage += before.map_or(0, |entry| entry.line.len);
         }
@@ -129,12 +161,12 @@ impl Journal {
     }
 
     pub(super) fn get(&mut self, key: &EventKey) -> io::Result<Option<DeadLetter>> {
-        let line = self.index().0.get(key).map(|entry| entry.line);
+        let line = self.index().entries.get(key).map(|entry| entry.line);
         line.map(|line| self.read(line)).transpose()
     }
 
     pub(super) fn letters(&mut self) -> io::Result<Vec<DeadLetter>> {
-        let mut lines: Vec<Line> = self.index().0.values().map(|entry| entry.line).collect();
+        let mut lines: Vec<Line> = self.index().entries.values().map(|entry| entry.line).collect();
         lines.sort_unstable_by_key(|line| line.start);
         lines.into_iter().map(|line| self.read(line)).collect()
     }
@@ -146,7 +178,7 @@ impl Journal {
     /// Reads every line, and cuts off a last one that was torn.
     fn recover(&mut self) -> io::Result<()> {
         let mut reader = BufReader::new(self.file.try_clone()?);
-        let mut index = Index::default();
+        let mut index: HashMap<EventKey, Entry> = HashMap::new();
         let mut text = Vec::new();
         loop {
             text.clear();
@@ -170,8 +202,8 @@ impl Journal {
                 line.len += 1;
             }
             match record {
-                Ok(Record::Letter(letter)) => drop(index.0.insert(letter.key(), letter.entry(line))),
-                Ok(Record::Resolved(key)) => drop(index.0.remove(&key.into())),
+                Ok(Record::Letter(letter)) => drop(index.insert(letter.key(), letter.entry(line))),
+                Ok(Record::Resolved(key)) => drop(index.remove(&key.into())),
                 Err(error) => {
                     let (path, at) = (self.path.display(), line.start);
                     tracing::error!(%path, at, %error, "a line of the dead-letter file cannot be read; it is kept");
@@ -180,16 +212,16 @@ impl Journal {
             }
             self.end += line.len;
         }
-        let kept = index.0.values().map(|entry| entry.line).chain(self.unreadable.iter().copied());
+        let kept = index.values().map(|entry| entry.line).chain(self.unreadable.iter().copied());
         self.garbage = self.end - kept.map(|line| line.len).sum::<u64>();
-        *self.index() = index;
+        self.index().entries = index;
         Ok(())
     }
 
     /// Puts the lines that are needed into a new file, and that file in the place of the old one.
     fn compact(&mut self) -> io::Result<()> {
         let mut entries: Vec<(EventKey, Entry)> =
-            self.index().0.iter().map(|(key, entry)| (key.clone(), *entry)).collect();
+            self.index().entries.iter().map(|(key, entry)| (key.clone(), *entry)).collect();
         entries.sort_unstable_by_key(|(_, entry)| entry.line.start);
 
         let new_path = with_suffix(&self.path, ".new");
@@ -211,7 +243,7 @@ impl Journal {
         self.end = end;
         self.garbage = 0;
         self.unreadable = unreadable;
-        *self.index() = Index(entries.into_iter().collect());
+        self.index().entries = entries.into_iter().collect();
         // Only now would a crash not bring the old file back, which would be right as well.
         sync_directory(&self.path)
     }

@@ -185,14 +185,14 @@ impl ReceiverBuilder {
     }
 
     /// How long a claim protects a running handler from a second delivery. Default: 60 s. A crashed process frees its
-    /// events after this time, so longer means later; it must be longer than [`handler_limit`](Self::handler_limit).
+    /// events after this time, so longer means later; [`handler_limit`](Self::handler_limit) must fit into it.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease;
         self
     }
 
-    /// How long a handler may run before it is stopped and counts as failed. Default: 50 s, which leaves 10 s of the
-    /// lease to record the result.
+    /// How long a handler may run before it is stopped and counts as failed. Default: 50 s. It must leave three
+    /// [`store_timeout`](Self::store_timeout)s of the lease, in which the result is recorded.
     pub fn handler_limit(mut self, limit: Duration) -> Self {
         self.settings.handler_limit = limit;
         self
@@ -292,10 +292,12 @@ impl Settings {
             if found < than { Ok(()) } else { Err(ConfigError::TooLong { setting, found, limit, than }) }
         };
         less("lease", self.lease, "a day", Duration::from_secs(24 * 60 * 60))?;
-        less("handler_limit", self.handler_limit, "lease", self.lease)?;
+        less("store_timeout", self.store_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
+        // Within one lease lie the claim's own reply, the handler, a dead letter and the completion.
+        let for_handler = self.lease.saturating_sub(self.store_timeout * 3);
+        less("handler_limit", self.handler_limit, "the lease less three store timeouts", for_handler)?;
         less("acknowledgement_deadline", self.acknowledgement_deadline, "what Sendarix waits", SENDER_TIMEOUT)?;
         less("body_timeout", self.body_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
-        less("store_timeout", self.store_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
         if self.retention < RETRY_SCHEDULE {
             return Err(ConfigError::RetentionTooShort { found: self.retention });
         }

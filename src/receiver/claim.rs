@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::handler::Chain;
 use super::running::RunningGuard;
 use super::time_limit::within;
 use crate::store::{Claim, ClaimToken, DedupStore, EventKey, StoreError, StoreFuture};
+use crate::telemetry::{self, Clipped};
 
 /// A claim that is released when it is dropped, unless it has been completed or released before.
 ///
@@ -97,7 +99,9 @@ impl Drop for HeldClaim {
             let running = self.running.clone();
             drop(runtime.spawn(async move {
                 if let Err(error) = step(limit, store.release(&key, token)).await {
-                    tracing::warn!(%error, "a claim could not be released; the end of its lease frees it");
+                    let (error, event_id) = (Chain(&error), Clipped(key.event_id()));
+                    let message = "a claim could not be released; the end of its lease frees it";
+                    tracing::warn!(target: telemetry::TARGET, ?event_id, %error, message);
                 }
                 drop(running);
             }));

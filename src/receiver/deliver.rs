@@ -43,6 +43,9 @@ impl Verified {
             Ok(claim) => claim,
             Err(answer) => return Reply::Receiver(answer),
         };
+        if self.is_expired(event.timestamp) {
+            return Reply::Receiver(self.keep_expired(claim).await);
+        }
         let delivery = Delivery { event, attempt: claim.attempt };
         let result = self.run_handler(handler, delivery).await;
         self.settle(claim, result).await
@@ -64,28 +67,35 @@ impl Verified {
         }
     }
 
-    /// Answers an event that is not for the handler.
+    /// Answers an event of a type that is not for the handler.
     async fn set_aside(&self, event: &SendarixEvent) -> Option<Answer> {
         let settings = self.receiver().settings();
-        let (outcome, reason, error) = match event.kind.event_type() {
-            Some(event_type) if !settings.wants(event_type) => {
-                return Some(self.settled(Outcome::Ignored, None, None));
-            }
-            None if settings.unknown_types == UnknownTypes::DeadLetter => {
-                let error = "this version of the crate does not know the event's type";
-                (Outcome::UnknownType, DeadLetterReason::UnknownType, error)
-            }
-            _ if self.is_expired(event.timestamp) => {
-                let error = "the event is too old, or too far ahead, to be told from a replay";
-                (Outcome::Expired, DeadLetterReason::Expired, error)
-            }
-            _ => return None,
-        };
-        let letter = self.letter(self.key(&event.event_id), reason, error);
+        match event.kind.event_type() {
+            Some(event_type) if settings.wants(event_type) => return None,
+            Some(_) => return Some(self.settled(Outcome::Ignored, None, None)),
+            None if settings.unknown_types == UnknownTypes::Deliver => return None,
+            None => {}
+        }
+        let error = "this version of the crate does not know the event's type";
+        let letter = self.letter(self.key(&event.event_id), DeadLetterReason::UnknownType, error);
         Some(match self.record(&letter).await {
-            Ok(()) => self.settled(outcome, None, Some(error)),
+            Ok(()) => self.settled(Outcome::UnknownType, None, Some(error)),
             Err(answer) => answer,
         })
+    }
+
+    /// Keeps an event that the dedup store does not remember and that may have been handled before it forgot.
+    async fn keep_expired(&self, claim: HeldClaim) -> Answer {
+        let error = "the event is too old, or too far ahead, to be told from a replay";
+        let mut letter = self.letter(claim.key().clone(), DeadLetterReason::Expired, error);
+        letter.attempts = claim.attempt;
+        if let Err(answer) = self.record(&letter).await {
+            self.release(claim).await;
+            return answer;
+        }
+        let attempt = claim.attempt;
+        self.complete(claim).await;
+        self.settled(Outcome::Expired, Some(attempt), Some(error))
     }
 
     fn is_expired(&self, signed_at: Timestamp) -> bool {
@@ -219,7 +229,9 @@ impl Verified {
 
     async fn keep(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
         let Some(dead_letters) = self.receiver().dead_letters() else {
-            let (reason, error) = (letter.reason, letter.error.as_str());
+            let reason = letter.reason;
+            // What a decoder says may quote the body.
+            let error = (reason != DeadLetterReason::Malformed).then_some(letter.error.as_str());
             let message = "an event was not handled, and there is no dead-letter store to keep it";
             tracing::error!(target: telemetry::TARGET, ?reason, error, message);
             return Ok(());

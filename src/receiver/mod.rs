@@ -231,6 +231,11 @@ impl Admitted {
                 if body.len() + chunk.len() > settings.body_limit {
                     return Err(self.receiver.refuse(RefusalKind::BodyTooLarge, None));
                 }
+                // As a vector grows by itself, but never beyond the limit.
+                let (needed, room) = (body.len() + chunk.len(), body.capacity());
+                if needed > room {
+                    body.reserve_exact(needed.max(room * 2).min(settings.body_limit) - body.len());
+                }
                 body.extend_from_slice(&chunk);
             }
             Ok(Bytes::from(body))

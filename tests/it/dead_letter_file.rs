@@ -142,6 +142,36 @@ async fn a_second_user_of_the_file_is_kept_out() {
     FileDeadLetters::open(file.path()).unwrap();
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_the_file_is_the_same_file() {
+    let (file, link) = (TempFile::new("linked"), TempFile::new("link"));
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    letters.record(&letter("a", "first")).await.unwrap();
+    std::os::unix::fs::symlink(file.path(), link.path()).unwrap();
+    FileDeadLetters::open(link.path()).unwrap_err();
+    letters.record(&letter("a", "second")).await.unwrap();
+    drop(letters);
+    // Compacts, which must not put a file in the place of the link.
+    assert_eq!(ids(&FileDeadLetters::open(link.path()).unwrap()).await, ["a"]);
+    assert!(fs::symlink_metadata(link.path()).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(file.path()).unwrap().lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_letter_that_nobody_waits_for_any_more_can_be_resolved() {
+    let file = TempFile::new("overtaken");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    for round in 0..100 {
+        let letter = letter(&format!("evt_{round}"), "");
+        // As when the disk takes longer than the store timeout.
+        let given_up = tokio::time::timeout(std::time::Duration::ZERO, letters.record(&letter)).await;
+        letters.resolve(&letter.key).await.unwrap();
+        assert_eq!(letters.get(&letter.key).await.unwrap(), None, "round {round}, given up: {}", given_up.is_err());
+    }
+    assert!(letters.is_empty());
+}
+
 #[tokio::test]
 async fn a_path_that_cannot_be_written_is_named() {
     let error = FileDeadLetters::open("/nonexistent/letters.jsonl").unwrap_err();

@@ -99,6 +99,14 @@ fn the_two_minute_start() {
 }
 
 #[test]
+fn a_server_that_has_just_started_ends_well() {
+    let file = TempFile::new("at-once");
+    for _ in 0..20 {
+        assert_eq!(Server::start(file.path(), None).terminate(), "");
+    }
+}
+
+#[test]
 fn trigger_can_do_everything_that_a_receiver_must_stand() {
     let file = TempFile::new("trigger");
     let server = Server::start(file.path(), Some("a secret of our own"));

@@ -72,6 +72,52 @@ async fn a_panic_in_the_call_of_the_service() {
     assert_redeliverable(serve(app).await, &stores, &body()).await;
 }
 
+/// An error whose text cannot be made.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("broken at 10.0.0.7")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[tokio::test]
+async fn a_panic_in_the_text_of_an_error() {
+    let handler = |delivery: Delivery| async move {
+        if delivery.attempt() == 1 { Err(HandlerError::retry(Unspeakable)) } else { Ok(()) }
+    };
+    let endpoint = Endpoint::start(|builder| builder, handler).await;
+    let body = body();
+    endpoint.post(&body).await.assert_is(500, "not processed; deliver again");
+    assert_eq!(endpoint.post_until_settled(&body).await.body, "");
+    assert_eq!(endpoint.handled(), 2);
+}
+
+#[tokio::test]
+async fn a_panic_while_a_handler_is_stopped_at_its_limit() {
+    struct Fragile;
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("broken at 10.0.0.7");
+        }
+    }
+    let handler = |delivery: Delivery| async move {
+        if delivery.attempt() == 1 {
+            let _fragile = Fragile;
+            std::future::pending::<()>().await;
+        }
+    };
+    let limit = Duration::from_millis(50);
+    let endpoint = Endpoint::start(|builder| builder.handler_limit(limit), handler).await;
+    let body = body();
+    endpoint.post(&body).await.assert_is(500, "not processed; deliver again");
+    assert_eq!(endpoint.post_until_settled(&body).await.body, "");
+    assert_eq!(endpoint.handled(), 2);
+}
+
 /// How a client goes away while its request is handled.
 #[derive(Clone, Copy, Debug)]
 enum Departure {
@@ -172,13 +218,7 @@ async fn a_client_that_goes_away_before_a_failure_leaves_the_event_redeliverable
         finish.notify_one();
         eventually("the failure is kept", is_kept).await;
         // The letter is kept before the claim is released.
-        let reply = loop {
-            let reply = endpoint.post(&body).await;
-            if reply.status == 200 {
-                break reply;
-            }
-            reply.assert_is(503, "another delivery of this event is being processed");
-        };
+        let reply = endpoint.post_until_settled(&body).await;
         assert_eq!((reply.body.as_str(), endpoint.handled()), ("", 2), "{departure:?}");
         assert!(!is_kept());
     }
@@ -203,13 +243,7 @@ async fn a_handler_of_12_seconds_has_one_effect_and_its_retry_is_a_duplicate() {
     assert!(answered >= Duration::from_secs(9), "answered after {answered:?}");
     assert_eq!(effects.load(Ordering::SeqCst), 0, "answered before the handler ended");
     eventually("the handler ends", || effects.load(Ordering::SeqCst) == 1).await;
-    loop {
-        let reply = endpoint.post(&body).await;
-        if reply.status == 200 {
-            break reply.assert_is(200, "already processed");
-        }
-        reply.assert_is(503, "another delivery of this event is being processed");
-    }
+    endpoint.post_until_settled(&body).await.assert_is(200, "already processed");
     assert_eq!((effects.load(Ordering::SeqCst), endpoint.handled()), (1, 1));
 }
 
@@ -220,7 +254,9 @@ fn a_runtime_that_ends_leaves_the_event_to_the_end_of_the_lease() {
     let lease = Duration::from_millis(300);
     let body = body();
     let configured = |stores: FaultyStores| {
-        move |builder: sendarix_webhooks::ReceiverBuilder| builder.store(stores).handler_limit(lease / 2).lease(lease)
+        move |builder: sendarix_webhooks::ReceiverBuilder| {
+            builder.store(stores).handler_limit(lease / 2).store_timeout(lease / 10).lease(lease)
+        }
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

@@ -16,8 +16,9 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn settings_that_contradict_each_other_are_refused_by_name() {
     let longer = "it must be shorter than";
-    assert_eq!(refused(|b| b.handler_limit(SECOND * 60)), format!("handler_limit is 60s; {longer} lease, 60s"));
-    assert_eq!(refused(|b| b.lease(SECOND * 50)), format!("handler_limit is 50s; {longer} lease, 50s"));
+    let of_lease = "the lease less three store timeouts";
+    assert_eq!(refused(|b| b.handler_limit(SECOND * 54)), format!("handler_limit is 54s; {longer} {of_lease}, 54s"));
+    assert_eq!(refused(|b| b.lease(SECOND * 50)), format!("handler_limit is 50s; {longer} {of_lease}, 44s"));
     assert_eq!(
         refused(|b| b.acknowledgement_deadline(SECOND * 10)),
         format!("acknowledgement_deadline is 10s; {longer} what Sendarix waits, 10s")
