@@ -35,7 +35,7 @@
 //!
 //! | you want to | look at |
 //! |---|---|
-//! | wrap an axum route or any tower service | [`SendarixLayer`](middleware::SendarixLayer) |
+//! | wrap an axum route or any tower service | [`SendarixLayer`] |
 //! | read an event | [`SendarixEvent`], [`EventKind`] |
 //! | say that a handler failed | [`HandlerError`] |
 //! | change a limit, a status, a store | [`ReceiverBuilder`] |
@@ -51,7 +51,7 @@
 //! |---|---|---|
 //! | `axum` | yes | [`SendarixEvent`] as an argument, [`HandlerError`] as a return value of axum handlers; includes `tower` |
 //! | `memory` | yes | [`MemoryStore`](store::MemoryStore), the dedup memory of one process |
-//! | `tower` | | [`SendarixLayer`](middleware::SendarixLayer) for any tower service |
+//! | `tower` | | [`SendarixLayer`] for any tower service |
 //! | `testing` | | signed requests, sample events, a manual clock, the suites that stores must pass |
 //! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
 //!

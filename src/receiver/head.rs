@@ -1,5 +1,7 @@
 //! The part of a request that is judged before its body is read.
 
+use std::fmt;
+
 use super::RefusalKind;
 
 /// The header that carries the signature.
@@ -59,6 +61,16 @@ impl<'a> Header<'a> {
             Self::Once(value) => Ok(value),
             Self::Missing => Err(missing),
             Self::Repeated => Err(repeated),
+        }
+    }
+}
+
+impl fmt::Display for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("missing"),
+            Self::Once(value) => f.write_str(&String::from_utf8_lossy(value)),
+            Self::Repeated => f.write_str("repeated"),
         }
     }
 }

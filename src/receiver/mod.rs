@@ -163,7 +163,8 @@ impl Receiver {
                     check_fresh(sent_at, self.clock().now(), tolerance)?;
                     Ok(sent_at)
                 };
-                Some(fresh().map_err(|kind| self.refuse(kind, None))?)
+                // Beside the time of the log line, it shows by how much a clock is wrong.
+                Some(fresh().map_err(|kind| self.refuse(kind, Some(&head.timestamp)))?)
             }
         };
         if let Some(length) = head.content_length().filter(|length| *length > settings.body_limit as u64) {

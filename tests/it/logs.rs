@@ -101,7 +101,10 @@ async fn every_refusal_is_told_under_a_target_of_its_own() {
             ["reason=\"signature_malformed\"", "`sha256=` prefix"],
         ),
         (post.clone().replacing("x-sendarix-signature", "0".repeat(64)), ["reason=\"signature_mismatch\"", "bytes"]),
-        (post.clone().replacing("x-sendarix-timestamp", "0"), ["reason=\"timestamp_too_old\"", "outcome=\"stale\""]),
+        (
+            post.clone().replacing("x-sendarix-timestamp", "1710000000"),
+            ["reason=\"timestamp_too_old\"", "detail=\"1710000000\""],
+        ),
         (Post::signed(&[b' '; 301]), ["reason=\"body_too_large\"", "301"]),
     ] {
         endpoint.send(&post).await;
