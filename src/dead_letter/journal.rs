@@ -2,19 +2,16 @@
 //!
 //! What is in memory is where each letter stands in the file, not the letter.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
-use super::{DeadLetter, DeadLetterReason};
-use crate::event::{Place, Timestamp};
+use super::DeadLetter;
+use super::record::{Record, StoredLetter};
+use crate::event::Timestamp;
 use crate::store::EventKey;
-use crate::verify::Signature;
 
 /// What can happen to a letter.
 pub(super) enum Change {
@@ -127,13 +124,13 @@ impl Journal {
             let entry = match (change, before) {
                 (Change::Resolve(_), None) => continue,
                 (Change::Resolve(_), Some(_)) => {
-                    append_line(&mut text, &Record::Resolved(StoredKey::from(key)))?;
+                    Record::Resolved(key.into()).append_to(&mut text)?;
                     None
                 }
                 (Change::Record(letter), before) => {
                     let attempts = before.map_or(0, |entry| entry.attempts).max(letter.attempts);
                     let first_at = before.map_or(letter.first_at, |entry| entry.first_at.min(letter.first_at));
-                    append_line(&mut text, &Record::Letter(StoredLetter::new(letter, attempts, first_at)))?;
+                    Record::Letter(StoredLetter::new(letter, attempts, first_at)).append_to(&mut text)?;
                     let len = self.end + text.len() as u64 - start;
                     Some(Entry { line: Line { start, len }, attempts, first_at })
                 }
@@ -187,7 +184,7 @@ impl Journal {
                 break;
             }
             let mut line = Line { start: self.end, len };
-            let record = serde_json::from_slice::<Record<'_>>(&text);
+            let record = Record::read(&text);
             if text.last() != Some(&b'\n') {
                 if record.is_err() {
                     let path = self.path.display();
@@ -202,7 +199,9 @@ impl Journal {
                 line.len += 1;
             }
             match record {
-                Ok(Record::Letter(letter)) => drop(index.insert(letter.key(), letter.entry(line))),
+                Ok(Record::Letter(letter)) => drop(
+                    index.insert(letter.key(), Entry { line, attempts: letter.attempts, first_at: letter.first_at }),
+                ),
                 Ok(Record::Resolved(key)) => drop(index.remove(&key.into())),
                 Err(error) => {
                     let (path, at) = (self.path.display(), line.start);
@@ -264,7 +263,7 @@ impl Journal {
 
     fn read(&mut self, line: Line) -> io::Result<DeadLetter> {
         let text = self.read_bytes(line)?;
-        match serde_json::from_slice(&text)? {
+        match Record::read(&text)? {
             Record::Letter(letter) => letter.try_into(),
             Record::Resolved(_) => Err(io::Error::other("the file was changed while it was in use")),
         }
@@ -289,125 +288,6 @@ impl Change {
             Self::Resolve(key) => key,
         }
     }
-}
-
-/// A line of the file.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Record<'a> {
-    #[serde(borrow)]
-    Letter(StoredLetter<'a>),
-    #[serde(borrow)]
-    Resolved(StoredKey<'a>),
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredKey<'a> {
-    #[serde(borrow)]
-    endpoint: Cow<'a, str>,
-    #[serde(borrow)]
-    event_id: Cow<'a, str>,
-}
-
-/// Nothing here is flattened: an application may switch on `serde_json`'s `arbitrary_precision`, which breaks that.
-#[derive(Serialize, Deserialize)]
-struct StoredLetter<'a> {
-    #[serde(borrow)]
-    endpoint: Cow<'a, str>,
-    #[serde(borrow)]
-    event_id: Cow<'a, str>,
-    reason: DeadLetterReason,
-    #[serde(borrow)]
-    error: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    column: Option<usize>,
-    attempts: u32,
-    first_at: Timestamp,
-    last_at: Timestamp,
-    signature: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timestamp_header: Option<u64>,
-    /// The body if it is text, so that it can be read in the file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body: Option<String>,
-    /// The body if it is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body_hex: Option<String>,
-}
-
-impl<'a> From<&'a EventKey> for StoredKey<'a> {
-    fn from(key: &'a EventKey) -> Self {
-        Self { endpoint: key.endpoint().into(), event_id: key.event_id().into() }
-    }
-}
-
-impl From<StoredKey<'_>> for EventKey {
-    fn from(key: StoredKey<'_>) -> Self {
-        Self::new(key.endpoint.as_ref(), key.event_id.as_ref())
-    }
-}
-
-impl<'a> StoredLetter<'a> {
-    fn new(letter: &'a DeadLetter, attempts: u32, first_at: Timestamp) -> Self {
-        let (body, body_hex) = match std::str::from_utf8(&letter.body) {
-            Ok(text) => (Some(text.to_owned()), None),
-            Err(_) => (None, Some(const_hex::encode(&letter.body))),
-        };
-        Self {
-            endpoint: letter.key.endpoint().into(),
-            event_id: letter.key.event_id().into(),
-            reason: letter.reason,
-            error: letter.error.as_str().into(),
-            line: letter.place.map(|place| place.line),
-            column: letter.place.map(|place| place.column),
-            attempts,
-            first_at,
-            last_at: letter.last_at,
-            signature: letter.signature.to_string(),
-            timestamp_header: letter.timestamp_header,
-            body,
-            body_hex,
-        }
-    }
-
-    fn key(&self) -> EventKey {
-        EventKey::new(self.endpoint.as_ref(), self.event_id.as_ref())
-    }
-
-    fn entry(&self, line: Line) -> Entry {
-        Entry { line, attempts: self.attempts, first_at: self.first_at }
-    }
-}
-
-impl TryFrom<StoredLetter<'_>> for DeadLetter {
-    type Error = io::Error;
-
-    fn try_from(stored: StoredLetter<'_>) -> io::Result<Self> {
-        Ok(Self {
-            key: stored.key(),
-            body: match (stored.body, stored.body_hex) {
-                (Some(text), _) => text.into(),
-                (None, Some(hex)) => const_hex::decode(hex).map_err(io::Error::other)?.into(),
-                (None, None) => return Err(io::Error::other("the letter has no body")),
-            },
-            signature: Signature::parse(stored.signature.as_bytes()).map_err(io::Error::other)?,
-            timestamp_header: stored.timestamp_header,
-            reason: stored.reason,
-            error: stored.error.into_owned(),
-            place: stored.line.zip(stored.column).map(|(line, column)| Place { line, column }),
-            attempts: stored.attempts,
-            first_at: stored.first_at,
-            last_at: stored.last_at,
-        })
-    }
-}
-
-fn append_line(text: &mut Vec<u8>, record: &Record<'_>) -> io::Result<()> {
-    serde_json::to_writer(&mut *text, record)?;
-    text.push(b'\n');
-    Ok(())
 }
 
 /// Opens a file to read and write, and creates it for its owner alone.

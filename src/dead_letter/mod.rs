@@ -16,6 +16,7 @@
 
 mod file;
 mod journal;
+mod record;
 
 use std::error::Error;
 use std::fmt::{self, Debug};

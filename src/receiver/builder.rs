@@ -1,59 +1,14 @@
-//! The settings of a receiver: their defaults, the reasons for them, and what is refused.
+//! How a receiver is configured: every setting with its default and the reason for it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::settings::{ConfigError, Settings, UnknownTypes};
 use super::{Inner, Outcome, Receiver};
 use crate::dead_letter::DeadLetters;
 use crate::event::EventType;
 use crate::store::DedupStore;
-use crate::verify::{Clock, SecretError, SigningSecrets, SystemClock};
-
-/// How long Sendarix goes on delivering an event: 7 h 35 min 30 s, the sum of the waits before attempts 2 to 6 (30 s,
-/// 5 min, 30 min, 2 h, 5 h). Its page also says "up to 5 hours"; the longer is the safe one.
-pub const RETRY_SCHEDULE: Duration = Duration::from_secs(30 + 5 * 60 + 30 * 60 + 2 * 3600 + 5 * 3600);
-
-/// How long Sendarix waits for an answer before it counts a delivery as failed: 10 s.
-pub const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What to do with an event of a type that this version of the crate does not know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UnknownTypes {
-    /// Keep it as a dead letter and acknowledge it.
-    #[default]
-    DeadLetter,
-    /// Give it to the handler as [`EventKind::Unknown`](crate::EventKind::Unknown).
-    Deliver,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) endpoint: Arc<str>,
-    pub(super) body_limit: usize,
-    pub(super) body_timeout: Duration,
-    pub(super) timestamp_tolerance: Option<Duration>,
-    pub(super) max_event_age: Option<Duration>,
-    pub(super) lease: Duration,
-    pub(super) handler_limit: Duration,
-    pub(super) retention: Duration,
-    pub(super) acknowledgement_deadline: Duration,
-    pub(super) store_timeout: Duration,
-    pub(super) unknown_types: UnknownTypes,
-    wanted: Option<Vec<EventType>>,
-    statuses: Vec<(Outcome, u16)>,
-}
-
-impl Settings {
-    pub(super) fn wants(&self, event_type: EventType) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&event_type))
-    }
-
-    pub(super) fn status(&self, outcome: Outcome) -> u16 {
-        let chosen = self.statuses.iter().rev().find(|(of, _)| *of == outcome);
-        chosen.map_or(outcome.default_status(), |(_, status)| *status)
-    }
-}
+use crate::verify::{Clock, SigningSecrets, SystemClock};
 
 /// Builds a [`Receiver`]. Every setting has a default that suits production; the stores are the exception, which are
 /// those of one process until you choose others.
@@ -82,27 +37,7 @@ pub struct ReceiverBuilder {
 
 impl ReceiverBuilder {
     pub(super) fn new(secrets: SigningSecrets) -> Self {
-        Self {
-            secrets,
-            store: None,
-            dead_letters: None,
-            clock: Arc::new(SystemClock),
-            settings: Settings {
-                endpoint: "default".into(),
-                body_limit: 256 * 1024,
-                body_timeout: Duration::from_secs(5),
-                timestamp_tolerance: Some(Duration::from_secs(5 * 60)),
-                max_event_age: None,
-                lease: Duration::from_secs(60),
-                handler_limit: Duration::from_secs(50),
-                retention: Duration::from_secs(24 * 60 * 60),
-                acknowledgement_deadline: Duration::from_secs(9),
-                store_timeout: Duration::from_secs(2),
-                unknown_types: UnknownTypes::DeadLetter,
-                wanted: None,
-                statuses: Vec::new(),
-            },
-        }
+        Self { secrets, store: None, dead_letters: None, clock: Arc::new(SystemClock), settings: Settings::default() }
     }
 
     /// The name of this endpoint, 1 to 64 ASCII letters, digits, `.`, `_` or `-`. Receivers of different names share
@@ -178,7 +113,7 @@ impl ReceiverBuilder {
     /// still remembers it. Without it, a request that was captured can be played again once the
     /// [`retention`](Self::retention) is over.
     ///
-    /// It must be at least [`RETRY_SCHEDULE`], or a late retry would not be taken, and at most the retention.
+    /// It must be at least [`RETRY_SCHEDULE`](super::RETRY_SCHEDULE), or a late retry would not be taken, and at most the retention.
     pub fn max_event_age(mut self, age: Duration) -> Self {
         self.settings.max_event_age = Some(age);
         self
@@ -199,14 +134,14 @@ impl ReceiverBuilder {
     }
 
     /// How long an event is remembered after it was handled. Default: 24 h, which Sendarix recommends. It must be at
-    /// least [`RETRY_SCHEDULE`].
+    /// least [`RETRY_SCHEDULE`](super::RETRY_SCHEDULE).
     pub fn retention(mut self, retention: Duration) -> Self {
         self.settings.retention = retention;
         self
     }
 
     /// When a delivery whose handler is still running is answered 503 while the handler goes on, counted from the
-    /// arrival of the request. Default: 9 s, 1 s before Sendarix stops listening. It must be below [`SENDER_TIMEOUT`].
+    /// arrival of the request. Default: 9 s, 1 s before Sendarix stops listening. It must be below [`SENDER_TIMEOUT`](super::SENDER_TIMEOUT).
     pub fn acknowledgement_deadline(mut self, deadline: Duration) -> Self {
         self.settings.acknowledgement_deadline = deadline;
         self
@@ -267,128 +202,4 @@ fn default_store() -> Option<Arc<dyn DedupStore>> {
 #[cfg(not(feature = "memory"))]
 fn default_store() -> Option<Arc<dyn DedupStore>> {
     None
-}
-
-impl Settings {
-    fn check(&self) -> Result<(), ConfigError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !(1..=64).contains(&self.endpoint.len()) || !self.endpoint.bytes().all(allowed) {
-            return Err(ConfigError::EndpointName { found: self.endpoint.to_string() });
-        }
-        let nonzero = [
-            ("lease", self.lease),
-            ("handler_limit", self.handler_limit),
-            ("acknowledgement_deadline", self.acknowledgement_deadline),
-            ("body_timeout", self.body_timeout),
-            ("store_timeout", self.store_timeout),
-        ];
-        if let Some((setting, _)) = nonzero.into_iter().find(|(_, time)| time.is_zero()) {
-            return Err(ConfigError::Zero { setting });
-        }
-        if self.body_limit == 0 {
-            return Err(ConfigError::Zero { setting: "body_limit" });
-        }
-        let less = |setting, found, limit: &'static str, than: Duration| {
-            if found < than { Ok(()) } else { Err(ConfigError::TooLong { setting, found, limit, than }) }
-        };
-        less("lease", self.lease, "a day", Duration::from_secs(24 * 60 * 60))?;
-        less("store_timeout", self.store_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
-        // Within one lease lie the claim's own reply, the handler, a dead letter and the completion.
-        let for_handler = self.lease.saturating_sub(self.store_timeout * 3);
-        less("handler_limit", self.handler_limit, "the lease less three store timeouts", for_handler)?;
-        less("acknowledgement_deadline", self.acknowledgement_deadline, "what Sendarix waits", SENDER_TIMEOUT)?;
-        less("body_timeout", self.body_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
-        if self.retention < RETRY_SCHEDULE {
-            return Err(ConfigError::RetentionTooShort { found: self.retention });
-        }
-        if let Some(found) = self.max_event_age.filter(|age| !(RETRY_SCHEDULE..=self.retention).contains(age)) {
-            return Err(ConfigError::MaxEventAge { found, retention: self.retention });
-        }
-        if self.wanted.as_ref().is_some_and(Vec::is_empty) {
-            return Err(ConfigError::NoEvents);
-        }
-        for &(outcome, status) in &self.statuses {
-            let success = (200..300).contains(&status);
-            if !(200..=599).contains(&status) || (success && !outcome.is_acknowledged()) {
-                return Err(ConfigError::Status { outcome, status });
-            }
-            if outcome == Outcome::Processed {
-                return Err(ConfigError::HandlersStatus);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Why a receiver cannot be built.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// There is no usable secret.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// No store was given, and the feature `memory` with the default one is off.
-    #[error("no dedup store: call `store` on the builder, or switch on the feature `memory`")]
-    NoStore,
-    /// The endpoint's name could not be used as part of a key.
-    #[error("endpoint is {found:?}; it must have 1 to 64 ASCII letters, digits, `.`, `_` or `-`")]
-    EndpointName {
-        /// The name that was given.
-        found: String,
-    },
-    /// A limit of zero would let nothing through.
-    #[error("{setting} is zero; nothing could get through")]
-    Zero {
-        /// The builder's method.
-        setting: &'static str,
-    },
-    /// A time must be shorter than another.
-    #[error("{setting} is {found:?}; it must be shorter than {limit}, {than:?}")]
-    TooLong {
-        /// The builder's method.
-        setting: &'static str,
-        /// The time that was given.
-        found: Duration,
-        /// What it must be shorter than.
-        limit: &'static str,
-        /// How long that is.
-        than: Duration,
-    },
-    /// Events would be forgotten while Sendarix may still deliver them again.
-    #[error(
-        "retention is {found:?}; it must be at least {RETRY_SCHEDULE:?} (7 h 35 min 30 s), as long as Sendarix goes on \
-         delivering"
-    )]
-    RetentionTooShort {
-        /// The time that was given.
-        found: Duration,
-    },
-    /// Late retries would not be taken, or replays would.
-    #[error(
-        "max_event_age is {found:?}; it must be at least {RETRY_SCHEDULE:?} (7 h 35 min 30 s), as long as Sendarix goes \
-         on delivering, and at most the retention, {retention:?}"
-    )]
-    MaxEventAge {
-        /// The age that was given.
-        found: Duration,
-        /// The retention.
-        retention: Duration,
-    },
-    /// Every event would be dropped.
-    #[error("events is empty, so that every event would be dropped; leave it out to take all types")]
-    NoEvents,
-    /// The status is none, or acknowledges what is not kept.
-    #[error(
-        "status {status} for the outcome {outcome}: it must be between 200 and 599, and not a 2xx unless the outcome is \
-         acknowledged, or the event would be lost"
-    )]
-    Status {
-        /// The outcome.
-        outcome: Outcome,
-        /// The status that was given.
-        status: u16,
-    },
-    /// The status of `processed` is the handler's own.
-    #[error("the status of `processed` cannot be set: it is the one that the handler returns")]
-    HandlersStatus,
 }

@@ -41,6 +41,7 @@ mod head;
 mod outcome;
 mod refusal;
 mod running;
+mod settings;
 mod time_limit;
 
 use std::fmt;
@@ -51,8 +52,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use self::builder::Settings;
 use self::running::{Running, RunningGuard};
+use self::settings::Settings;
 use crate::dead_letter::DeadLetters;
 use crate::event::SendarixEvent;
 use crate::store::DedupStore;
@@ -60,12 +61,13 @@ use crate::telemetry;
 use crate::verify::{Clock, Signature, SigningSecrets, check_fresh, parse_timestamp};
 
 pub use self::answer::{Answer, Reply};
-pub use self::builder::{ConfigError, RETRY_SCHEDULE, ReceiverBuilder, SENDER_TIMEOUT, UnknownTypes};
+pub use self::builder::ReceiverBuilder;
 pub use self::detach::Delivering;
 pub use self::handler::{Delivery, HandlerError, HandlerResponse};
 pub use self::head::{Head, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 pub use self::outcome::Outcome;
 pub use self::refusal::{Refusal, RefusalKind};
+pub use self::settings::{ConfigError, RETRY_SCHEDULE, SENDER_TIMEOUT, UnknownTypes};
 
 /// Receives the events of one endpoint. Clones are cheap and share everything.
 ///

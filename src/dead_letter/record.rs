@@ -1,0 +1,132 @@
+//! The lines of a [journal](super::journal), as JSON.
+
+use std::borrow::Cow;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeadLetter, DeadLetterReason};
+use crate::event::{Place, Timestamp};
+use crate::store::EventKey;
+use crate::verify::Signature;
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Record<'a> {
+    #[serde(borrow)]
+    Letter(StoredLetter<'a>),
+    #[serde(borrow)]
+    Resolved(StoredKey<'a>),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredKey<'a> {
+    #[serde(borrow)]
+    endpoint: Cow<'a, str>,
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+}
+
+/// Nothing here is flattened: an application may switch on `serde_json`'s `arbitrary_precision`, which breaks that.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredLetter<'a> {
+    #[serde(borrow)]
+    endpoint: Cow<'a, str>,
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+    reason: DeadLetterReason,
+    #[serde(borrow)]
+    error: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+    pub(super) attempts: u32,
+    pub(super) first_at: Timestamp,
+    last_at: Timestamp,
+    signature: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timestamp_header: Option<u64>,
+    /// The body if it is text, so that it can be read in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    /// The body if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_hex: Option<String>,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn read(line: &'a [u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(line)
+    }
+
+    pub(super) fn append_to(&self, text: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::to_writer(&mut *text, self)?;
+        text.push(b'\n');
+        Ok(())
+    }
+}
+
+impl<'a> From<&'a EventKey> for StoredKey<'a> {
+    fn from(key: &'a EventKey) -> Self {
+        Self { endpoint: key.endpoint().into(), event_id: key.event_id().into() }
+    }
+}
+
+impl From<StoredKey<'_>> for EventKey {
+    fn from(key: StoredKey<'_>) -> Self {
+        Self::new(key.endpoint.as_ref(), key.event_id.as_ref())
+    }
+}
+
+impl<'a> StoredLetter<'a> {
+    pub(super) fn new(letter: &'a DeadLetter, attempts: u32, first_at: Timestamp) -> Self {
+        let (body, body_hex) = match std::str::from_utf8(&letter.body) {
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(const_hex::encode(&letter.body))),
+        };
+        Self {
+            endpoint: letter.key.endpoint().into(),
+            event_id: letter.key.event_id().into(),
+            reason: letter.reason,
+            error: letter.error.as_str().into(),
+            line: letter.place.map(|place| place.line),
+            column: letter.place.map(|place| place.column),
+            attempts,
+            first_at,
+            last_at: letter.last_at,
+            signature: letter.signature.to_string(),
+            timestamp_header: letter.timestamp_header,
+            body,
+            body_hex,
+        }
+    }
+
+    pub(super) fn key(&self) -> EventKey {
+        EventKey::new(self.endpoint.as_ref(), self.event_id.as_ref())
+    }
+}
+
+impl TryFrom<StoredLetter<'_>> for DeadLetter {
+    type Error = io::Error;
+
+    fn try_from(stored: StoredLetter<'_>) -> io::Result<Self> {
+        Ok(Self {
+            key: stored.key(),
+            body: match (stored.body, stored.body_hex) {
+                (Some(text), _) => text.into(),
+                (None, Some(hex)) => const_hex::decode(hex).map_err(io::Error::other)?.into(),
+                (None, None) => return Err(io::Error::other("the letter has no body")),
+            },
+            signature: Signature::parse(stored.signature.as_bytes()).map_err(io::Error::other)?,
+            timestamp_header: stored.timestamp_header,
+            reason: stored.reason,
+            error: stored.error.into_owned(),
+            place: stored.line.zip(stored.column).map(|(line, column)| Place { line, column }),
+            attempts: stored.attempts,
+            first_at: stored.first_at,
+            last_at: stored.last_at,
+        })
+    }
+}
