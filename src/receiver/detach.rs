@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::{Instrument, Span};
+use tracing::Span;
 
 use super::{Answer, Outcome, Receiver, Reply};
 use crate::telemetry;
@@ -31,16 +31,10 @@ pub struct Delivering<R: Send + 'static> {
     span: Span,
 }
 
-type BoxDelivery<R> = Pin<Box<dyn Future<Output = Reply<R>> + Send>>;
+pub(super) type BoxDelivery<R> = Pin<Box<dyn Future<Output = Reply<R>> + Send>>;
 
 impl<R: Send + 'static> Delivering<R> {
-    pub(super) fn new(
-        delivery: impl Future<Output = Reply<R>> + Send + 'static,
-        receiver: Receiver,
-        admitted_at: Instant,
-        span: Span,
-    ) -> Self {
-        let delivery = Box::pin(delivery.instrument(span.clone()));
+    pub(super) fn new(delivery: BoxDelivery<R>, receiver: Receiver, admitted_at: Instant, span: Span) -> Self {
         Self { delivery: Some(delivery), started: false, timer: None, receiver, admitted_at, span }
     }
 }

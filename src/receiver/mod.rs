@@ -51,6 +51,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 use self::running::{Running, RunningGuard};
 use self::settings::Settings;
@@ -287,6 +288,7 @@ impl Verified {
         let event = SendarixEvent::decode(self.body.clone());
         let (receiver, admitted_at) = (self.request.receiver.clone(), self.request.admitted_at);
         let span = telemetry::delivery_span(&receiver.settings().endpoint, event.as_ref().ok());
-        Delivering::new(self.run(event, handler), receiver, admitted_at, span)
+        let delivery = Box::pin(self.run(event, handler).instrument(span.clone()));
+        Delivering::new(delivery, receiver, admitted_at, span)
     }
 }
