@@ -89,8 +89,9 @@ async fn main() -> anyhow::Result<()> {
 fn secrets(url: &str) -> anyhow::Result<SigningSecrets> {
     let command = format!("cargo run --example trigger -- all --url {url}");
     if env::var_os(SECRET_VARIABLE).is_some() {
+        let secrets = SigningSecrets::from_env()?;
         eprintln!("listening on {url}\n\nSend it a first event from another terminal:\n\n    {command}\n");
-        return Ok(SigningSecrets::from_env()?);
+        return Ok(secrets);
     }
     let secret = format!("{:032x}", rand::random::<u128>());
     eprintln!("listening on {url}\n\n{SECRET_VARIABLE} is not set, so this run has a secret of its own.");

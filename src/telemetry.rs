@@ -4,14 +4,14 @@
 //! |---|---|---|---|
 //! | receipt | info | [`TARGET`] | `event_id`, `event_type`, `timestamp`, `message_id`, `secret` |
 //! | outcome | info, warn or error | [`TARGET`] | `outcome`, `status`, `duration_ms`, `attempt`, `error` |
-//! | refusal | warn | [`AUDIT_TARGET`] | `outcome`, `reason`, `status`, `detail` |
+//! | refusal | warn | [`AUDIT_TARGET`] | `endpoint`, `outcome`, `reason`, `status`, `detail` |
 //!
 //! All but refusals are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
 //! and so is whatever the handler logs. `secret` is the label of the secret that matched: when only the newest is seen,
 //! the one before it can go.
 //!
-//! No recipient, body or secret is logged at any level, with one exception: the text of a handler's own error is logged
-//! as the handler wrote it. Text that comes from outside is escaped and cut to 128 characters.
+//! No recipient, body or secret is logged above debug, with one exception: the text of a handler's own error is logged
+//! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is escaped and cut to 128 characters.
 
 use std::fmt;
 use tokio::time::Instant;

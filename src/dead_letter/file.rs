@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::journal::{Change, Index, Journal};
 use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
 use crate::store::EventKey;
+use crate::telemetry::TARGET;
 
 /// Keeps dead letters in a file of JSON lines, for one process.
 ///
@@ -27,18 +28,24 @@ pub struct FileDeadLetters {
     path: PathBuf,
     index: Arc<Mutex<Index>>,
     /// `None` only while it is dropped.
-    writer: Option<Sender<Command>>,
+    writer: Option<SyncSender<Command>>,
     thread: Option<JoinHandle<()>>,
 }
 
 enum Command {
-    Change(Change, oneshot::Sender<Result<(), DeadLetterError>>),
-    Get(EventKey, oneshot::Sender<Result<Option<DeadLetter>, DeadLetterError>>),
-    All(oneshot::Sender<Result<Vec<DeadLetter>, DeadLetterError>>),
+    Change(Change, Reply<()>),
+    Get(EventKey, Reply<Option<DeadLetter>>),
+    All(Reply<Vec<DeadLetter>>),
 }
 
-/// At most so many changes share one sync; it bounds the memory that they take.
+type Reply<T> = oneshot::Sender<Result<T, DeadLetterError>>;
+type Answer<T> = oneshot::Receiver<Result<T, DeadLetterError>>;
+
+/// At most so many changes share one sync.
 const MAX_BATCH: usize = 256;
+
+/// At most so many wait for it. A disk that cannot keep up is an error, not a queue without end.
+const MAX_WAITING: usize = 2048;
 
 impl FileDeadLetters {
     /// Opens the file, or creates it, and reads which letters it holds. Blocks on the disk: call it at start-up.
@@ -51,7 +58,7 @@ impl FileDeadLetters {
         let at_path = |error: std::io::Error| DeadLetterError::new(format!("{}: {error}", path.display()));
         let index = Arc::new(Mutex::new(Index::default()));
         let journal = Journal::open(&path, Arc::clone(&index)).map_err(at_path)?;
-        let (writer, commands) = mpsc::channel();
+        let (writer, commands) = mpsc::sync_channel(MAX_WAITING);
         let thread = std::thread::Builder::new()
             .name("sendarix-dead-letters".to_owned())
             .spawn(move || write(journal, &commands))
@@ -84,15 +91,26 @@ impl FileDeadLetters {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, DeadLetterError>>) -> Command,
-    ) -> Result<T, DeadLetterError> {
-        let stopped = || DeadLetterError::new(format!("{}: the writing thread has stopped", self.path.display()));
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DeadLetterError> {
+        self.send(command)?.await.map_err(|_| self.stopped())?
+    }
+
+    /// Hands a command to the thread, and returns where its answer will come.
+    fn send<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<Answer<T>, DeadLetterError> {
         let (reply, answer) = oneshot::channel();
-        let writer = self.writer.as_ref().ok_or_else(stopped)?;
-        writer.send(command(reply)).map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        let writer = self.writer.as_ref().ok_or_else(|| self.stopped())?;
+        match writer.try_send(command(reply)) {
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Disconnected(_)) => Err(self.stopped()),
+            Err(TrySendError::Full(_)) => {
+                let path = self.path.display();
+                Err(DeadLetterError::new(format!("{path}: {MAX_WAITING} letters wait for the disk already")))
+            }
+        }
+    }
+
+    fn stopped(&self) -> DeadLetterError {
+        DeadLetterError::new(format!("{}: the writing thread has stopped", self.path.display()))
     }
 }
 
@@ -101,7 +119,9 @@ impl DeadLetters for FileDeadLetters {
         Box::pin(async move {
             // Before it is sent: whoever gives up waiting for it may resolve it next.
             self.index().enqueue(&letter.key);
-            self.ask(|reply| Command::Change(Change::Record(letter.clone()), reply)).await
+            let sent = self.send(|reply| Command::Change(Change::Record(letter.clone()), reply));
+            let answer = sent.inspect_err(|_| self.index().dequeue(&letter.key))?;
+            answer.await.map_err(|_| self.stopped())?
         })
     }
 
@@ -141,7 +161,7 @@ fn write(mut journal: Journal, commands: &Receiver<Command>) {
             let _ = reply.send(written.clone().map_err(DeadLetterError::new));
         }
         if let Err(error) = journal.compact_if_due() {
-            tracing::warn!(%error, "the dead-letter file could not be compacted; it goes on growing");
+            tracing::warn!(target: TARGET, %error, "the dead-letter file could not be compacted; it goes on growing");
         }
     }
 }

@@ -12,6 +12,7 @@ use super::DeadLetter;
 use super::record::{Record, StoredLetter};
 use crate::event::Timestamp;
 use crate::store::EventKey;
+use crate::telemetry::TARGET;
 
 /// What can happen to a letter.
 pub(super) enum Change {
@@ -55,7 +56,7 @@ impl Index {
         *self.queued.entry(key.clone()).or_default() += 1;
     }
 
-    fn dequeue(&mut self, key: &EventKey) {
+    pub(super) fn dequeue(&mut self, key: &EventKey) {
         if let Some(count) = self.queued.get_mut(key) {
             *count -= 1;
             if *count == 0 {
@@ -88,6 +89,7 @@ impl Journal {
         // a file that is there has such a path.
         private_file(path)?;
         let path = path.canonicalize()?;
+        sync_directory(&path)?;
         let lock = private_file(&with_suffix(&path, ".lock"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::other("another process, or this one, has it open already"),
@@ -184,11 +186,11 @@ impl Journal {
                 break;
             }
             let mut line = Line { start: self.end, len };
-            let record = Record::read(&text);
+            let record = Record::read(&text).map_err(io::Error::from).and_then(Change::try_from);
             if text.last() != Some(&b'\n') {
                 if record.is_err() {
                     let path = self.path.display();
-                    tracing::warn!(%path, bytes = len, "dropped the torn last line of the dead-letter file");
+                    tracing::warn!(target: TARGET, %path, bytes = len, "dropped the torn last line of the dead-letter file");
                     self.file.set_len(line.start)?;
                     self.file.sync_all()?;
                     break;
@@ -199,13 +201,14 @@ impl Journal {
                 line.len += 1;
             }
             match record {
-                Ok(Record::Letter(letter)) => drop(
-                    index.insert(letter.key(), Entry { line, attempts: letter.attempts, first_at: letter.first_at }),
-                ),
-                Ok(Record::Resolved(key)) => drop(index.remove(&key.into())),
+                Ok(Change::Record(letter)) => {
+                    let (attempts, first_at) = (letter.attempts, letter.first_at);
+                    index.insert(letter.key, Entry { line, attempts, first_at });
+                }
+                Ok(Change::Resolve(key)) => drop(index.remove(&key)),
                 Err(error) => {
                     let (path, at) = (self.path.display(), line.start);
-                    tracing::error!(%path, at, %error, "a line of the dead-letter file cannot be read; it is kept");
+                    tracing::error!(target: TARGET, %path, at, %error, "a line of the dead-letter file cannot be read; it is kept");
                     self.unreadable.push(line);
                 }
             }
@@ -263,9 +266,9 @@ impl Journal {
 
     fn read(&mut self, line: Line) -> io::Result<DeadLetter> {
         let text = self.read_bytes(line)?;
-        match Record::read(&text)? {
-            Record::Letter(letter) => letter.try_into(),
-            Record::Resolved(_) => Err(io::Error::other("the file was changed while it was in use")),
+        match Record::read(&text)?.try_into()? {
+            Change::Record(letter) => Ok(letter),
+            Change::Resolve(_) => Err(io::Error::other("the file was changed while it was in use")),
         }
     }
 
@@ -278,6 +281,18 @@ impl Journal {
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a line says, if all of it can be read.
+impl TryFrom<Record<'_>> for Change {
+    type Error = io::Error;
+
+    fn try_from(record: Record<'_>) -> io::Result<Self> {
+        Ok(match record {
+            Record::Letter(letter) => Self::Record(letter.try_into()?),
+            Record::Resolved(key) => Self::Resolve(key.into()),
+        })
     }
 }
 

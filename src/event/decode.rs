@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::Timestamp;
@@ -15,7 +16,7 @@ pub(super) const MAX_EVENT_ID_BYTES: usize = 255;
 /// Both envelopes in one, borrowed from the body: the simplified one names the type `event` and has neither `event_id`
 /// nor `data`.
 #[derive(Deserialize)]
-pub(super) struct RawEnvelope<'a> {
+pub(super) struct RawEnvelope<'a, D> {
     #[serde(default)]
     pub(super) event_id: Option<String>,
     #[serde(borrow, alias = "event")]
@@ -24,11 +25,11 @@ pub(super) struct RawEnvelope<'a> {
     timestamp: &'a RawValue,
     pub(super) message_id: String,
     pub(super) recipient: String,
-    #[serde(borrow, default)]
-    pub(super) data: Fields<'a>,
+    #[serde(default)]
+    pub(super) data: D,
 }
 
-impl<'a> RawEnvelope<'a> {
+impl<'a> RawEnvelope<'a, Fields<'a>> {
     pub(super) fn read(body: &'a [u8]) -> Result<(Self, Timestamp), DecodeError> {
         let text = std::str::from_utf8(body).map_err(|error| DecodeError::not_utf8(body, error.valid_up_to()))?;
         let text = without_mark(text);
@@ -36,7 +37,7 @@ impl<'a> RawEnvelope<'a> {
         if !text.trim_ascii_start().starts_with('{') {
             return Err(DecodeError::new(DecodeErrorKind::Envelope, "the body is not a JSON object"));
         }
-        let envelope: Self = serde_json::from_str(text).map_err(|error| DecodeError::json(&error))?;
+        let envelope: Self = serde_json::from_str(text).or_else(|_| Self::read_without_data(text))?;
         let timestamp = Timestamp::from_json(envelope.timestamp.get())
             .map_err(|error| DecodeError::new(DecodeErrorKind::Envelope, format!("`timestamp` is {error}")))?;
         if envelope.event_id.as_ref().is_some_and(|id| id.len() > MAX_EVENT_ID_BYTES) {
@@ -44,6 +45,14 @@ impl<'a> RawEnvelope<'a> {
             return Err(DecodeError::new(DecodeErrorKind::Envelope, message));
         }
         Ok((envelope, timestamp))
+    }
+
+    /// Reads an envelope whose data is JSON by its grammar and yet cannot be read, such as half a surrogate pair. The
+    /// event is worth more than its data.
+    fn read_without_data(text: &'a str) -> Result<Self, DecodeError> {
+        let RawEnvelope { event_id, event_type, timestamp, message_id, recipient, data: IgnoredAny } =
+            serde_json::from_str(text).map_err(|error| DecodeError::json(&error))?;
+        Ok(Self { event_id, event_type, timestamp, message_id, recipient, data: Fields::default() })
     }
 }
 

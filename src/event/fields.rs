@@ -2,7 +2,8 @@
 //!
 //! The sender may add fields, drop them or change their type at any time, and a hard bounce must not be lost because
 //! `smtp_code` came as a string. So `data` is read as a flat list of names and unread values, from which each event type
-//! picks what it knows: a field that is missing, `null` or of another type is `None`, and nothing here can fail.
+//! picks what it knows: a field that is missing, `null` or of another type is `None`, and only what no reader of JSON could
+//! make sense of is an error, upon which the envelope is read without its data.
 //!
 //! Values are read from their own text, so an application that switches on `serde_json`'s `arbitrary_precision` changes
 //! nothing here.

@@ -153,7 +153,7 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// There is no `data`, or it does not fit the type.
+    /// `data` does not fit the type. Where there is none, it is read as `null`.
     pub fn data_as<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
         serde_json::from_str(self.data().unwrap_or("null")).map_err(|error| DecodeError::json(&error))
     }

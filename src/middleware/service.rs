@@ -52,6 +52,12 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (parts, body) = request.into_parts();
+        if parts.extensions.get::<Delivery>().is_some() {
+            let message = "a SendarixLayer is inside of another one: each event would be in flight for the inner one; \
+                remove one of them";
+            tracing::error!(target: crate::telemetry::TARGET, message);
+            return ResponseFuture::ready(misconfigured());
+        }
         let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let admitted = match self.receiver.admit(&Head::new(parts.method.as_str(), headers)) {
             Ok(admitted) => admitted,
@@ -109,6 +115,12 @@ where
 /// Carries a [`HandlerError`] from the handler's response to here.
 #[derive(Clone)]
 pub(crate) struct HandlerFailure(pub(crate) HandlerError);
+
+fn misconfigured<B: From<Bytes>>() -> Response<B> {
+    let mut response = Response::new(B::from(Bytes::from_static(b"misconfigured")));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
 
 fn answer_response<B: From<Bytes>>(answer: &Answer) -> Response<B> {
     let mut response = Response::new(B::from(Bytes::from_static(answer.text().as_bytes())));

@@ -109,11 +109,12 @@ impl ReceiverBuilder {
     /// Keeps an event as a dead letter, instead of handling it, if the time *inside its signed body* is longer ago than
     /// this, or more than 5 min ahead. Default: off.
     ///
-    /// With it, a captured request is useless for good: while the event is young enough to be taken, the dedup store
-    /// still remembers it. Without it, a request that was captured can be played again once the
-    /// [`retention`](Self::retention) is over.
+    /// With it, a captured request is useless for as long as the dedup store forgets nothing before its time: while the
+    /// event is young enough to be taken, it is remembered. Without it, a request that was captured can be played again
+    /// once the [`retention`](Self::retention) is over.
     ///
-    /// It must be at least [`RETRY_SCHEDULE`](super::RETRY_SCHEDULE), or a late retry would not be taken, and at most the retention.
+    /// It must be at least [`RETRY_SCHEDULE`](super::RETRY_SCHEDULE), or a late retry would not be taken, and at most the
+    /// retention less 5 min.
     pub fn max_event_age(mut self, age: Duration) -> Self {
         self.settings.max_event_age = Some(age);
         self
@@ -141,7 +142,10 @@ impl ReceiverBuilder {
     }
 
     /// When a delivery whose handler is still running is answered 503 while the handler goes on, counted from the
-    /// arrival of the request. Default: 9 s, 1 s before Sendarix stops listening. It must be below [`SENDER_TIMEOUT`](super::SENDER_TIMEOUT).
+    /// arrival of the request. Default: 9 s, 1 s before Sendarix stops listening. It must be below
+    /// [`SENDER_TIMEOUT`](super::SENDER_TIMEOUT).
+    ///
+    /// A handler that blocks its thread, instead of awaiting, delays this answer too: use `spawn_blocking`.
     pub fn acknowledgement_deadline(mut self, deadline: Duration) -> Self {
         self.settings.acknowledgement_deadline = deadline;
         self

@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use super::claim::{HeldClaim, NotClaimed};
 use super::handler::{Chain, Delivery, HandlerError, HandlerResponse};
+use super::settings::MAX_EVENT_AHEAD;
 use super::time_limit::within;
 use super::{Answer, Outcome, Receiver, Reply, UnknownTypes, Verified};
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetterReason};
@@ -21,11 +22,30 @@ use crate::event::{DecodeError, SendarixEvent, Timestamp, digest_id};
 use crate::store::EventKey;
 use crate::telemetry;
 
-/// How far ahead of the clock an event's signed time may be, when its age is checked.
-const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
+/// The status after a panic, which no setting changes.
+const PANICKED: u16 = 500;
 
 impl Verified {
+    /// Runs the delivery to its answer, come what may. A panic in a store, say, must not take the other requests of the
+    /// connection with it; the claim is released when it is dropped.
     pub(super) async fn run<H, F, R>(self, event: Result<SendarixEvent, DecodeError>, handler: H) -> Reply<R>
+    where
+        H: FnOnce(Delivery) -> F,
+        F: Future<Output = Result<R, HandlerError>>,
+        R: HandlerResponse,
+    {
+        let admitted_at = self.request.admitted_at;
+        match catch_panic(pin!(self.try_run(event, handler))).await {
+            Ok(reply) => reply,
+            Err(panic) => {
+                let error = format!("a panic outside of the handler: {panic}");
+                telemetry::settled(Outcome::Failed, PANICKED, admitted_at, None, Some(&error));
+                Reply::Receiver(Answer::new(Outcome::Failed, PANICKED))
+            }
+        }
+    }
+
+    async fn try_run<H, F, R>(self, event: Result<SendarixEvent, DecodeError>, handler: H) -> Reply<R>
     where
         H: FnOnce(Delivery) -> F,
         F: Future<Output = Result<R, HandlerError>>,
@@ -44,11 +64,15 @@ impl Verified {
             Err(answer) => return Reply::Receiver(answer),
         };
         if self.is_expired(event.timestamp) {
-            return Reply::Receiver(self.keep_expired(claim).await);
+            // The store does not remember it, and may have forgotten it.
+            let error = "the event is too old, or too far ahead, to be told from a replay";
+            let kept = self.keep_dead(claim, Outcome::Expired, DeadLetterReason::Expired, error);
+            return Reply::Receiver(kept.await);
         }
         let delivery = Delivery { event, attempt: claim.attempt };
-        let result = self.run_handler(handler, delivery).await;
-        self.settle(claim, result).await
+        // The handler's own panics are caught inside; this is for one in the drop of a handler that is stopped.
+        let result = catch_panic(pin!(self.run_handler(handler, delivery))).await;
+        self.settle(claim, result.unwrap_or_else(|panic| Err(Failure::Panic(panic)))).await
     }
 
     async fn keep_malformed(&self, error: &DecodeError) -> Answer {
@@ -57,8 +81,11 @@ impl Verified {
             Some(place) => format!("{}, at {place}", error.kind()),
             None => error.kind().to_string(),
         };
-        tracing::debug!(target: telemetry::TARGET, %error, "the body is authentic and no event");
-        let key = self.key(&digest_id(&self.body));
+        let detail = telemetry::Clipped(&error.to_string()).to_string();
+        tracing::debug!(target: telemetry::TARGET, detail, "the body is authentic and no event");
+        let id = digest_id(&self.body);
+        let what = format!("{what}; the dead letter is {id}");
+        let key = self.key(&id);
         let mut letter = self.letter(key, DeadLetterReason::Malformed, error.to_string());
         letter.place = error.place();
         match self.record(&letter).await {
@@ -84,18 +111,16 @@ impl Verified {
         })
     }
 
-    /// Keeps an event that the dedup store does not remember and that may have been handled before it forgot.
-    async fn keep_expired(&self, claim: HeldClaim) -> Answer {
-        let error = "the event is too old, or too far ahead, to be told from a replay";
-        let mut letter = self.letter(claim.key().clone(), DeadLetterReason::Expired, error);
+    /// Keeps an event that delivering again cannot help, and remembers that it is kept.
+    async fn keep_dead(&self, claim: HeldClaim, outcome: Outcome, reason: DeadLetterReason, error: &str) -> Answer {
+        let mut letter = self.letter(claim.key().clone(), reason, error);
         letter.attempts = claim.attempt;
         if let Err(answer) = self.record(&letter).await {
             self.release(claim).await;
             return answer;
         }
-        let attempt = claim.attempt;
         self.complete(claim).await;
-        self.settled(Outcome::Expired, Some(attempt), Some(error))
+        self.settled(outcome, Some(letter.attempts), Some(error))
     }
 
     fn is_expired(&self, signed_at: Timestamp) -> bool {
@@ -103,7 +128,7 @@ impl Verified {
         let now = self.now();
         match signed_at.until(now) {
             Some(age) => age > max_age,
-            None => now.until(signed_at).is_some_and(|ahead| ahead > MAX_AHEAD),
+            None => now.until(signed_at).is_some_and(|ahead| ahead > MAX_EVENT_AHEAD),
         }
     }
 
@@ -155,26 +180,23 @@ impl Verified {
                 self.log(Outcome::Failed, response.status(), Some(attempt), Some(&error));
                 Reply::Handler { outcome: Outcome::Failed, response }
             }
-            Err(Failure::Error(error)) if error.is_permanent() => {
-                let error = error.to_string();
-                let reason = DeadLetterReason::FailedPermanently;
-                let mut letter = self.letter(claim.key().clone(), reason, error.as_str());
-                letter.attempts = attempt;
-                if let Err(answer) = self.record(&letter).await {
-                    self.release(claim).await;
-                    return Reply::Receiver(answer);
-                }
-                self.complete(claim).await;
-                Reply::Receiver(self.settled(Outcome::FailedPermanently, Some(attempt), Some(&error)))
-            }
             Err(failure) => {
-                let error = failure.to_string();
-                self.give_back(claim, &error).await;
-                if matches!(failure, Failure::Panic(_)) {
-                    self.log(Outcome::Failed, 500, Some(attempt), Some(&error));
-                    return Reply::Receiver(Answer::new(Outcome::Failed, 500));
+                let error = failure.text();
+                match failure {
+                    Failure::Error(cause) if cause.is_permanent() => {
+                        let reason = DeadLetterReason::FailedPermanently;
+                        Reply::Receiver(self.keep_dead(claim, Outcome::FailedPermanently, reason, &error).await)
+                    }
+                    Failure::Panic(_) => {
+                        self.give_back(claim, &error).await;
+                        self.log(Outcome::Failed, PANICKED, Some(attempt), Some(&error));
+                        Reply::Receiver(Answer::new(Outcome::Failed, PANICKED))
+                    }
+                    Failure::Error(_) | Failure::Timeout(_) => {
+                        self.give_back(claim, &error).await;
+                        Reply::Receiver(self.settled(Outcome::Failed, Some(attempt), Some(&error)))
+                    }
                 }
-                Reply::Receiver(self.settled(Outcome::Failed, Some(attempt), Some(&error)))
             }
         }
     }
@@ -302,6 +324,14 @@ enum Failure {
     Panic(String),
     #[error("the handler was stopped at its limit of {0:?}")]
     Timeout(Duration),
+}
+
+impl Failure {
+    /// What went wrong, even if the handler's error panics when it is asked.
+    fn text(&self) -> String {
+        catch_unwind(AssertUnwindSafe(|| self.to_string()))
+            .unwrap_or_else(|_| "an error that panicked when it was written".to_owned())
+    }
 }
 
 /// Runs a future to its end or to its panic, whose message it then returns.

@@ -1,7 +1,6 @@
 //! A delivery that outlives the connection that waits for it.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Span;
 
-use super::{Answer, Outcome, Receiver, Reply};
+use super::{Outcome, Receiver, Reply};
 use crate::telemetry;
 
 /// A delivery on its way to its [`Reply`].
@@ -49,11 +48,10 @@ impl<R: Send + 'static> Future for Delivering<R> {
             // Polled again after its end, which is the caller's mistake.
             return Poll::Pending;
         };
-        match catch_unwind(AssertUnwindSafe(|| delivery.as_mut().poll(cx))) {
-            Ok(Poll::Ready(reply)) => return Poll::Ready(reply),
-            Ok(Poll::Pending) => self.delivery = Some(delivery),
-            Err(_) => return Poll::Ready(self.panicked(delivery)),
+        if let Poll::Ready(reply) = delivery.as_mut().poll(cx) {
+            return Poll::Ready(reply);
         }
+        self.delivery = Some(delivery);
 
         let deadline = self.admitted_at + self.receiver.settings().acknowledgement_deadline;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -69,16 +67,6 @@ impl<R: Send + 'static> Future for Delivering<R> {
 }
 
 impl<R: Send + 'static> Delivering<R> {
-    /// Answers a delivery that panicked outside of the handler's own code: in a store, in the text of an error, or when
-    /// the handler's future was dropped. Such a panic must not take the other requests of the connection with it.
-    fn panicked(&self, delivery: BoxDelivery<R>) -> Reply<R> {
-        // Dropping it releases its claim.
-        let dropped = self.span.in_scope(|| catch_unwind(AssertUnwindSafe(|| drop(delivery))));
-        let error = if dropped.is_ok() { "a panic outside of the handler" } else { "a panic while dropping a panic" };
-        self.span.in_scope(|| telemetry::settled(Outcome::Failed, 500, self.admitted_at, None, Some(error)));
-        Reply::Receiver(Answer::new(Outcome::Failed, 500))
-    }
-
     /// Moves a delivery that has begun and not ended into a task of its own.
     fn detach(&mut self) {
         if let (true, Some(delivery), Ok(runtime)) = (self.started, self.delivery.take(), Handle::try_current()) {

@@ -123,7 +123,9 @@ impl Outcome {
             Self::Duplicate => "already processed",
             Self::InFlight => "another delivery of this event is being processed",
             Self::Ignored => "events of this type are not wanted here",
-            Self::UnknownType | Self::Malformed | Self::Expired | Self::FailedPermanently => "kept for inspection",
+            Self::UnknownType | Self::Malformed | Self::Expired | Self::FailedPermanently => {
+                "acknowledged without processing"
+            }
             Self::Failed => "not processed; deliver again",
             Self::Slow => "still processing",
             Self::MethodNotAllowed => "only POST is allowed",

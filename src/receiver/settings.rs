@@ -14,6 +14,9 @@ pub const RETRY_SCHEDULE: Duration = Duration::from_secs(30 + 5 * 60 + 30 * 60 +
 /// How long Sendarix waits for an answer before it counts a delivery as failed: 10 s.
 pub const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How far ahead of the clock an event's signed time may be, when its age is checked.
+pub(super) const MAX_EVENT_AHEAD: Duration = Duration::from_secs(5 * 60);
+
 /// What to do with an event of a type that this version of the crate does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -84,6 +87,7 @@ impl Settings {
             ("acknowledgement_deadline", self.acknowledgement_deadline),
             ("body_timeout", self.body_timeout),
             ("store_timeout", self.store_timeout),
+            ("timestamp_tolerance", self.timestamp_tolerance.unwrap_or(Duration::MAX)),
         ];
         if let Some((setting, _)) = nonzero.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(ConfigError::Zero { setting });
@@ -104,7 +108,10 @@ impl Settings {
         if self.retention < RETRY_SCHEDULE {
             return Err(ConfigError::RetentionTooShort { found: self.retention });
         }
-        if let Some(found) = self.max_event_age.filter(|age| !(RETRY_SCHEDULE..=self.retention).contains(age)) {
+        if let Some(found) = self
+            .max_event_age
+            .filter(|age| *age < RETRY_SCHEDULE || *age > self.retention.saturating_sub(MAX_EVENT_AHEAD))
+        {
             return Err(ConfigError::MaxEventAge { found, retention: self.retention });
         }
         if self.wanted.as_ref().is_some_and(Vec::is_empty) {
@@ -169,7 +176,7 @@ pub enum ConfigError {
     /// Late retries would not be taken, or replays would.
     #[error(
         "max_event_age is {found:?}; it must be at least {RETRY_SCHEDULE:?} (7 h 35 min 30 s), as long as Sendarix goes \
-         on delivering, and at most the retention, {retention:?}"
+         on delivering, and at most the retention, {retention:?}, less 5 min"
     )]
     MaxEventAge {
         /// The age that was given.

@@ -37,7 +37,8 @@ impl SigningSecret {
         if secret.is_empty() {
             return Err(SecretError(Fault::Empty));
         }
-        if secret.trim_ascii().len() != secret.len() {
+        let invisible = |c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}';
+        if str::from_utf8(secret).is_ok_and(|text| text.trim_matches(invisible).len() != text.len()) {
             return Err(SecretError(Fault::WhiteSpace));
         }
         // HMAC takes a key of any length; this cannot fail.
@@ -147,9 +148,10 @@ impl SigningSecrets {
     pub fn verify(&self, body: &[u8], signature: &Signature) -> Option<Arc<str>> {
         let secrets = self.0.load();
         let mut matched = u64::MAX;
-        for (index, (_, secret)) in (0_u64..).zip(secrets.iter()) {
+        // From the last to the first, so that of two equal ones the newer is named.
+        for (index, (_, secret)) in secrets.iter().enumerate().rev() {
             let expected = secret.sign(body);
-            matched.conditional_assign(&index, expected.0.ct_eq(&signature.0));
+            matched.conditional_assign(&(index as u64), expected.0.ct_eq(&signature.0));
         }
         let (label, _) = secrets.get(usize::try_from(matched).ok()?)?;
         Some(label.clone())
@@ -196,7 +198,9 @@ pub struct SecretError(Fault);
 enum Fault {
     #[error("the signing secret is empty; copy it from the endpoint's page in the Sendarix dashboard")]
     Empty,
-    #[error("the signing secret has white space or a line break around it; remove it, or no signature will match")]
+    #[error(
+        "the signing secret has white space, a line break or an invisible character around it; remove it, or no signature will match"
+    )]
     WhiteSpace,
     #[error("the value is not UTF-8")]
     NotUtf8,
@@ -247,7 +251,19 @@ mod tests {
 
     #[test]
     fn refuses_a_secret_that_could_never_match() {
-        for text in ["", " ", "\n", "secret\n", " secret", "secret\r", "\tsecret"] {
+        for text in [
+            "",
+            " ",
+            "\n",
+            "secret\n",
+            " secret",
+            "secret\r",
+            "\tsecret",
+            "\u{feff}secret",
+            "secret\u{a0}",
+            "secret\u{2028}",
+            "secret\0",
+        ] {
             assert!(SigningSecret::new(text).is_err(), "{text:?}");
         }
         assert!(SigningSecret::new("inner white space").is_ok());

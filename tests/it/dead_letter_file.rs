@@ -111,6 +111,21 @@ async fn a_line_that_cannot_be_read_is_kept() {
 }
 
 #[tokio::test]
+async fn one_letter_that_was_spoilt_by_hand_hides_no_other() {
+    let file = TempFile::new("spoilt");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    letters.record(&letter("a", "")).await.unwrap();
+    letters.record(&letter("b", "")).await.unwrap();
+    drop(letters);
+    let text = fs::read_to_string(file.path()).unwrap();
+    fs::write(file.path(), text.replacen("\"signature\":\"", "\"signature\":\"oops", 1)).unwrap();
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    assert_eq!(ids(&letters).await, ["b"]);
+    drop(letters);
+    assert!(fs::read_to_string(file.path()).unwrap().contains("oops"), "it is kept");
+}
+
+#[tokio::test]
 async fn resolved_letters_are_compacted_away_while_it_runs_and_when_it_opens() {
     let file = TempFile::new("compact");
     let letters = FileDeadLetters::open(file.path()).unwrap();

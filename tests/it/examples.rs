@@ -119,7 +119,7 @@ fn trigger_can_do_everything_that_a_receiver_must_stand() {
     let body = TempFile::new("body");
     std::fs::write(body.path(), b"not an event\n").unwrap();
     let kept = first(&["--body", body.path().to_str().unwrap()]);
-    assert!(kept.starts_with("200 13 bytes ") && kept.ends_with("kept for inspection"), "{kept}");
+    assert!(kept.starts_with("200 13 bytes ") && kept.ends_with("acknowledged without processing"), "{kept}");
     assert!(std::fs::read_to_string(file.path()).unwrap().contains("not an event"));
 
     let many = server.trigger(&["all", "--count", "20", "--duplicates", "3", "--concurrency", "8"]);
@@ -146,7 +146,7 @@ fn a_server_that_cannot_start_says_why() {
         String::from_utf8(output.stderr).unwrap()
     };
     assert!(run(Some(""), &[]).contains("SENDARIX_WEBHOOK_SECRET is not set"));
-    assert!(run(Some("secret\n"), &[]).contains("white space or a line break"));
+    assert!(run(Some("secret\n"), &[]).contains("white space, a line break"));
     assert!(run(None, &["--dead-letters", "/nonexistent/letters"]).contains("/nonexistent/letters"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

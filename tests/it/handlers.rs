@@ -14,7 +14,7 @@ use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sendarix_webhooks::testing::{Sample, signed_request};
-use sendarix_webhooks::{Delivery, EventType, HandlerError, Receiver, SendarixLayer};
+use sendarix_webhooks::{Delivery, EventType, HandlerError, Receiver, ReceiverBuilder, SendarixLayer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tower::{Layer, service_fn};
@@ -89,11 +89,14 @@ async fn a_panic_in_the_text_of_an_error() {
     let handler = |delivery: Delivery| async move {
         if delivery.attempt() == 1 { Err(HandlerError::retry(Unspeakable)) } else { Ok(()) }
     };
-    let endpoint = Endpoint::start(|builder| builder, handler).await;
+    let stores = FaultyStores::default();
+    let configured = stores.clone();
+    let endpoint = Endpoint::start(|builder| builder.dead_letters(configured), handler).await;
     let body = body();
-    endpoint.post(&body).await.assert_is(500, "not processed; deliver again");
+    endpoint.post(&body).await.assert_is(503, "not processed; deliver again");
+    assert_eq!(stores.letters()[0].error, "an error that panicked when it was written");
     assert_eq!(endpoint.post_until_settled(&body).await.body, "");
-    assert_eq!(endpoint.handled(), 2);
+    assert_eq!((endpoint.handled(), stores.letters().len()), (2, 0));
 }
 
 #[tokio::test]
@@ -111,11 +114,66 @@ async fn a_panic_while_a_handler_is_stopped_at_its_limit() {
         }
     };
     let limit = Duration::from_millis(50);
-    let endpoint = Endpoint::start(|builder| builder.handler_limit(limit), handler).await;
+    let stores = FaultyStores::default();
+    let configured = stores.clone();
+    let configure = |builder: ReceiverBuilder| builder.handler_limit(limit).dead_letters(configured);
+    let endpoint = Endpoint::start(configure, handler).await;
+    let body = body();
+    endpoint.post(&body).await.assert_is(500, "not processed; deliver again");
+    assert!(stores.letters()[0].error.contains("broken at 10.0.0.7"));
+    assert_eq!(endpoint.post_until_settled(&body).await.body, "");
+    assert_eq!((endpoint.handled(), stores.letters().len()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_panic_outside_of_the_handler_is_answered_and_releases_the_claim() {
+    /// Succeeds, in a way that only panics when it is asked how.
+    struct Riddle;
+    impl axum::response::IntoResponse for Riddle {
+        fn into_response(self) -> Response {
+            panic!("broken at 10.0.0.7")
+        }
+    }
+    let handler = |delivery: Delivery| async move { if delivery.attempt() == 1 { Err(Riddle) } else { Ok(()) } };
+    let endpoint = Endpoint::start(|builder| builder, handler).await;
     let body = body();
     endpoint.post(&body).await.assert_is(500, "not processed; deliver again");
     assert_eq!(endpoint.post_until_settled(&body).await.body, "");
-    assert_eq!(endpoint.handled(), 2);
+}
+
+#[tokio::test]
+async fn a_slow_handler_that_fails_in_the_end_leaves_a_letter_and_the_event() {
+    for panics in [false, true] {
+        let finish = Arc::new(Notify::new());
+        let waits = Arc::clone(&finish);
+        let handler = move |delivery: Delivery| {
+            let waits = Arc::clone(&waits);
+            async move {
+                if delivery.attempt() > 1 {
+                    return Ok(());
+                }
+                waits.notified().await;
+                assert!(!panics, "after the deadline");
+                Err(HandlerError::retry("after the deadline"))
+            }
+        };
+        let stores = FaultyStores::default();
+        let configured = stores.clone();
+        let deadline = Duration::from_millis(200);
+        let configure = |builder: ReceiverBuilder| {
+            let builder = builder.acknowledgement_deadline(deadline).dead_letters(configured);
+            builder.body_timeout(deadline / 2).store_timeout(deadline / 2)
+        };
+        let endpoint = Endpoint::start(configure, handler).await;
+        let body = body();
+        endpoint.post(&body).await.assert_is(503, "still processing");
+        assert_eq!(stores.letters(), []);
+        finish.notify_one();
+        eventually("the failure is kept", || stores.letters().len() == 1).await;
+        assert!(stores.letters()[0].error.contains("after the deadline"));
+        assert_eq!(endpoint.post_until_settled(&body).await.body, "");
+        assert_eq!((endpoint.handled(), stores.letters().len()), (2, 0));
+    }
 }
 
 /// How a client goes away while its request is handled.
@@ -254,7 +312,7 @@ fn a_runtime_that_ends_leaves_the_event_to_the_end_of_the_lease() {
     let lease = Duration::from_millis(300);
     let body = body();
     let configured = |stores: FaultyStores| {
-        move |builder: sendarix_webhooks::ReceiverBuilder| {
+        move |builder: ReceiverBuilder| {
             builder.store(stores).handler_limit(lease / 2).store_timeout(lease / 10).lease(lease)
         }
     };

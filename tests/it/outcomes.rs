@@ -86,7 +86,7 @@ async fn unknown_type() {
     let configured = stores.clone();
     let endpoint = Endpoint::start(|builder| builder.dead_letters(configured), |_| async {}).await;
     let body = Sample::of_unknown_type("teleported").event_id("evt_new").body();
-    endpoint.post(&body).await.assert_is(200, "kept for inspection");
+    endpoint.post(&body).await.assert_is(200, "acknowledged without processing");
     assert_eq!(endpoint.handled(), 0);
     let letters = stores.letters();
     assert_eq!(letters.len(), 1);
@@ -115,8 +115,8 @@ async fn malformed() {
     let configured = stores.clone();
     let endpoint = Endpoint::start(|builder| builder.dead_letters(configured), |_| async {}).await;
     let body = b"{\"event_type\": \"bounce\",\n  oops";
-    endpoint.post(body).await.assert_is(200, "kept for inspection");
-    endpoint.post(body).await.assert_is(200, "kept for inspection");
+    endpoint.post(body).await.assert_is(200, "acknowledged without processing");
+    endpoint.post(body).await.assert_is(200, "acknowledged without processing");
     assert_eq!(endpoint.handled(), 0);
     let letters = stores.letters();
     assert_eq!(letters.len(), 1, "the same body is the same letter");
@@ -146,12 +146,12 @@ async fn expired() {
     // What is still remembered is a duplicate, and makes no letter of an event that was handled.
     endpoint.post(&captured).await.assert_is(200, "already processed");
     assert_eq!(stores.letters(), []);
-    endpoint.post(&forgotten).await.assert_is(200, "kept for inspection");
+    endpoint.post(&forgotten).await.assert_is(200, "acknowledged without processing");
     assert_eq!(stores.letters()[0].reason, DeadLetterReason::Expired);
     assert_eq!(stores.letters()[0].body, forgotten);
     endpoint.post(&forgotten).await.assert_is(200, "already processed");
     let of_tomorrow = Sample::new(EventType::Open).timestamp(SystemTime::now() + Duration::from_secs(86_400));
-    endpoint.post(&of_tomorrow.body()).await.assert_is(200, "kept for inspection");
+    endpoint.post(&of_tomorrow.body()).await.assert_is(200, "acknowledged without processing");
     assert_eq!(endpoint.handled(), 1);
 }
 
@@ -165,7 +165,7 @@ async fn failed_permanently() {
     )
     .await;
     let body = body();
-    endpoint.post(&body).await.assert_is(200, "kept for inspection");
+    endpoint.post(&body).await.assert_is(200, "acknowledged without processing");
     assert_eq!(stores.letters()[0].reason, DeadLetterReason::FailedPermanently);
     assert_eq!(stores.letters()[0].error, INTERNAL);
     endpoint.post(&body).await.assert_is(200, "already processed");
@@ -351,7 +351,7 @@ async fn store_unavailable_when_a_dead_letter_cannot_be_kept() {
     assert_eq!(stores.letters(), []);
     stores.letters_fail(false);
     for body in [permanent.as_slice(), malformed, &unknown] {
-        endpoint.post(body).await.assert_is(200, "kept for inspection");
+        endpoint.post(body).await.assert_is(200, "acknowledged without processing");
     }
     assert_eq!(stores.letters().len(), 3);
     assert_eq!(endpoint.handled(), 2, "the claim was given back when the letter could not be kept");

@@ -147,6 +147,15 @@ async fn outer_layers_see_the_outcome() {
     assert_eq!(response.extensions().get(), Some(&Outcome::Processed));
 }
 
+#[tokio::test]
+async fn twice_on_one_route_is_a_mistake_that_is_named() {
+    let layer = layer();
+    let app = Router::new().route(PATH, post(on_event).layer(layer.clone())).layer(layer);
+    let body = Sample::new(EventType::Open).body();
+    let reply = Connection::open(serve(app).await).await.exchange(&Post::signed(&body).bytes()).await;
+    assert_eq!((reply.status, reply.body.as_str()), (500, "misconfigured"));
+}
+
 /// A service that has no capacity at all.
 #[derive(Clone)]
 struct NeverReady;

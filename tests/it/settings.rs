@@ -31,7 +31,7 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
     assert!(refused(|b| b.lease(Duration::MAX)).starts_with("lease is"));
     assert!(refused(|b| b.retention(RETRY_SCHEDULE - SECOND)).contains("at least 27330s (7 h 35 min 30 s)"));
     assert!(refused(|b| b.max_event_age(RETRY_SCHEDULE - SECOND)).contains("max_event_age is 27329s"));
-    assert!(refused(|b| b.max_event_age(SECOND * 86_401)).contains("at most the retention, 86400s"));
+    assert!(refused(|b| b.max_event_age(SECOND * 86_101)).contains("at most the retention, 86400s, less 5 min"));
     assert!(refused(|b| b.lease(Duration::ZERO)).starts_with("lease is zero"));
     assert!(refused(|b| b.body_limit(0)).starts_with("body_limit is zero"));
     assert!(refused(|b| b.events([])).starts_with("events is empty"));

@@ -175,12 +175,13 @@ impl Connection {
     }
 
     async fn try_read(&mut self, to_head: bool) -> Option<Reply> {
-        let mut bytes = std::mem::take(&mut self.1);
+        // What has been read stays, should this be cancelled.
+        let Self(stream, bytes) = self;
         let head_end = loop {
             if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end + 4;
             }
-            if self.0.read_buf(&mut bytes).await.ok()? == 0 {
+            if stream.read_buf(bytes).await.ok()? == 0 {
                 return None;
             }
         };
@@ -194,12 +195,13 @@ impl Connection {
         let length = headers.iter().find(|(name, _)| name == "content-length");
         let length = length.map_or(0, |(_, length)| if to_head { 0 } else { length.parse().unwrap() });
         while bytes.len() < head_end + length {
-            if self.0.read_buf(&mut bytes).await.ok()? == 0 {
+            if stream.read_buf(bytes).await.ok()? == 0 {
                 return None;
             }
         }
-        self.1 = bytes.split_off(head_end + length);
+        let rest = bytes.split_off(head_end + length);
         let body = String::from_utf8(bytes.split_off(head_end)).unwrap();
+        *bytes = rest;
         Some(Reply { status, headers, body })
     }
 }
