@@ -11,7 +11,8 @@
 //! the one before it can go.
 //!
 //! No recipient, body or secret is logged above debug, with one exception: the text of a handler's own error is logged
-//! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is escaped and cut to 128 characters.
+//! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is
+//! escaped and cut to 128 characters.
 
 use std::fmt;
 use tokio::time::Instant;

@@ -190,7 +190,8 @@ impl Journal {
             if text.last() != Some(&b'\n') {
                 if record.is_err() {
                     let path = self.path.display();
-                    tracing::warn!(target: TARGET, %path, bytes = len, "dropped the torn last line of the dead-letter file");
+                    let message = "dropped the torn last line of the dead-letter file";
+                    tracing::warn!(target: TARGET, %path, bytes = len, message);
                     self.file.set_len(line.start)?;
                     self.file.sync_all()?;
                     break;
@@ -208,7 +209,8 @@ impl Journal {
                 Ok(Change::Resolve(key)) => drop(index.remove(&key)),
                 Err(error) => {
                     let (path, at) = (self.path.display(), line.start);
-                    tracing::error!(target: TARGET, %path, at, %error, "a line of the dead-letter file cannot be read; it is kept");
+                    let message = "a line of the dead-letter file cannot be read; it is kept";
+                    tracing::error!(target: TARGET, %path, at, %error, message);
                     self.unreadable.push(line);
                 }
             }

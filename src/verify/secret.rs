@@ -30,15 +30,17 @@ impl SigningSecret {
     ///
     /// # Errors
     ///
-    /// The secret is empty, or has white space around it, which is nearly always a line break that came with a paste or
-    /// a file and would make every signature fail.
+    /// The secret is empty, or has white space or an invisible character around it, which is nearly always a line break
+    /// that came with a paste or a byte-order mark that came with a file, and would make every signature fail.
     pub fn new(secret: impl AsRef<[u8]>) -> Result<Self, SecretError> {
         let secret = secret.as_ref();
         if secret.is_empty() {
             return Err(SecretError(Fault::Empty));
         }
         let invisible = |c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}';
-        if str::from_utf8(secret).is_ok_and(|text| text.trim_matches(invisible).len() != text.len()) {
+        let trimmed =
+            str::from_utf8(secret).map_or(secret.trim_ascii(), |text| text.trim_matches(invisible).as_bytes());
+        if trimmed.len() != secret.len() {
             return Err(SecretError(Fault::WhiteSpace));
         }
         // HMAC takes a key of any length; this cannot fail.
@@ -199,7 +201,8 @@ enum Fault {
     #[error("the signing secret is empty; copy it from the endpoint's page in the Sendarix dashboard")]
     Empty,
     #[error(
-        "the signing secret has white space, a line break or an invisible character around it; remove it, or no signature will match"
+        "the signing secret has white space, a line break or an invisible character around it; remove it, or no \
+         signature will match"
     )]
     WhiteSpace,
     #[error("the value is not UTF-8")]
