@@ -26,7 +26,7 @@ use http::request::Parts;
 
 use crate::event::SendarixEvent;
 use crate::middleware::HandlerFailure;
-use crate::receiver::{Delivery, HandlerError};
+use crate::receiver::{Delivery, HandlerError, Outcome};
 
 /// The event that [`SendarixLayer`](crate::SendarixLayer) has verified. It takes nothing from the body, so `Bytes`,
 /// `Json` and the like can be arguments beside it.
@@ -88,7 +88,7 @@ impl IntoResponse for MissingLayer {
 /// What the layer answers for it depends on the error; without the layer it is 503.
 impl IntoResponse for HandlerError {
     fn into_response(self) -> Response {
-        let mut response = (StatusCode::SERVICE_UNAVAILABLE, "not processed; deliver again").into_response();
+        let mut response = (StatusCode::SERVICE_UNAVAILABLE, Outcome::Failed.text()).into_response();
         response.extensions_mut().insert(HandlerFailure(self));
         response
     }

@@ -36,6 +36,7 @@
 //! | you want to | look at |
 //! |---|---|
 //! | wrap an axum route or any tower service | [`SendarixLayer`] |
+//! | wrap an actix-web resource | [`SendarixMiddleware`], [`actix`] |
 //! | read an event | [`SendarixEvent`], [`EventKind`] |
 //! | say that a handler failed | [`HandlerError`] |
 //! | change a limit, a status, a store | [`ReceiverBuilder`] |
@@ -51,6 +52,7 @@
 //! |---|---|---|
 //! | `axum` | yes | [`SendarixEvent`] as an argument, [`HandlerError`] as a return value of axum handlers; includes `tower` |
 //! | `memory` | yes | [`MemoryStore`](store::MemoryStore), the dedup memory of one process |
+//! | `actix` | | [`SendarixMiddleware`], and the same argument and return value for actix-web handlers |
 //! | `tower` | | [`SendarixLayer`] for any tower service |
 //! | `testing` | | signed requests, sample events, a manual clock, the suites that stores must pass |
 //! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
@@ -60,10 +62,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Documentation on its own is built with all features; with fewer, some of what it names is not there.
 #![cfg_attr(
-    not(all(feature = "axum", feature = "memory", feature = "testing")),
+    not(all(feature = "actix", feature = "axum", feature = "memory", feature = "testing")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 
+#[cfg(feature = "actix")]
+#[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
+pub mod actix;
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub mod axum;
@@ -80,6 +85,9 @@ pub mod telemetry;
 pub mod testing;
 pub mod verify;
 
+#[cfg(feature = "actix")]
+#[doc(inline)]
+pub use actix::SendarixMiddleware;
 #[doc(inline)]
 pub use event::{DecodeError, EventKind, EventType, SendarixEvent, Suppression, Timestamp, TimestampError};
 #[cfg(feature = "tower")]

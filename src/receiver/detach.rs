@@ -1,6 +1,8 @@
 //! A delivery that outlives the connection that waits for it.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -20,25 +22,70 @@ use crate::telemetry;
 /// It must be polled and dropped within a tokio runtime. Dropped outside of one it is cancelled, and the end of the
 /// lease frees its claim.
 #[must_use = "a delivery does nothing unless it is awaited"]
-pub struct Delivering<R: Send + 'static> {
+pub struct Delivering<R, D = dyn Future<Output = Reply<R>> + Send>
+where
+    D: Future<Output = Reply<R>> + ?Sized + 'static,
+{
     /// `None` once it has ended or moved into a task.
-    delivery: Option<BoxDelivery<R>>,
+    delivery: Option<Pin<Box<D>>>,
+    spawn: fn(Pin<Box<D>>),
     started: bool,
     timer: Option<Pin<Box<Sleep>>>,
     receiver: Receiver,
     admitted_at: Instant,
     span: Span,
+    reply: PhantomData<fn() -> R>,
 }
 
-pub(super) type BoxDelivery<R> = Pin<Box<dyn Future<Output = Reply<R>> + Send>>;
+/// A [`Delivering`] whose handler never leaves its thread. It must be polled and dropped within a
+/// [`LocalSet`](tokio::task::LocalSet) or a local runtime, which run the task that it may move into.
+pub type LocalDelivering<R> = Delivering<R, dyn Future<Output = Reply<R>>>;
 
 impl<R: Send + 'static> Delivering<R> {
-    pub(super) fn new(delivery: BoxDelivery<R>, receiver: Receiver, admitted_at: Instant, span: Span) -> Self {
-        Self { delivery: Some(delivery), started: false, timer: None, receiver, admitted_at, span }
+    pub(super) fn new<F>(delivery: F, receiver: Receiver, admitted_at: Instant, span: Span) -> Self
+    where
+        F: Future<Output = Reply<R>> + Send + 'static,
+    {
+        Self::spawned_with(spawn, Box::pin(delivery), receiver, admitted_at, span)
     }
 }
 
-impl<R: Send + 'static> Future for Delivering<R> {
+impl<R: 'static> LocalDelivering<R> {
+    pub(super) fn new_local<F>(delivery: F, receiver: Receiver, admitted_at: Instant, span: Span) -> Self
+    where
+        F: Future<Output = Reply<R>> + 'static,
+    {
+        Self::spawned_with(spawn_local, Box::pin(delivery), receiver, admitted_at, span)
+    }
+}
+
+impl<R, D> Delivering<R, D>
+where
+    D: Future<Output = Reply<R>> + ?Sized + 'static,
+{
+    fn spawned_with(
+        spawn: fn(Pin<Box<D>>),
+        delivery: Pin<Box<D>>,
+        receiver: Receiver,
+        admitted_at: Instant,
+        span: Span,
+    ) -> Self {
+        let (started, timer, reply) = (false, None, PhantomData);
+        Self { delivery: Some(delivery), spawn, started, timer, receiver, admitted_at, span, reply }
+    }
+
+    /// Moves a delivery that has begun and not ended into a task of its own.
+    fn detach(&mut self) {
+        if let (true, Some(delivery)) = (self.started, self.delivery.take()) {
+            (self.spawn)(delivery);
+        }
+    }
+}
+
+impl<R, D> Future for Delivering<R, D>
+where
+    D: Future<Output = Reply<R>> + ?Sized + 'static,
+{
     type Output = Reply<R>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply<R>> {
@@ -66,22 +113,31 @@ impl<R: Send + 'static> Future for Delivering<R> {
     }
 }
 
-impl<R: Send + 'static> Delivering<R> {
-    /// Moves a delivery that has begun and not ended into a task of its own.
-    fn detach(&mut self) {
-        if let (true, Some(delivery), Ok(runtime)) = (self.started, self.delivery.take(), Handle::try_current()) {
-            drop(runtime.spawn(delivery));
-        }
+fn spawn<R: Send + 'static>(delivery: Pin<Box<dyn Future<Output = Reply<R>> + Send>>) {
+    if let Ok(runtime) = Handle::try_current() {
+        drop(runtime.spawn(delivery));
     }
 }
 
-impl<R: Send + 'static> Drop for Delivering<R> {
+fn spawn_local<R: 'static>(delivery: Pin<Box<dyn Future<Output = Reply<R>>>>) {
+    // Where nothing runs local tasks this panics, and there is no asking beforehand. The delivery is cancelled then, and
+    // that must not abort a thread that is unwinding already.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(tokio::task::spawn_local(delivery))));
+}
+
+impl<R, D> Drop for Delivering<R, D>
+where
+    D: Future<Output = Reply<R>> + ?Sized + 'static,
+{
     fn drop(&mut self) {
         self.detach();
     }
 }
 
-impl<R: Send + 'static> fmt::Debug for Delivering<R> {
+impl<R, D> fmt::Debug for Delivering<R, D>
+where
+    D: Future<Output = Reply<R>> + ?Sized + 'static,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivering").field("started", &self.started).finish_non_exhaustive()
     }

@@ -51,19 +51,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use self::running::{Running, RunningGuard};
 use self::settings::Settings;
 use crate::dead_letter::DeadLetters;
-use crate::event::SendarixEvent;
+use crate::event::{DecodeError, SendarixEvent};
 use crate::store::DedupStore;
 use crate::telemetry;
 use crate::verify::{Clock, Signature, SigningSecrets, check_fresh, parse_timestamp};
 
 pub use self::answer::{Answer, Reply};
 pub use self::builder::ReceiverBuilder;
-pub use self::detach::Delivering;
+pub use self::detach::{Delivering, LocalDelivering};
 pub use self::handler::{Delivery, HandlerError, HandlerResponse};
 pub use self::head::{Head, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 pub use self::outcome::Outcome;
@@ -285,10 +285,27 @@ impl Verified {
         F: Future<Output = Result<R, HandlerError>> + Send + 'static,
         R: HandlerResponse + Send + 'static,
     {
-        let event = SendarixEvent::decode(self.body.clone());
+        let (event, span) = self.decode();
         let (receiver, admitted_at) = (self.request.receiver.clone(), self.request.admitted_at);
-        let span = telemetry::delivery_span(&receiver.settings().endpoint, event.as_ref().ok());
-        let delivery = Box::pin(self.run(event, handler).instrument(span.clone()));
-        Delivering::new(delivery, receiver, admitted_at, span)
+        Delivering::new(self.run(event, handler).instrument(span.clone()), receiver, admitted_at, span)
+    }
+
+    /// As [`deliver`](Self::deliver), for a handler that must stay on this thread, as in actix-web.
+    pub fn deliver_local<H, F, R>(self, handler: H) -> LocalDelivering<R>
+    where
+        H: FnOnce(Delivery) -> F + 'static,
+        F: Future<Output = Result<R, HandlerError>> + 'static,
+        R: HandlerResponse + 'static,
+    {
+        let (event, span) = self.decode();
+        let (receiver, admitted_at) = (self.request.receiver.clone(), self.request.admitted_at);
+        LocalDelivering::new_local(self.run(event, handler).instrument(span.clone()), receiver, admitted_at, span)
+    }
+
+    /// The event, and the span of its delivery.
+    fn decode(&self) -> (Result<SendarixEvent, DecodeError>, Span) {
+        let event = SendarixEvent::decode(self.body.clone());
+        let span = telemetry::delivery_span(&self.request.receiver.settings().endpoint, event.as_ref().ok());
+        (event, span)
     }
 }

@@ -117,7 +117,7 @@ impl Outcome {
     }
 
     /// What the body of the receiver's own answer says; it names nothing of the inside.
-    pub(super) const fn text(self) -> &'static str {
+    pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::Processed => "processed",
             Self::Duplicate => "already processed",

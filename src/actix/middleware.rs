@@ -1,0 +1,137 @@
+use std::cell::Cell;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::rc::Rc;
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
+use actix_web::{Error, HttpMessage, HttpRequest};
+use bytes::Bytes;
+use futures_core::Stream;
+
+use super::response::{Unplaced, answer_response, misconfigured};
+use crate::receiver::{Answer, Delivery, HandlerError, Head, Receiver, Reply};
+
+/// Lets only authentic, fresh and new events through to what it wraps: see the [module](super).
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SendarixMiddleware {
+    receiver: Receiver,
+}
+
+impl SendarixMiddleware {
+    /// A middleware over this receiver, of which every worker must have a clone.
+    pub fn new(receiver: Receiver) -> Self {
+        Self { receiver }
+    }
+}
+
+impl<S, B> Transform<S, ServiceRequest> for SendarixMiddleware
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = Error;
+    type InitError = ();
+    type Transform = Sendarix<S>;
+    type Future = Ready<Result<Sendarix<S>, ()>>;
+
+    fn new_transform(&self, inner: S) -> Self::Future {
+        ready(Ok(Sendarix { inner: Rc::new(inner), receiver: self.receiver.clone() }))
+    }
+}
+
+/// A service that lets only authentic, fresh and new events through to the one that it wraps.
+pub struct Sendarix<S> {
+    inner: Rc<S>,
+    receiver: Receiver,
+}
+
+impl<S, B> Service<ServiceRequest> for Sendarix<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>>>>;
+
+    forward_ready!(inner);
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        if request.extensions().contains::<Delivery>() {
+            let message = "a SendarixMiddleware is inside of another one: each event would be in flight for the inner \
+                one; remove one of them";
+            tracing::error!(target: crate::telemetry::TARGET, message);
+            return Box::pin(ready(Ok(request.into_response(misconfigured()).map_into_right_body())));
+        }
+        let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let admitted = match self.receiver.admit(&Head::new(request.method().as_str(), headers)) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                let response = answer_response(refusal.answer());
+                return Box::pin(ready(Ok(request.into_response(response).map_into_right_body())));
+            }
+        };
+        let inner = Rc::clone(&self.inner);
+        Box::pin(async move {
+            let (request, mut payload) = request.into_parts();
+            let read = admitted.read(|cx| Pin::new(&mut payload).poll_next(cx)).await;
+            let verified = match read.and_then(|bytes| admitted.verify(bytes)) {
+                Ok(verified) => verified,
+                Err(refusal) => return Ok(answered(request, refusal.answer())),
+            };
+            let body = verified.body().clone();
+            let place = Rc::new(Cell::new(Some(request)));
+            let handler = {
+                let place = Rc::clone(&place);
+                move |delivery| call(inner, place, body, delivery)
+            };
+            match (verified.deliver_local(handler).await, place.take()) {
+                (Reply::Handler { outcome, mut response }, _) => {
+                    response.response_mut().extensions_mut().insert(outcome);
+                    Ok(response.map_into_left_body())
+                }
+                (Reply::Receiver(answer), Some(request)) => Ok(answered(request, &answer)),
+                (Reply::Receiver(answer), None) => Err(Unplaced(answer).into()),
+            }
+        })
+    }
+}
+
+/// Where the request is whenever the wrapped service does not have it. There must not be two of it: routing inside of the
+/// wrapped service changes the request, and panics if it is shared.
+type Place = Rc<Cell<Option<HttpRequest>>>;
+
+async fn call<S, B>(inner: Rc<S>, place: Place, body: Bytes, delivery: Delivery) -> Result<ServiceResponse<B>, HandlerError>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+{
+    let request = place.take().ok_or("the request has gone")?;
+    request.extensions_mut().insert(delivery.event().clone());
+    request.extensions_mut().insert(delivery);
+    let request = ServiceRequest::from_parts(request, Payload::from(body));
+    let response = inner.call(request).await.map_err(|error| {
+        let by_handler = error.as_error::<HandlerError>().cloned();
+        by_handler.unwrap_or_else(|| HandlerError::retry(error.to_string()))
+    })?;
+    match response.response().error().and_then(|error| error.as_error::<HandlerError>()).cloned() {
+        Some(error) => {
+            place.set(Some(response.into_parts().0));
+            Err(error)
+        }
+        None => Ok(response),
+    }
+}
+
+fn answered<B>(request: HttpRequest, answer: &Answer) -> ServiceResponse<EitherBody<B>> {
+    ServiceResponse::new(request, answer_response(answer)).map_into_right_body()
+}
+
+impl<S> fmt::Debug for Sendarix<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sendarix").field("receiver", &self.receiver).finish_non_exhaustive()
+    }
+}

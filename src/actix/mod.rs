@@ -1,0 +1,65 @@
+//! The receiver as actix-web middleware, the event as an argument of a handler, and a [`HandlerError`] as its result.
+//!
+//! ```no_run
+//! use actix_web::{App, HttpServer, web};
+//! use sendarix_webhooks::{EventKind, HandlerError, Receiver, SendarixEvent, SendarixMiddleware};
+//! # async fn suppress(_: &str) -> std::io::Result<()> { Ok(()) }
+//!
+//! async fn on_event(event: SendarixEvent) -> Result<&'static str, HandlerError> {
+//!     match &event.kind {
+//!         EventKind::Bounce(bounce) if bounce.is_permanent() => suppress(&event.recipient).await?,
+//!         EventKind::Complaint(_) => suppress(&event.recipient).await?,
+//!         _ => {}
+//!     }
+//!     Ok("")
+//! }
+//!
+//! # #[actix_web::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let receiver = Receiver::from_env()?; // once, for all workers
+//! HttpServer::new(move || {
+//!     let sendarix = SendarixMiddleware::new(receiver.clone());
+//!     App::new().service(web::resource("/webhooks/sendarix").wrap(sendarix).route(web::post().to(on_event)))
+//! })
+//! .bind("127.0.0.1:3000")?
+//! .run()
+//! .await?;
+//! # Ok(()) }
+//! ```
+//!
+//! [`SendarixMiddleware`] goes around whatever should handle the events: a resource, a scope, a whole `App`. What it
+//! wraps only ever sees requests that carry an authentic, fresh event that is this delivery's to handle, with the exact
+//! body that was signed and the [`SendarixEvent`] and [`Delivery`] in the request's extensions.
+//!
+//! # Build the receiver outside of the closure
+//!
+//! actix-web calls the closure of `HttpServer::new` once for every worker. A receiver that is built inside remembers
+//! only what its own worker handled, and a duplicate that comes to another one is handled again. That is why the
+//! middleware takes a receiver, and has no shortcut that makes one.
+//!
+//! # What is answered
+//!
+//! A handler's response decides what becomes of the event: a 2xx completes it; anything else, an error, a panic or
+//! running longer than the handler limit gives it back. Every response carries the [`Outcome`](crate::Outcome) in its
+//! extensions, and a refusal its [`RefusalKind`](crate::RefusalKind) as well.
+//!
+//! Refusals are `Ok` responses, so middleware outside of this one, such as CORS, treats them like any other. A response
+//! of actix-web needs the request, though, and there is only one of it: where a handler has it and does not give it back
+//! (it is slow, panicked, or was stopped at its limit), the same answer is an `Err`, which such middleware passes by.
+//!
+//! # Shutting down
+//!
+//! actix-web waits for open connections, not for handlers whose client has gone. Let
+//! [`Receiver::drain`] come first, as in
+//! `HttpServer::shutdown_signal(async move { terminated.await; receiver.drain().await })`. It answers new deliveries 503
+//! meanwhile, and returns when the last handler has ended.
+
+mod extract;
+mod middleware;
+mod response;
+
+pub use self::extract::MissingMiddleware;
+pub use self::middleware::{Sendarix, SendarixMiddleware};
+
+#[cfg(doc)]
+use crate::{Delivery, HandlerError, Receiver, SendarixEvent};

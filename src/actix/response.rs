@@ -1,0 +1,73 @@
+use std::fmt;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::ServiceResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::ContentType;
+use actix_web::{HttpResponse, ResponseError};
+
+use crate::receiver::{Answer, HandlerError, HandlerResponse, Outcome};
+
+/// What the middleware answers for it depends on the error; without the middleware it is 503.
+impl ResponseError for HandlerError {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// Names nothing of the error.
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        plain_text(self.status_code(), Outcome::Failed.text())
+    }
+}
+
+impl<B> HandlerResponse for ServiceResponse<B> {
+    fn status(&self) -> u16 {
+        self.status().as_u16()
+    }
+}
+
+/// An answer for a request that the handler still has, or has taken with it.
+#[derive(Debug)]
+pub(super) struct Unplaced(pub(super) Answer);
+
+impl fmt::Display for Unplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.text())
+    }
+}
+
+impl ResponseError for Unplaced {
+    fn status_code(&self) -> StatusCode {
+        status(&self.0)
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        answer_response(&self.0)
+    }
+}
+
+pub(super) fn answer_response(answer: &Answer) -> HttpResponse<BoxBody> {
+    let mut response = HttpResponse::build(status(answer));
+    for (name, value) in answer.headers() {
+        response.insert_header((name, value.as_ref()));
+    }
+    let mut response = response.body(answer.text());
+    response.extensions_mut().insert(answer.outcome());
+    if let Some(kind) = answer.refusal() {
+        response.extensions_mut().insert(kind);
+    }
+    response
+}
+
+pub(super) fn misconfigured() -> HttpResponse<BoxBody> {
+    plain_text(StatusCode::INTERNAL_SERVER_ERROR, "misconfigured")
+}
+
+fn plain_text(status: StatusCode, text: &'static str) -> HttpResponse<BoxBody> {
+    HttpResponse::build(status).content_type(ContentType::plaintext()).body(text)
+}
+
+fn status(answer: &Answer) -> StatusCode {
+    // The builder of the receiver allows no other.
+    StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+}
