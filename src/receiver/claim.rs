@@ -1,6 +1,8 @@
 //! The claim that a delivery holds while its handler runs.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -93,19 +95,31 @@ impl Drop for HeldClaim {
         if self.settled {
             return;
         }
+        let (store, key, token) = (Arc::clone(&self.store), self.key.clone(), self.token);
+        let mut release = Box::pin(async move { store.release(&key, token).await });
+        // A store in memory answers at once, even where the runtime is ending and begins no task any more.
+        let ask = AssertUnwindSafe(|| release.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        match catch_unwind(ask) {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(released)) => return log_release(&self.key, released),
+            Err(_) => return log_release(&self.key, Err(StoreError::new("it panicked"))),
+        }
         // Without a runtime there is nobody to wait for the store, and the end of the lease has to do.
         if let Ok(runtime) = Handle::try_current() {
-            let (store, key, token, limit) = (Arc::clone(&self.store), self.key.clone(), self.token, self.timeout);
-            let running = self.running.clone();
+            let (key, running, limit) = (self.key.clone(), self.running.clone(), self.timeout);
             drop(runtime.spawn(async move {
-                if let Err(error) = step(limit, store.release(&key, token)).await {
-                    let (error, event_id) = (Chain(&error), Clipped(key.event_id()));
-                    let message = "a claim could not be released; the end of its lease frees it";
-                    tracing::warn!(target: telemetry::TARGET, ?event_id, %error, message);
-                }
+                log_release(&key, step(limit, release).await);
                 drop(running);
             }));
         }
+    }
+}
+
+fn log_release(key: &EventKey, released: Result<bool, StoreError>) {
+    if let Err(error) = released {
+        let (error, event_id) = (Chain(&error), Clipped(key.event_id()));
+        let message = "a claim could not be released; the end of its lease frees it";
+        tracing::warn!(target: telemetry::TARGET, ?event_id, %error, message);
     }
 }
 
