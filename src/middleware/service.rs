@@ -1,5 +1,4 @@
 use std::convert::Infallible;
-use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
@@ -18,7 +17,8 @@ use crate::receiver::{Admitted, Answer, Delivery, HandlerError, Head, Receiver, 
 /// [`SendarixLayer`](super::SendarixLayer).
 ///
 /// It is always ready, and makes the wrapped service ready for a verified event only: no forged or slow request takes
-/// up its capacity. For the same reason it never fails; an error of the wrapped service is answered 503.
+/// up its capacity. For the same reason it never fails; an error of the wrapped service says whether Sendarix should
+/// deliver again, as that of a handler does.
 #[must_use]
 pub struct Sendarix<S, B> {
     inner: S,
@@ -37,7 +37,7 @@ where
     B: RequestBody<ReqBody>,
     S: Service<Request<B::Body>, Response = Response<ResBody>> + Clone + Send + 'static,
     S::Future: Send,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::Error: Into<HandlerError>,
     ReqBody: Body + Send + 'static,
     ReqBody::Error: fmt::Display,
     ResBody: From<Bytes> + Send + 'static,
@@ -100,12 +100,12 @@ async fn call<S, B, ResBody>(
 ) -> Result<Response<ResBody>, HandlerError>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::Error: Into<HandlerError>,
 {
     request.extensions_mut().insert(delivery.event().clone());
     request.extensions_mut().insert(delivery);
-    poll_fn(|cx| inner.poll_ready(cx)).await.map_err(HandlerError::retry)?;
-    let mut response = inner.call(request).await.map_err(HandlerError::retry)?;
+    poll_fn(|cx| inner.poll_ready(cx)).await.map_err(Into::into)?;
+    let mut response = inner.call(request).await.map_err(Into::into)?;
     match response.extensions_mut().remove::<HandlerFailure>() {
         Some(HandlerFailure(error)) => Err(error),
         None => Ok(response),
