@@ -29,6 +29,11 @@ impl Answer {
         Self { retry_after: Some(time), ..self }
     }
 
+    /// As HTTP asks of an answer to HEAD. Not every server takes a body off: over HTTP/2, hyper does not.
+    pub(super) fn without_text(self) -> Self {
+        Self { text: "", ..self }
+    }
+
     /// What became of the delivery.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -57,7 +62,7 @@ impl Answer {
         std::iter::once(content_type).chain(allow).chain(retry_after)
     }
 
-    /// The body: one short line without its line break, or nothing where the status allows no body.
+    /// The body: one short line without its line break, or nothing where the method or the status allows no body.
     #[must_use]
     pub fn text(&self) -> &'static str {
         if matches!(self.status, 204 | 205 | 304) { "" } else { self.text }

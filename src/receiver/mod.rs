@@ -146,10 +146,14 @@ impl Receiver {
     /// not fresh; the body says that it is too large; the receiver is draining.
     pub fn admit(&self, head: &Head<'_>) -> Result<Admitted, Refusal> {
         let settings = self.settings();
-        let running = self.0.running.enter().ok_or_else(|| self.refuse(RefusalKind::Draining, None))?;
         if head.method != "POST" {
-            return Err(self.refuse(RefusalKind::MethodNotAllowed, Some(&head.method)));
+            let mut refusal = self.refuse(RefusalKind::MethodNotAllowed, Some(&head.method));
+            if head.method == "HEAD" {
+                refusal.answer = refusal.answer.without_text();
+            }
+            return Err(refusal);
         }
+        let running = self.0.running.enter().ok_or_else(|| self.refuse(RefusalKind::Draining, None))?;
         let signature = head
             .signature
             .single(RefusalKind::SignatureMissing, RefusalKind::SignatureRepeated)
