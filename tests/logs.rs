@@ -1,14 +1,20 @@
-//! What stands in the log, and what must not.
+//! What stands in the log, and what must not. In a process of its own: a thread without a subscriber may be the first to
+//! reach a line of the log, and `tracing` can then take it for one that nobody wants.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
+#![allow(unreachable_pub, unused)]
+
+#[path = "it/support/mod.rs"]
+mod support;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use axum::http::StatusCode;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, HandlerError, ReceiverBuilder};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Endpoint, FaultyStores, INTERNAL, Post};
+use self::support::{Endpoint, FaultyStores, Front, INTERNAL, Post};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -65,7 +71,7 @@ fn assert_contains(line: &str, parts: &[&str]) {
 #[tokio::test]
 async fn receipt_and_outcome() {
     let (log, _guard) = Log::capture(tracing::Level::INFO);
-    let endpoint = Endpoint::start(|builder| builder.endpoint("staging"), |_| async { StatusCode::ACCEPTED }).await;
+    let endpoint = Endpoint::start(Front::ANY, |builder| builder.endpoint("staging"), |_| async { (202, "") }).await;
     let sample = Sample::new(EventType::SoftBounce).event_id("evt_7").message_id("msg_7");
     endpoint.post(&sample.timestamp(std::time::UNIX_EPOCH).body()).await;
     let receipt = log.line("received an event");
@@ -80,7 +86,8 @@ async fn receipt_and_outcome() {
 #[tokio::test]
 async fn a_failure_is_told_with_its_error_and_without_dead_letters_at_error_level() {
     let (log, _guard) = Log::capture(tracing::Level::INFO);
-    let endpoint = Endpoint::start(|builder| builder, |_| async { Err::<(), _>(HandlerError::retry(INTERNAL)) }).await;
+    let endpoint =
+        Endpoint::start(Front::ANY, |builder| builder, |_| async { Err::<(), _>(HandlerError::retry(INTERNAL)) }).await;
     endpoint.post(&Sample::new(EventType::Open).body()).await.assert_is(503, "not processed; deliver again");
     assert_contains(&log.line("outcome="), &["WARN", "outcome=\"failed\"", "status=503", "attempt=1", INTERNAL]);
     assert_contains(&log.line("no dead-letter store"), &["ERROR", INTERNAL]);
@@ -89,7 +96,8 @@ async fn a_failure_is_told_with_its_error_and_without_dead_letters_at_error_leve
 #[tokio::test]
 async fn every_refusal_is_told_under_a_target_of_its_own() {
     let (log, _guard) = Log::capture(tracing::Level::INFO);
-    let endpoint = Endpoint::start(|builder| builder.endpoint("staging").body_limit(300), |_| async {}).await;
+    let endpoint =
+        Endpoint::start(Front::ANY, |builder| builder.endpoint("staging").body_limit(300), |_| async {}).await;
     let post = Post::signed(&Sample::new(EventType::Open).simplified_body());
     let signature = post.headers.iter().find(|(name, _)| name == "x-sendarix-signature").unwrap().1.clone();
     let prefixed = [b"sha256=", signature.as_slice()].concat();
@@ -135,7 +143,7 @@ async fn assert_nothing_leaks(stores: Option<FaultyStores>) {
         Some(stores) => builder.dead_letters(stores.clone()).store(stores),
         None => builder,
     };
-    let endpoint = Endpoint::start(configure, handler).await;
+    let endpoint = Endpoint::start(Front::ANY, configure, handler).await;
     let recipient = "4915112345678";
     let mut bodies: Vec<Vec<u8>> =
         EventType::ALL.map(|event_type| Sample::new(event_type).recipient(recipient).body()).to_vec();

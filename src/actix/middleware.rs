@@ -105,7 +105,12 @@ where
 /// wrapped service changes the request, and panics if it is shared.
 type Place = Rc<Cell<Option<HttpRequest>>>;
 
-async fn call<S, B>(inner: Rc<S>, place: Place, body: Bytes, delivery: Delivery) -> Result<ServiceResponse<B>, HandlerError>
+async fn call<S, B>(
+    inner: Rc<S>,
+    place: Place,
+    body: Bytes,
+    delivery: Delivery,
+) -> Result<ServiceResponse<B>, HandlerError>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {

@@ -10,7 +10,7 @@ use sendarix_webhooks::store::EventKey;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, HandlerError, Timestamp};
 
-use crate::support::{Endpoint, secret};
+use crate::support::{Endpoint, Front, secret};
 
 /// A path that nothing else uses, cleared when it is dropped.
 pub struct TempFile(PathBuf);
@@ -225,7 +225,8 @@ async fn a_success_after_a_restart_resolves_the_letter_from_before() {
     let body = Sample::new(EventType::Bounce).event_id("evt_1").body();
     let start = async |handler: fn() -> Result<(), HandlerError>| {
         let letters = Arc::clone(&letters);
-        Endpoint::start(|builder| builder.shared_dead_letters(letters), move |_| async move { handler() }).await
+        Endpoint::start(Front::ANY, |builder| builder.shared_dead_letters(letters), move |_| async move { handler() })
+            .await
     };
     let before = start(|| Err(HandlerError::retry("no database"))).await;
     assert_eq!(before.post(&body).await.status, 503);

@@ -4,7 +4,7 @@ use sendarix_webhooks::event::{BounceCategory, BounceType, ComplaintType, Feedba
 use sendarix_webhooks::{Delivery, EventKind, SendarixEvent, SigningSecret};
 use tokio::sync::mpsc;
 
-use crate::support::{Endpoint, Post};
+use crate::support::{Endpoint, Front, Post};
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -21,7 +21,7 @@ async fn deliver(name: &str, body: &[u8]) -> SendarixEvent {
         sender.send(delivery.event().clone()).unwrap();
         async {}
     };
-    let endpoint = Endpoint::start(|builder| builder, handler).await;
+    let endpoint = Endpoint::start(Front::ANY, |builder| builder, handler).await;
     endpoint.receiver.secrets().replace(SigningSecret::new("whsec_fixture_4f9a").unwrap());
     let line = SIGNATURES.lines().find(|line| line.ends_with(&format!(" {name}"))).unwrap();
     let signature = line.split(' ').next().unwrap();

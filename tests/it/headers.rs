@@ -5,7 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, SigningSecret, SigningSecrets};
 
-use crate::support::{Endpoint, Post, secret};
+use crate::support::{Endpoint, Front, Post, parity, secret};
+
+parity! {
+    a_signature_is_64_hex_digits_in_one_header,
+    every_changed_bit_of_body_or_signature_is_refused,
+    a_timestamp_is_fresh_unix_seconds_in_one_header,
+    timestamps_can_be_ignored_on_demand,
+    secrets_are_rotated_while_the_server_runs,
+}
 
 const SIGNATURE: &str = "x-sendarix-signature";
 const TIMESTAMP: &str = "x-sendarix-timestamp";
@@ -14,9 +22,8 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-#[tokio::test]
-async fn a_signature_is_64_hex_digits_in_one_header() {
-    let endpoint = Endpoint::succeeding().await;
+async fn a_signature_is_64_hex_digits_in_one_header(front: Front) {
+    let endpoint = Endpoint::succeeding(front).await;
     let body = Sample::new(EventType::Open).body();
     let signature = secret().sign(&body).to_string();
     let other = secret().sign(b"another body").to_string();
@@ -58,29 +65,27 @@ async fn a_signature_is_64_hex_digits_in_one_header() {
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn every_changed_bit_of_body_or_signature_is_refused() {
-    let endpoint = Endpoint::succeeding().await;
+async fn every_changed_bit_of_body_or_signature_is_refused(front: Front) {
+    let endpoint = Endpoint::succeeding(front).await;
     let body = Sample::new(EventType::Open).body();
     let signature = secret().sign(&body).to_string();
-    let mut connection = crate::support::Connection::open(endpoint.addr).await;
+    let mut client = endpoint.connect().await;
     for bit in 0..body.len() * 8 {
         let mut post = Post::signed(&body);
         post.body[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(connection.exchange(&post.bytes()).await.status, 401, "bit {bit} of the body");
+        assert_eq!(client.send(&post).await.status, 401, "bit {bit} of the body");
     }
     for digit in 0..64 {
         let mut changed = signature.clone().into_bytes();
         changed[digit] = if changed[digit] == b'0' { b'1' } else { b'0' };
         let post = Post::signed(&body).replacing(SIGNATURE, changed);
-        assert_eq!(connection.exchange(&post.bytes()).await.status, 401, "digit {digit} of the signature");
+        assert_eq!(client.send(&post).await.status, 401, "digit {digit} of the signature");
     }
     assert_eq!(endpoint.handled(), 0);
 }
 
-#[tokio::test]
-async fn a_timestamp_is_fresh_unix_seconds_in_one_header() {
-    let endpoint = Endpoint::succeeding().await;
+async fn a_timestamp_is_fresh_unix_seconds_in_one_header(front: Front) {
+    let endpoint = Endpoint::succeeding(front).await;
     let post = Post::signed(&Sample::new(EventType::Open).body());
     let now = now();
     let long = "9".repeat(5000);
@@ -115,9 +120,8 @@ async fn a_timestamp_is_fresh_unix_seconds_in_one_header() {
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn timestamps_can_be_ignored_on_demand() {
-    let endpoint = Endpoint::start(|builder| builder.dangerously_ignore_timestamps(), |_| async {}).await;
+async fn timestamps_can_be_ignored_on_demand(front: Front) {
+    let endpoint = Endpoint::start(front, |builder| builder.dangerously_ignore_timestamps(), |_| async {}).await;
     for value in [None, Some("0"), Some("nonsense")] {
         let mut post = Post::signed(&Sample::new(EventType::Open).body()).without(TIMESTAMP);
         if let Some(value) = value {
@@ -127,9 +131,8 @@ async fn timestamps_can_be_ignored_on_demand() {
     }
 }
 
-#[tokio::test]
-async fn secrets_are_rotated_while_the_server_runs() {
-    let endpoint = Endpoint::succeeding().await;
+async fn secrets_are_rotated_while_the_server_runs(front: Front) {
+    let endpoint = Endpoint::succeeding(front).await;
     let new = SigningSecret::new("the next secret").unwrap();
     let signed_with = |secret: &SigningSecret| {
         let body = Sample::new(EventType::Open).body();

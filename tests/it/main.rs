@@ -5,6 +5,7 @@
 
 mod support;
 
+mod actix;
 mod bodies;
 mod concurrency;
 mod dead_letter_file;
@@ -13,7 +14,6 @@ mod examples;
 mod fixtures;
 mod handlers;
 mod headers;
-mod logs;
 mod outcomes;
 mod placements;
 mod settings;

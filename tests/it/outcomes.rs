@@ -1,32 +1,55 @@
-//! Every row of the outcome table, over a real socket.
+//! Every row of the outcome table, on every front.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use axum::http::StatusCode;
 use sendarix_webhooks::dead_letter::DeadLetterReason;
 use sendarix_webhooks::testing::{ManualClock, Sample};
 use sendarix_webhooks::{EventKind, EventType, HandlerError, Outcome, RETRY_SCHEDULE, UnknownTypes};
 use tokio::sync::Notify;
 
-use crate::support::{Connection, Endpoint, FaultyStores, INTERNAL, Post, eventually};
+use crate::support::{Endpoint, FaultyStores, Front, Given, INTERNAL, Post, eventually, parity};
+
+parity! {
+    processed,
+    duplicate,
+    in_flight,
+    ignored,
+    unknown_type,
+    unknown_type_that_the_receiver_asks_for,
+    malformed,
+    expired,
+    failed_permanently,
+    failed_and_then_processed,
+    failed_with_the_handlers_own_status,
+    failed_by_running_past_its_limit,
+    slow,
+    method_not_allowed,
+    unauthenticated_and_stale_and_too_large_touch_no_store,
+    body_timeout,
+    store_unavailable_when_the_claim_fails,
+    store_unavailable_when_the_claim_hangs,
+    a_claim_whose_reply_was_lost_is_released,
+    store_unavailable_when_a_dead_letter_cannot_be_kept,
+    a_success_that_cannot_be_recorded_is_acknowledged_and_recorded_later,
+    draining,
+    a_status_of_ones_own,
+}
 
 fn body() -> Vec<u8> {
     Sample::new(EventType::Bounce).body()
 }
 
-#[tokio::test]
-async fn processed() {
-    let endpoint = Endpoint::start(|builder| builder, |_| async { (StatusCode::ACCEPTED, "mine") }).await;
+async fn processed(front: Front) {
+    let endpoint = Endpoint::start(front, |builder| builder, |_| async { (202, "mine") }).await;
     let reply = endpoint.post(&body()).await;
     assert_eq!((reply.status, reply.body.as_str()), (202, "mine"));
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn duplicate() {
-    let endpoint = Endpoint::succeeding().await;
+async fn duplicate(front: Front) {
+    let endpoint = Endpoint::succeeding(front).await;
     let body = body();
     assert_eq!(endpoint.post(&body).await.status, 200);
     for _ in 0..3 {
@@ -35,8 +58,7 @@ async fn duplicate() {
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn in_flight() {
+async fn in_flight(front: Front) {
     let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let handler = {
         let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
@@ -48,10 +70,9 @@ async fn in_flight() {
             }
         }
     };
-    let endpoint = Endpoint::start(|builder| builder, handler).await;
+    let endpoint = Endpoint::start(front, |builder| builder, handler).await;
     let body = body();
-    let mut first = Connection::open(endpoint.addr).await;
-    first.write(&Post::signed(&body).bytes()).await;
+    let mut first = endpoint.begin(&Post::signed(&body)).await;
     begun.notified().await;
 
     let second = endpoint.post(&body).await;
@@ -59,16 +80,16 @@ async fn in_flight() {
     second.assert_retry_within(60);
 
     finish.notify_one();
-    assert_eq!(first.read().await.status, 200);
+    assert_eq!(first.reply().await.status, 200);
     endpoint.post(&body).await.assert_is(200, "already processed");
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn ignored() {
+async fn ignored(front: Front) {
     let stores = FaultyStores::default();
     let configured = stores.clone();
     let endpoint = Endpoint::start(
+        front,
         |builder| builder.store(configured).events([EventType::Bounce, EventType::Complaint]),
         |_| async {},
     )
@@ -80,11 +101,10 @@ async fn ignored() {
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn unknown_type() {
+async fn unknown_type(front: Front) {
     let stores = FaultyStores::default();
     let configured = stores.clone();
-    let endpoint = Endpoint::start(|builder| builder.dead_letters(configured), |_| async {}).await;
+    let endpoint = Endpoint::start(front, |builder| builder.dead_letters(configured), |_| async {}).await;
     let body = Sample::of_unknown_type("teleported").event_id("evt_new").body();
     endpoint.post(&body).await.assert_is(200, "acknowledged without processing");
     assert_eq!(endpoint.handled(), 0);
@@ -96,24 +116,22 @@ async fn unknown_type() {
     assert!(!letters[0].is_retrying());
 }
 
-#[tokio::test]
-async fn unknown_type_that_the_receiver_asks_for() {
+async fn unknown_type_that_the_receiver_asks_for(front: Front) {
     let handler = |delivery: sendarix_webhooks::Delivery| async move {
         match &delivery.event().kind {
             EventKind::Unknown(unknown) => unknown.event_type.clone(),
             other => format!("{other:?}"),
         }
     };
-    let endpoint = Endpoint::start(|builder| builder.unknown_types(UnknownTypes::Deliver), handler).await;
+    let endpoint = Endpoint::start(front, |builder| builder.unknown_types(UnknownTypes::Deliver), handler).await;
     let reply = endpoint.post(&Sample::of_unknown_type("teleported").body()).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "teleported"));
 }
 
-#[tokio::test]
-async fn malformed() {
+async fn malformed(front: Front) {
     let stores = FaultyStores::default();
     let configured = stores.clone();
-    let endpoint = Endpoint::start(|builder| builder.dead_letters(configured), |_| async {}).await;
+    let endpoint = Endpoint::start(front, |builder| builder.dead_letters(configured), |_| async {}).await;
     let body = b"{\"event_type\": \"bounce\",\n  oops";
     endpoint.post(body).await.assert_is(200, "acknowledged without processing");
     endpoint.post(body).await.assert_is(200, "acknowledged without processing");
@@ -126,12 +144,12 @@ async fn malformed() {
     assert!(letters[0].error.contains("line 2 column 3"), "{}", letters[0].error);
 }
 
-#[tokio::test]
-async fn expired() {
+async fn expired(front: Front) {
     let clock = ManualClock::at(SystemTime::now());
     let stores = FaultyStores::default();
     let (configured, set) = (stores.clone(), clock.clone());
     let endpoint = Endpoint::start(
+        front,
         |builder| {
             let builder = builder.clock(set).dead_letters(configured).max_event_age(RETRY_SCHEDULE);
             builder.dangerously_ignore_timestamps()
@@ -155,11 +173,11 @@ async fn expired() {
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn failed_permanently() {
+async fn failed_permanently(front: Front) {
     let stores = FaultyStores::default();
     let configured = stores.clone();
     let endpoint = Endpoint::start(
+        front,
         |builder| builder.dead_letters(configured),
         |_| async { Err::<(), _>(HandlerError::permanent(INTERNAL)) },
     )
@@ -172,8 +190,7 @@ async fn failed_permanently() {
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn failed_and_then_processed() {
+async fn failed_and_then_processed(front: Front) {
     let stores = FaultyStores::default();
     let configured = stores.clone();
     let broken = Arc::new(AtomicBool::new(true));
@@ -187,7 +204,7 @@ async fn failed_and_then_processed() {
             Ok::<_, HandlerError>(delivery.attempt().to_string())
         }
     };
-    let endpoint = Endpoint::start(|builder| builder.dead_letters(configured), handler).await;
+    let endpoint = Endpoint::start(front, |builder| builder.dead_letters(configured), handler).await;
     let body = body();
     for attempt in 1..=2 {
         endpoint.post(&body).await.assert_is(503, "not processed; deliver again");
@@ -202,10 +219,9 @@ async fn failed_and_then_processed() {
     endpoint.post(&body).await.assert_is(200, "already processed");
 }
 
-#[tokio::test]
-async fn failed_with_the_handlers_own_status() {
-    let handler = |_| async { (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "7")], "slow down") };
-    let endpoint = Endpoint::start(|builder| builder.status(Outcome::Failed, 500), handler).await;
+async fn failed_with_the_handlers_own_status(front: Front) {
+    let handler = |_| async { Given { status: 429, header: Some(("retry-after", "7")), body: "slow down".to_owned() } };
+    let endpoint = Endpoint::start(front, |builder| builder.status(Outcome::Failed, 500), handler).await;
     let body = body();
     for _ in 0..2 {
         let reply = endpoint.post(&body).await;
@@ -215,11 +231,11 @@ async fn failed_with_the_handlers_own_status() {
     assert_eq!(endpoint.handled(), 2);
 }
 
-#[tokio::test]
-async fn failed_by_running_past_its_limit() {
+async fn failed_by_running_past_its_limit(front: Front) {
     let stores = FaultyStores::default();
     let configured = stores.clone();
     let endpoint = Endpoint::start(
+        front,
         |builder| builder.handler_limit(Duration::from_millis(100)).dead_letters(configured),
         |_| std::future::pending::<()>(),
     )
@@ -228,8 +244,7 @@ async fn failed_by_running_past_its_limit() {
     assert!(stores.letters()[0].error.contains("limit of 100ms"), "{:?}", stores.letters());
 }
 
-#[tokio::test]
-async fn slow() {
+async fn slow(front: Front) {
     let finish = Arc::new(Notify::new());
     let waits = Arc::clone(&finish);
     let handler = move |_| {
@@ -238,6 +253,7 @@ async fn slow() {
     };
     let deadline = Duration::from_millis(300);
     let endpoint = Endpoint::start(
+        front,
         |builder| {
             let builder = builder.acknowledgement_deadline(deadline);
             builder.body_timeout(deadline / 2).store_timeout(deadline / 2)
@@ -255,9 +271,8 @@ async fn slow() {
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn method_not_allowed() {
-    let endpoint = Endpoint::succeeding().await;
+async fn method_not_allowed(front: Front) {
+    let endpoint = Endpoint::succeeding(front).await;
     for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "post", "BREW"] {
         let reply = endpoint.send(&Post::signed(&body()).method(method)).await;
         assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")), "{method}");
@@ -265,11 +280,11 @@ async fn method_not_allowed() {
     assert_eq!(endpoint.handled(), 0);
 }
 
-#[tokio::test]
-async fn unauthenticated_and_stale_and_too_large_touch_no_store() {
+async fn unauthenticated_and_stale_and_too_large_touch_no_store(front: Front) {
     let stores = FaultyStores::default();
     let configured = stores.clone();
     let endpoint = Endpoint::start(
+        front,
         |builder| builder.store(configured.clone()).dead_letters(configured).body_limit(1000),
         |_| async {},
     )
@@ -283,21 +298,20 @@ async fn unauthenticated_and_stale_and_too_large_touch_no_store() {
     assert_eq!((endpoint.handled(), stores.calls()), (0, 0));
 }
 
-#[tokio::test]
-async fn body_timeout() {
-    let endpoint = Endpoint::start(|builder| builder.body_timeout(Duration::from_millis(200)), |_| async {}).await;
-    let mut connection = Connection::open(endpoint.addr).await;
-    connection.write(&Post::signed(&body()).head()).await;
-    connection.read().await.assert_is(408, "the body did not arrive in time");
+async fn body_timeout(front: Front) {
+    let endpoint =
+        Endpoint::start(front, |builder| builder.body_timeout(Duration::from_millis(200)), |_| async {}).await;
+    let head = Post { body: Vec::new(), ..Post::signed(&body()) };
+    let mut stalled = endpoint.connect().await.begin_open(&head).await;
+    stalled.reply().await.assert_is(408, "the body did not arrive in time");
     assert_eq!(endpoint.handled(), 0);
 }
 
-#[tokio::test]
-async fn store_unavailable_when_the_claim_fails() {
+async fn store_unavailable_when_the_claim_fails(front: Front) {
     let stores = FaultyStores::default();
     stores.claims_fail(true);
     let configured = stores.clone();
-    let endpoint = Endpoint::start(|builder| builder.store(configured), |_| async {}).await;
+    let endpoint = Endpoint::start(front, |builder| builder.store(configured), |_| async {}).await;
     let body = body();
     let reply = endpoint.post(&body).await;
     reply.assert_is(503, "unavailable; deliver again");
@@ -308,24 +322,25 @@ async fn store_unavailable_when_the_claim_fails() {
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn store_unavailable_when_the_claim_hangs() {
+async fn store_unavailable_when_the_claim_hangs(front: Front) {
     let stores = FaultyStores::default();
     stores.claims_hang(true);
     let configured = stores.clone();
-    let endpoint =
-        Endpoint::start(|builder| builder.store(configured).store_timeout(Duration::from_millis(100)), |_| async {})
-            .await;
+    let endpoint = Endpoint::start(
+        front,
+        |builder| builder.store(configured).store_timeout(Duration::from_millis(100)),
+        |_| async {},
+    )
+    .await;
     endpoint.post(&body()).await.assert_is(503, "unavailable; deliver again");
     assert_eq!(endpoint.handled(), 0);
 }
 
-#[tokio::test]
-async fn a_claim_whose_reply_was_lost_is_released() {
+async fn a_claim_whose_reply_was_lost_is_released(front: Front) {
     let stores = FaultyStores::default();
     stores.claim_replies_lost(true);
     let configured = stores.clone();
-    let endpoint = Endpoint::start(|builder| builder.store(configured), |_| async {}).await;
+    let endpoint = Endpoint::start(front, |builder| builder.store(configured), |_| async {}).await;
     let body = body();
     endpoint.post(&body).await.assert_is(503, "unavailable; deliver again");
     stores.claim_replies_lost(false);
@@ -333,12 +348,12 @@ async fn a_claim_whose_reply_was_lost_is_released() {
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn store_unavailable_when_a_dead_letter_cannot_be_kept() {
+async fn store_unavailable_when_a_dead_letter_cannot_be_kept(front: Front) {
     let stores = FaultyStores::default();
     stores.letters_fail(true);
     let configured = stores.clone();
     let endpoint = Endpoint::start(
+        front,
         |builder| builder.dead_letters(configured),
         |_| async { Err::<(), _>(HandlerError::permanent("never")) },
     )
@@ -357,12 +372,12 @@ async fn store_unavailable_when_a_dead_letter_cannot_be_kept() {
     assert_eq!(endpoint.handled(), 2, "the claim was given back when the letter could not be kept");
 }
 
-#[tokio::test]
-async fn a_success_that_cannot_be_recorded_is_acknowledged_and_recorded_later() {
+async fn a_success_that_cannot_be_recorded_is_acknowledged_and_recorded_later(front: Front) {
     let stores = FaultyStores::default();
     stores.completions_fail(true);
     let configured = stores.clone();
     let endpoint = Endpoint::start(
+        front,
         |builder| {
             let builder = builder.acknowledgement_deadline(Duration::from_millis(500)).store(configured);
             builder.body_timeout(Duration::from_millis(100)).store_timeout(Duration::from_millis(100))
@@ -379,18 +394,16 @@ async fn a_success_that_cannot_be_recorded_is_acknowledged_and_recorded_later() 
     assert_eq!(endpoint.handled(), 1);
 }
 
-#[tokio::test]
-async fn draining() {
+async fn draining(front: Front) {
     let finish = Arc::new(Notify::new());
     let waits = Arc::clone(&finish);
     let handler = move |_| {
         let waits = Arc::clone(&waits);
         async move { waits.notified().await }
     };
-    let endpoint = Endpoint::start(|builder| builder, handler).await;
+    let endpoint = Endpoint::start(front, |builder| builder, handler).await;
     let body = body();
-    let mut running = Connection::open(endpoint.addr).await;
-    running.write(&Post::signed(&body).bytes()).await;
+    let mut running = endpoint.begin(&Post::signed(&body)).await;
     eventually("the handler runs", || endpoint.handled() == 1).await;
 
     let receiver = endpoint.receiver.clone();
@@ -405,13 +418,13 @@ async fn draining() {
     }
     assert!(!drained.is_finished(), "a handler is running");
     finish.notify_one();
-    assert_eq!(running.read().await.status, 200);
+    assert_eq!(running.reply().await.status, 200);
     drained.await.unwrap();
 }
 
-#[tokio::test]
-async fn a_status_of_ones_own() {
+async fn a_status_of_ones_own(front: Front) {
     let endpoint = Endpoint::start(
+        front,
         |builder| {
             let builder = builder.status(Outcome::Unauthenticated, 404).status(Outcome::Duplicate, 204);
             builder.status(Outcome::Malformed, 422).status(Outcome::Failed, 500)

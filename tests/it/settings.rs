@@ -5,7 +5,7 @@ use std::time::Duration;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{ConfigError, EventType, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder};
 
-use crate::support::{Endpoint, secret};
+use crate::support::{Endpoint, Front, secret};
 
 fn refused(configure: impl FnOnce(ReceiverBuilder) -> ReceiverBuilder) -> String {
     configure(Receiver::builder(secret())).build().unwrap_err().to_string()
@@ -77,7 +77,8 @@ async fn endpoints_of_different_names_share_nothing_in_one_store() {
     let body = Sample::new(EventType::Open).body();
     for name in ["staging", "production"] {
         let shared = std::sync::Arc::clone(&store);
-        let endpoint = Endpoint::start(|builder| builder.endpoint(name).shared_store(shared), |_| async {}).await;
+        let endpoint =
+            Endpoint::start(Front::ANY, |builder| builder.endpoint(name).shared_store(shared), |_| async {}).await;
         assert_eq!(endpoint.post(&body).await.body, "");
         endpoint.post(&body).await.assert_is(200, "already processed");
         assert_eq!(endpoint.handled(), 1);

@@ -1,0 +1,149 @@
+//! Everything that the receiver can stand behind, for cases that must hold on all of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use sendarix_webhooks::receiver::HandlerResponse;
+use sendarix_webhooks::{Delivery, HandlerError};
+
+/// A server with its adapter, and the version of HTTP that is spoken to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Front {
+    pub server: Server,
+    pub version: Version,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// `SendarixLayer` on a route of an axum `Router`.
+    AxumRoute,
+    /// `SendarixLayer` around a whole axum `Router`.
+    AxumRouter,
+    /// `SendarixLayer` around a tower service on hyper.
+    Hyper,
+    /// A `Receiver` wired into a hyper service by hand.
+    Receiver,
+    /// `SendarixMiddleware` on a resource of an actix-web `App`.
+    Actix,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Http1,
+    Http2,
+}
+
+impl Front {
+    /// For what depends on no adapter.
+    pub const ANY: Self = Self { server: Server::AxumRoute, version: Version::Http1 };
+
+    pub const ALL: [Self; 10] = {
+        use self::Server::{Actix, AxumRoute, AxumRouter, Hyper, Receiver};
+        use self::Version::{Http1, Http2};
+        const fn on(server: Server, version: Version) -> Front {
+            Front { server, version }
+        }
+        [
+            on(AxumRoute, Http1),
+            on(AxumRoute, Http2),
+            on(AxumRouter, Http1),
+            on(AxumRouter, Http2),
+            on(Hyper, Http1),
+            on(Hyper, Http2),
+            on(Receiver, Http1),
+            on(Receiver, Http2),
+            on(Actix, Http1),
+            on(Actix, Http2),
+        ]
+    };
+}
+
+/// Makes a test of each case on every front. Where one cannot hold as the others do, the case says so and asserts what
+/// holds instead.
+macro_rules! parity {
+    ($(#[$test:meta])? $($case:ident),* $(,)?) => {
+        parity!(@axum_route_http1 0 ($($test)?) $($case)*);
+        parity!(@axum_route_http2 1 ($($test)?) $($case)*);
+        parity!(@axum_router_http1 2 ($($test)?) $($case)*);
+        parity!(@axum_router_http2 3 ($($test)?) $($case)*);
+        parity!(@hyper_http1 4 ($($test)?) $($case)*);
+        parity!(@hyper_http2 5 ($($test)?) $($case)*);
+        parity!(@receiver_http1 6 ($($test)?) $($case)*);
+        parity!(@receiver_http2 7 ($($test)?) $($case)*);
+        parity!(@actix_http1 8 ($($test)?) $($case)*);
+        parity!(@actix_http2 9 ($($test)?) $($case)*);
+    };
+    (@$front:ident $index:literal () $($case:ident)*) => {
+        parity!(@$front $index (tokio::test) $($case)*);
+    };
+    (@$front:ident $index:literal ($test:meta) $($case:ident)*) => {
+        mod $front {
+            $(
+                #[$test]
+                async fn $case() {
+                    super::$case($crate::support::Front::ALL[$index]).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use parity;
+
+/// A test's handler, whatever the server.
+pub type Handler = Arc<dyn Fn(Delivery) -> Handling + Send + Sync>;
+pub type Handling = Pin<Box<dyn Future<Output = Result<Given, HandlerError>> + Send>>;
+
+/// What a test's handler answers, whatever the server.
+#[derive(Debug)]
+pub struct Given {
+    pub status: u16,
+    pub header: Option<(&'static str, &'static str)>,
+    pub body: String,
+}
+
+impl HandlerResponse for Given {
+    fn status(&self) -> u16 {
+        self.status
+    }
+}
+
+/// What a test's handler may return.
+pub trait Returned {
+    fn given(self) -> Result<Given, HandlerError>;
+}
+
+impl Returned for Given {
+    fn given(self) -> Result<Given, HandlerError> {
+        Ok(self)
+    }
+}
+
+impl Returned for () {
+    fn given(self) -> Result<Given, HandlerError> {
+        "".given()
+    }
+}
+
+impl Returned for &str {
+    fn given(self) -> Result<Given, HandlerError> {
+        (200, self).given()
+    }
+}
+
+impl Returned for String {
+    fn given(self) -> Result<Given, HandlerError> {
+        self.as_str().given()
+    }
+}
+
+impl Returned for (u16, &str) {
+    fn given(self) -> Result<Given, HandlerError> {
+        Ok(Given { status: self.0, header: None, body: self.1.to_owned() })
+    }
+}
+
+impl<R: Returned> Returned for Result<R, HandlerError> {
+    fn given(self) -> Result<Given, HandlerError> {
+        self?.given()
+    }
+}

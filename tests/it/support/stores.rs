@@ -1,0 +1,110 @@
+//! Stores that can be broken from outside.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
+use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, MemoryStore, StoreError, StoreFuture};
+
+/// Both stores in one, to be broken from outside and counted.
+#[derive(Clone, Debug, Default)]
+pub struct FaultyStores(Arc<Faults>);
+
+#[derive(Debug, Default)]
+struct Faults {
+    memory: MemoryStore,
+    letters: std::sync::Mutex<std::collections::BTreeMap<EventKey, DeadLetter>>,
+    pub claims_fail: AtomicBool,
+    pub claims_hang: AtomicBool,
+    pub claim_replies_lost: AtomicBool,
+    pub completions_fail: AtomicBool,
+    pub letters_fail: AtomicBool,
+    pub calls: AtomicUsize,
+}
+
+macro_rules! switches {
+    ($($name:ident),*) => { impl FaultyStores { $(
+        pub fn $name(&self, on: bool) {
+            self.0.$name.store(on, Ordering::SeqCst);
+        }
+    )* } };
+}
+switches!(claims_fail, claims_hang, claim_replies_lost, completions_fail, letters_fail);
+
+impl FaultyStores {
+    /// How often any of them was asked for anything.
+    pub fn calls(&self) -> usize {
+        self.0.calls.load(Ordering::SeqCst)
+    }
+
+    pub fn letters(&self) -> Vec<DeadLetter> {
+        self.0.letters.lock().unwrap().values().cloned().collect()
+    }
+
+    fn is(&self, switch: &AtomicBool) -> bool {
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        switch.load(Ordering::SeqCst)
+    }
+}
+
+/// An error whose text must never reach a sender.
+pub const INTERNAL: &str = "postgres://user:password@10.0.0.7 refused";
+
+impl DedupStore for FaultyStores {
+    fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
+        Box::pin(async move {
+            if self.0.claims_hang.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            if self.is(&self.0.claims_fail) {
+                return Err(StoreError::new(INTERNAL));
+            }
+            let claim = self.0.memory.claim(key, token, lease).await;
+            if self.0.claim_replies_lost.load(Ordering::SeqCst) { Err(StoreError::new(INTERNAL)) } else { claim }
+        })
+    }
+
+    fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            if self.is(&self.0.completions_fail) {
+                return Err(StoreError::new(INTERNAL));
+            }
+            self.0.memory.complete(key, token, retention).await
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        self.0.memory.release(key, token)
+    }
+}
+
+impl DeadLetters for FaultyStores {
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()> {
+        Box::pin(async move {
+            if self.is(&self.0.letters_fail) {
+                return Err(DeadLetterError::new(INTERNAL));
+            }
+            let mut letters = self.0.letters.lock().unwrap();
+            let mut letter = letter.clone();
+            if let Some(earlier) = letters.get(&letter.key) {
+                letter.first_at = earlier.first_at.min(letter.first_at);
+                letter.attempts = earlier.attempts.max(letter.attempts);
+            }
+            letters.insert(letter.key.clone(), letter);
+            Ok(())
+        })
+    }
+
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()> {
+        Box::pin(async move {
+            self.0.letters.lock().unwrap().remove(key);
+            Ok(())
+        })
+    }
+
+    fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
+        Box::pin(async move { Ok(self.0.letters.lock().unwrap().get(key).cloned()) })
+    }
+}
