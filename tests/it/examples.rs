@@ -1,12 +1,20 @@
 //! The examples as processes: what a newcomer runs first.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use sendarix_webhooks::EventType;
+use sendarix_webhooks::testing::Sample;
+use tokio::task::JoinSet;
+
 use crate::dead_letter_file::TempFile;
+use crate::support::{Connection, Post, eventually};
 
 /// Cargo builds the examples beside the tests.
 fn example(name: &str) -> PathBuf {
@@ -16,7 +24,9 @@ fn example(name: &str) -> PathBuf {
     path
 }
 
-/// A running `axum_server`, killed when it is dropped.
+const SERVERS: [&str; 3] = ["axum_server", "actix_server", "hyper_server"];
+
+/// A running server, killed when it is dropped.
 struct Server {
     process: Child,
     url: String,
@@ -25,8 +35,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(dead_letters: &Path, secret: Option<&str>) -> Self {
-        let mut command = Command::new(example("axum_server"));
+    fn start(name: &str, dead_letters: &Path, secret: Option<&str>) -> Self {
+        let mut command = Command::new(example(name));
         command.args(["--listen", "127.0.0.1:0", "--dead-letters"]).arg(dead_letters);
         command.env_remove("SENDARIX_WEBHOOK_SECRET").env_remove("SENDARIX_WEBHOOK_SECRET_PREVIOUS");
         command.envs(secret.map(|secret| ("SENDARIX_WEBHOOK_SECRET", secret)));
@@ -84,32 +94,72 @@ fn stdout(output: &Output) -> String {
 
 #[test]
 fn the_two_minute_start() {
-    let file = TempFile::new("two-minutes");
-    let server = Server::start(file.path(), None);
-    let all = server.trigger(&["all"]);
-    assert!(all.status.success(), "{all:?}");
-    assert_eq!(stdout(&all).lines().filter(|line| line.starts_with("200 ")).count(), 9, "{all:?}");
-    let ids: Vec<String> = stdout(&all).lines().map(|line| line.split(' ').nth(2).unwrap().to_owned()).collect();
-    let handled = server.terminate();
-    let lines: Vec<Vec<&str>> = handled.lines().map(|line| line.split(' ').collect()).collect();
-    assert_eq!(lines.len(), 9, "{handled}");
-    for (line, id) in lines.iter().zip(ids) {
-        assert!(matches!(line[..], ["handled", _, event_id, _, "user@example.com"] if event_id == id), "{line:?}");
+    for name in SERVERS {
+        let file = TempFile::new("two-minutes");
+        let server = Server::start(name, file.path(), None);
+        let all = server.trigger(&["all"]);
+        assert!(all.status.success(), "{name}: {all:?}");
+        assert_eq!(stdout(&all).lines().filter(|line| line.starts_with("200 ")).count(), 9, "{name}: {all:?}");
+        let ids: Vec<String> = stdout(&all).lines().map(|line| line.split(' ').nth(2).unwrap().to_owned()).collect();
+        let handled = server.terminate();
+        let lines: Vec<Vec<&str>> = handled.lines().map(|line| line.split(' ').collect()).collect();
+        assert_eq!(lines.len(), 9, "{name}: {handled}");
+        for (line, id) in lines.iter().zip(ids) {
+            assert!(matches!(line[..], ["handled", _, event_id, _, "user@example.com"] if event_id == id), "{line:?}");
+        }
     }
 }
 
 #[test]
 fn a_server_that_has_just_started_ends_well() {
-    let file = TempFile::new("at-once");
-    for _ in 0..20 {
-        assert_eq!(Server::start(file.path(), None).terminate(), "");
+    for name in SERVERS {
+        let file = TempFile::new("at-once");
+        for _ in 0..20 {
+            assert_eq!(Server::start(name, file.path(), None).terminate(), "");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_terminated_under_load_loses_nothing_that_it_acknowledged() {
+    for name in SERVERS {
+        let file = TempFile::new("under-load");
+        let server = Server::start(name, file.path(), Some("a secret for tests"));
+        let addr: SocketAddr = server.url.split('/').nth(2).unwrap().parse().unwrap();
+        let acknowledged = Arc::new(AtomicUsize::new(0));
+        let mut senders = JoinSet::new();
+        for _ in 0..8 {
+            let acknowledged = Arc::clone(&acknowledged);
+            senders.spawn(async move {
+                let (mut connection, mut ids) = (Connection::open(addr).await, Vec::new());
+                for number in 0.. {
+                    let id = format!("evt_{}_{number}", connection.0.local_addr().unwrap().port());
+                    let post = Post::signed(&Sample::new(EventType::Open).event_id(&id).body());
+                    let written = connection.try_write(&post.bytes()).await;
+                    match if written { connection.try_read().await } else { None } {
+                        Some(reply) if reply.status == 200 => ids.push(id),
+                        _ => break,
+                    }
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+                ids
+            });
+        }
+        eventually("it is busy", || acknowledged.load(Ordering::SeqCst) > 500).await;
+        let handled = tokio::task::spawn_blocking(|| server.terminate()).await.unwrap();
+        let lines: Vec<&str> = handled.lines().map(|line| line.split(' ').nth(2).unwrap()).collect();
+        let ids: HashSet<&str> = lines.iter().copied().collect();
+        assert_eq!(ids.len(), lines.len(), "{name}: each once");
+        for id in senders.join_all().await.into_iter().flatten() {
+            assert!(ids.contains(id.as_str()), "{name}: {id} is lost");
+        }
     }
 }
 
 #[test]
 fn trigger_can_do_everything_that_a_receiver_must_stand() {
     let file = TempFile::new("trigger");
-    let server = Server::start(file.path(), Some("a secret of our own"));
+    let server = Server::start("axum_server", file.path(), Some("a secret of our own"));
     let first = |arguments: &[&str]| stdout(&server.trigger(arguments)).lines().next().unwrap().to_owned();
     assert!(first(&["bounce", "--event-id", "evt_mine"]).starts_with("200 bounce evt_mine "));
     assert!(first(&["bounce", "--event-id", "evt_mine"]).ends_with("already processed"));
@@ -138,8 +188,12 @@ fn trigger_can_do_everything_that_a_receiver_must_stand() {
 
 #[test]
 fn a_server_that_cannot_start_says_why() {
+    SERVERS.into_iter().for_each(assert_says_why);
+}
+
+fn assert_says_why(name: &str) {
     let run = |environment: Option<&str>, arguments: &[&str]| {
-        let mut command = Command::new(example("axum_server"));
+        let mut command = Command::new(example(name));
         command.env_remove("SENDARIX_WEBHOOK_SECRET").args(["--listen", "127.0.0.1:0"]).args(arguments);
         let output = command.envs(environment.map(|secret| ("SENDARIX_WEBHOOK_SECRET", secret))).output().unwrap();
         assert_eq!(output.status.code(), Some(1));

@@ -1,0 +1,103 @@
+//! A server that has no adapter, plain hyper, with a [`Receiver`] wired into it by hand.
+//!
+//! ```sh
+//! cargo run --example hyper_server
+//! ```
+//!
+//! Standard output has one line an event, `handled TYPE EVENT_ID MESSAGE_ID RECIPIENT`; everything else goes to
+//! standard error.
+
+mod shared;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::Context;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use sendarix_webhooks::dead_letter::FileDeadLetters;
+use sendarix_webhooks::{Answer, Delivery, HandlerError, Head, Receiver};
+use tokio::net::TcpListener;
+
+async fn on_event(delivery: Delivery) -> Result<(), HandlerError> {
+    shared::print(delivery.event()).await
+}
+
+/// From the request to the answer. These are the steps on every server; only the types are hyper's.
+async fn receive(receiver: &Receiver, request: Request<Incoming>) -> Answer {
+    let (parts, mut body) = request.into_parts();
+    let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let admitted = match receiver.admit(&Head::new(parts.method.as_str(), headers)) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refusal.into(),
+    };
+    let read = admitted.read(|cx| {
+        let frame = Pin::new(&mut body).poll_frame(cx);
+        frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())))
+    });
+    let verified = match read.await.and_then(|bytes| admitted.verify(bytes)) {
+        Ok(verified) => verified,
+        Err(refusal) => return refusal.into(),
+    };
+    verified.deliver(on_event).await.into_answer()
+}
+
+fn response(answer: &Answer) -> http::Result<Response<Full<Bytes>>> {
+    let mut response = Response::builder().status(answer.status());
+    for (name, value) in answer.headers() {
+        response = response.header(name, value.as_ref());
+    }
+    response.body(answer.text().into())
+}
+
+async fn serve(receiver: Receiver, request: Request<Incoming>) -> http::Result<Response<Full<Bytes>>> {
+    if request.uri().path() != shared::PATH {
+        return Response::builder().status(StatusCode::NOT_FOUND).body(Full::default());
+    }
+    response(&receive(&receiver, request).await)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = shared::options();
+    let listener =
+        TcpListener::bind(options.listen).await.with_context(|| format!("listening on {}", options.listen))?;
+    let dead_letters = FileDeadLetters::open(&options.dead_letters)?;
+    let terminated = shared::terminated()?;
+    // From here on it is ready, and says so.
+    let secrets = shared::secrets(listener.local_addr()?)?;
+    let receiver = Receiver::builder(secrets).dead_letters(dead_letters).build()?;
+
+    let (server, connections) = (Builder::new(TokioExecutor::new()), GracefulShutdown::new());
+    tokio::pin!(terminated);
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Most likely too many open files, which will pass.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = &mut terminated => break,
+        };
+        let receiver = receiver.clone();
+        let service = service_fn(move |request| serve(receiver.clone(), request));
+        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+        tokio::spawn(connections.watch(connection));
+    }
+    // No new connections; then every handler to its end; then a moment for the answers to go out, which a connection
+    // that never sends its request must not make longer.
+    drop(listener);
+    receiver.drain().await;
+    drop(tokio::time::timeout(Duration::from_secs(1), connections.shutdown()).await);
+    // Rather than wait for a line that nobody reads.
+    std::process::exit(0)
+}
