@@ -16,9 +16,8 @@ use anyhow::Context;
 use sendarix_webhooks::dead_letter::FileDeadLetters;
 use sendarix_webhooks::{HandlerError, Receiver, SendarixEvent, SendarixMiddleware};
 
-async fn on_event(event: SendarixEvent) -> Result<&'static str, HandlerError> {
-    shared::print(&event).await?;
-    Ok("")
+async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
+    shared::print(&event).await
 }
 
 #[actix_web::main]

@@ -102,6 +102,6 @@ pub use receiver::{
 pub use verify::{SecretError, Signature, SigningSecret, SigningSecrets};
 
 /// The code in README.md, as tests.
-#[cfg(all(doctest, feature = "axum", feature = "testing"))]
+#[cfg(all(doctest, feature = "actix", feature = "axum", feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

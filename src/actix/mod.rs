@@ -5,13 +5,13 @@
 //! use sendarix_webhooks::{EventKind, HandlerError, Receiver, SendarixEvent, SendarixMiddleware};
 //! # async fn suppress(_: &str) -> std::io::Result<()> { Ok(()) }
 //!
-//! async fn on_event(event: SendarixEvent) -> Result<&'static str, HandlerError> {
+//! async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
 //!     match &event.kind {
 //!         EventKind::Bounce(bounce) if bounce.is_permanent() => suppress(&event.recipient).await?,
 //!         EventKind::Complaint(_) => suppress(&event.recipient).await?,
 //!         _ => {}
 //!     }
-//!     Ok("")
+//!     Ok(()) // which actix-web answers 204
 //! }
 //!
 //! # #[actix_web::main]
@@ -53,6 +53,37 @@
 //! [`Receiver::drain`] come first, as in
 //! `HttpServer::shutdown_signal(async move { terminated.await; receiver.drain().await })`. It answers new deliveries 503
 //! meanwhile, and returns when the last handler has ended.
+//!
+//! # Testing a handler
+//!
+//! With the feature `testing`, through the middleware and without a network:
+//!
+//! ```
+//! # #[cfg(all(feature = "memory", feature = "testing"))]
+//! # actix_web::rt::System::new().block_on(async {
+//! use actix_web::{App, test, web};
+//! use sendarix_webhooks::testing::{Sample, signed_headers};
+//! use sendarix_webhooks::{EventType, HandlerError, Receiver, SendarixEvent, SendarixMiddleware, SigningSecret};
+//!
+//! async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
+//!     if event.recipient.is_empty() { Err("no recipient")? }
+//!     Ok(())
+//! }
+//!
+//! let secret = SigningSecret::new("test")?;
+//! let sendarix = SendarixMiddleware::new(Receiver::builder(secret.clone()).build()?);
+//! let app = test::init_service(App::new().wrap(sendarix).route("/hook", web::post().to(on_event))).await;
+//!
+//! for (recipient, status) in [("user@example.com", 204), ("", 503)] {
+//!     let body = Sample::new(EventType::Bounce).recipient(recipient).body();
+//!     let mut request = test::TestRequest::post().uri("/hook").set_payload(body.clone());
+//!     for header in signed_headers(&secret, &body, std::time::SystemTime::now()) {
+//!         request = request.insert_header(header);
+//!     }
+//!     assert_eq!(test::call_service(&app, request.to_request()).await.status(), status);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
 
 mod extract;
 mod middleware;

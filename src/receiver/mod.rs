@@ -4,16 +4,31 @@
 //! head ──admit──▶ Admitted ──read──▶ bytes ──verify──▶ Verified ──deliver──▶ Reply
 //! ```
 //!
-//! The adapters for tower, axum and others only move a head, a body and a response in and out of it. Each type on the
-//! way can only be had from the step before, so no handler can be reached around a check:
+//! The adapters for tower, axum and actix-web only move a head, a body and a response in and out of it, and so does
+//! whoever wires it into another server. Each type on the way can only be had from the step before, so no handler can be
+//! reached around a check.
+//!
+//! | step | takes | refuses or answers |
+//! |---|---|---|
+//! | [`admit`](Receiver::admit) | method and headers | what the head alone gives away, before the body |
+//! | [`read`](Admitted::read) | a function that polls the body | a body too large, too slow, or broken off |
+//! | [`verify`](Admitted::verify) | the exact bytes that arrived | a body that no active secret has signed |
+//! | [`deliver`](Verified::deliver) | the handler | everything from then on, with one [`Reply`] |
+//!
+//! # Where the body comes whole
+//!
+//! As in AWS Lambda, poem or a test. There is nothing to `read` then, but let the framework limit the body to
+//! [`body_limit`](ReceiverBuilder::body_limit), so that nobody can make it collect more.
 //!
 //! ```
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use sendarix_webhooks::{Answer, Head, HandlerError, Receiver, SigningSecret};
+//! use sendarix_webhooks::{Answer, Delivery, HandlerError, Head, Receiver};
 //!
-//! let receiver = Receiver::builder(SigningSecret::new("a secret from the dashboard")?).build()?;
+//! async fn on_event(delivery: Delivery) -> Result<(), HandlerError> {
+//!     println!("{:?}", delivery.event().kind);
+//!     Ok(())
+//! }
 //!
-//! async fn answer(receiver: &Receiver, method: &str, headers: &[(&str, &[u8])], body: Vec<u8>) -> Answer {
+//! async fn receive(receiver: &Receiver, method: &str, headers: &[(&str, &[u8])], body: Vec<u8>) -> Answer {
 //!     let admitted = match receiver.admit(&Head::new(method, headers.iter().copied())) {
 //!         Ok(admitted) => admitted,
 //!         Err(refusal) => return refusal.into(),
@@ -22,13 +37,67 @@
 //!         Ok(verified) => verified,
 //!         Err(refusal) => return refusal.into(),
 //!     };
-//!     let reply = verified.deliver(|delivery| async move {
-//!         println!("{:?}", delivery.event().kind);
-//!         Ok::<(), HandlerError>(())
-//!     });
-//!     reply.await.into_answer()
+//!     verified.deliver(on_event).await.into_answer()
 //! }
-//! # Ok(()) }
+//!
+//! # #[cfg(all(feature = "memory", feature = "testing"))]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # use sendarix_webhooks::{EventType, SigningSecret, testing::{Sample, signed_headers}};
+//! let secret = SigningSecret::new("a secret from the dashboard")?;
+//! let receiver = Receiver::builder(secret.clone()).build()?; // once, for the life of the process
+//! # let body = Sample::new(EventType::Open).body();
+//! # let headers = signed_headers(&secret, &body, std::time::SystemTime::now());
+//! # let headers: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+//! let answer = receive(&receiver, "POST", &headers, body).await; // its status, headers and text go back
+//! assert_eq!(answer.status(), 200);
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+//!
+//! AWS Lambda stops a process between two requests. Choose a [`handler_limit`](ReceiverBuilder::handler_limit) below the
+//! [`acknowledgement_deadline`](ReceiverBuilder::acknowledgement_deadline), so that no handler is still running when the
+//! answer has gone out, and a store that all instances share.
+//!
+//! # Where the body is a stream
+//!
+//! `examples/hyper_server.rs` does it for plain hyper, in 20 lines. On a server whose handlers must not leave their
+//! thread, [`deliver_local`](Verified::deliver_local) takes the place of `deliver`.
+//!
+//! # In a queue consumer
+//!
+//! A gateway may put whole requests into a queue, with their headers and exact bodies, and acknowledge them. Then the
+//! outcome decides what becomes of the message. It may be older than any tolerance of its timestamp, so the receiver is
+//! told to ignore that, and to look at the time in the signed body instead:
+//!
+//! ```
+//! # use sendarix_webhooks::{Delivery, HandlerError, Head, RETRY_SCHEDULE, Receiver, SigningSecret};
+//! # async fn on_event(_: Delivery) -> Result<(), HandlerError> { Ok(()) }
+//! /// Whether the message is done with; if not, it must come again.
+//! async fn consume(receiver: &Receiver, headers: &[(&str, &[u8])], body: Vec<u8>) -> bool {
+//!     let verified = match receiver.admit(&Head::new("POST", headers.iter().copied())) {
+//!         Ok(admitted) => admitted.verify(body),
+//!         Err(refusal) => Err(refusal),
+//!     };
+//!     match verified {
+//!         Ok(verified) => verified.deliver(on_event).await.outcome().is_acknowledged(),
+//!         // Forged, or the secret here is wrong: the queue's own place for what nobody could handle keeps it.
+//!         Err(_) => false,
+//!     }
+//! }
+//!
+//! # #[cfg(all(feature = "memory", feature = "testing"))]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # use sendarix_webhooks::{EventType, testing::{Sample, signed_headers}};
+//! # let secret = SigningSecret::new("a secret from the dashboard")?;
+//! let receiver = Receiver::builder(secret.clone());
+//! let receiver = receiver.dangerously_ignore_timestamps().max_event_age(RETRY_SCHEDULE).build()?;
+//! # let body = Sample::new(EventType::Open).body();
+//! # let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+//! # let headers = signed_headers(&secret, &body, long_ago);
+//! # let headers: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+//! # assert!(consume(&receiver, &headers, body.clone()).await);
+//! # assert!(consume(&receiver, &headers, body).await);
+//! # assert!(!consume(&receiver, &headers, b"changed".to_vec()).await);
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 
 mod answer;
