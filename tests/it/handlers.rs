@@ -1,14 +1,16 @@
 //! Handlers that fail in every way, and clients that go away while they run.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use sendarix_webhooks::testing::Sample;
-use sendarix_webhooks::{Delivery, EventType, HandlerError, Receiver, ReceiverBuilder, SendarixLayer};
+use sendarix_webhooks::{Delivery, EventType, HandlerError, Head, Outcome, Receiver, ReceiverBuilder, SendarixLayer};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -23,6 +25,7 @@ parity! {
     a_panic_in_the_text_of_an_error,
     a_panic_while_a_handler_is_stopped_at_its_limit,
     a_slow_handler_that_fails_in_the_end_leaves_a_letter_and_the_event,
+    a_client_that_goes_away_in_its_body_leaves_nothing_behind,
     a_client_that_goes_away_cancels_nothing,
     a_client_that_goes_away_before_a_failure_leaves_the_event_redeliverable,
 }
@@ -183,6 +186,21 @@ async fn begin_and_leave(endpoint: &Endpoint, body: &[u8], departure: Departure)
     exchange.leave(departure).await;
 }
 
+async fn a_client_that_goes_away_in_its_body_leaves_nothing_behind(front: Front) {
+    for departure in Departure::ALL {
+        let body_timeout = Duration::from_secs(8);
+        let endpoint = Endpoint::start(front, |builder| builder.body_timeout(body_timeout), |_| async {}).await;
+        let post = Post::signed(&body());
+        let (first, _) = post.body.split_at(post.body.len() / 2);
+        let part = Post { body: first.to_vec(), ..post.clone() };
+        endpoint.connect().await.begin_open(&part).await.leave(departure).await;
+        assert_eq!(endpoint.send(&post).await.body, "");
+        assert_eq!(endpoint.handled(), 1, "{departure:?}");
+        let drained = tokio::time::timeout(body_timeout / 2, endpoint.receiver.drain()).await;
+        assert!(drained.is_ok(), "{departure:?}: the body is still waited for");
+    }
+}
+
 async fn a_client_that_goes_away_cancels_nothing(front: Front) {
     for departure in Departure::ALL {
         let (finish, effects) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
@@ -299,4 +317,27 @@ fn a_runtime_that_ends_leaves_the_event_to_the_end_of_the_lease() {
         }
         assert_eq!(endpoint.handled(), 1);
     });
+}
+
+/// As in a test of an actix-web application that runs in tokio's own runtime.
+#[tokio::test]
+async fn a_local_delivery_where_no_local_task_can_run_is_given_back() {
+    let deadline = Duration::from_millis(100);
+    let builder = Receiver::builder(secret()).acknowledgement_deadline(deadline);
+    let receiver = builder.body_timeout(deadline / 2).store_timeout(deadline / 2).build().unwrap();
+    let post = Post::signed(&body());
+    let verified = || {
+        let headers = post.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        receiver.admit(&Head::new("POST", headers)).unwrap().verify(post.body.clone()).unwrap()
+    };
+    let hanging = || verified().deliver_local(|_| std::future::pending::<Result<(), HandlerError>>());
+    assert_eq!(hanging().await.outcome(), Outcome::Slow);
+    let mut dropped = hanging();
+    std::future::poll_fn(|cx| Poll::Ready(assert!(Pin::new(&mut dropped).poll(cx).is_pending()))).await;
+    drop(dropped);
+    let reply = verified().deliver_local(|delivery| async move {
+        assert_eq!(delivery.attempt(), 3);
+        Ok::<(), HandlerError>(())
+    });
+    assert_eq!(reply.await.outcome(), Outcome::Processed);
 }

@@ -15,10 +15,10 @@ pub struct Front {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Server {
-    /// `SendarixLayer` on a route of an axum `Router`.
-    AxumRoute,
+    /// `SendarixLayer` on an axum `Router`, by `Router::layer`.
+    AxumLayer,
     /// `SendarixLayer` around a whole axum `Router`.
-    AxumRouter,
+    AxumAround,
     /// `SendarixLayer` around a tower service on hyper.
     Hyper,
     /// A `Receiver` wired into a hyper service by hand.
@@ -35,19 +35,19 @@ pub enum Version {
 
 impl Front {
     /// For what depends on no adapter.
-    pub const ANY: Self = Self { server: Server::AxumRoute, version: Version::Http1 };
+    pub const ANY: Self = Self { server: Server::AxumLayer, version: Version::Http1 };
 
     pub const ALL: [Self; 10] = {
-        use self::Server::{Actix, AxumRoute, AxumRouter, Hyper, Receiver};
+        use self::Server::{Actix, AxumAround, AxumLayer, Hyper, Receiver};
         use self::Version::{Http1, Http2};
         const fn on(server: Server, version: Version) -> Front {
             Front { server, version }
         }
         [
-            on(AxumRoute, Http1),
-            on(AxumRoute, Http2),
-            on(AxumRouter, Http1),
-            on(AxumRouter, Http2),
+            on(AxumLayer, Http1),
+            on(AxumLayer, Http2),
+            on(AxumAround, Http1),
+            on(AxumAround, Http2),
             on(Hyper, Http1),
             on(Hyper, Http2),
             on(Receiver, Http1),
@@ -62,10 +62,10 @@ impl Front {
 /// holds instead.
 macro_rules! parity {
     ($(#[$test:meta])? $($case:ident),* $(,)?) => {
-        parity!(@axum_route_http1 0 ($($test)?) $($case)*);
-        parity!(@axum_route_http2 1 ($($test)?) $($case)*);
-        parity!(@axum_router_http1 2 ($($test)?) $($case)*);
-        parity!(@axum_router_http2 3 ($($test)?) $($case)*);
+        parity!(@axum_layer_http1 0 ($($test)?) $($case)*);
+        parity!(@axum_layer_http2 1 ($($test)?) $($case)*);
+        parity!(@axum_around_http1 2 ($($test)?) $($case)*);
+        parity!(@axum_around_http2 3 ($($test)?) $($case)*);
         parity!(@hyper_http1 4 ($($test)?) $($case)*);
         parity!(@hyper_http2 5 ($($test)?) $($case)*);
         parity!(@receiver_http1 6 ($($test)?) $($case)*);

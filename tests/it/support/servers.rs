@@ -29,8 +29,8 @@ impl Server {
     pub async fn start(self, receiver: Receiver, handler: Handler) -> (SocketAddr, Option<ActixServer>) {
         let layer = SendarixLayer::new(receiver.clone());
         let addr = match self {
-            Self::AxumRoute => serve(Router::new().route(PATH, axum_route(handler).layer(layer))).await,
-            Self::AxumRouter => {
+            Self::AxumLayer => serve(Router::new().route(PATH, axum_route(handler)).layer(layer)).await,
+            Self::AxumAround => {
                 let app = layer.layer(Router::new().route(PATH, axum_route(handler)));
                 let app = axum::ServiceExt::<Request>::into_make_service(app);
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
