@@ -24,11 +24,11 @@ impl Signature {
     ///
     /// The value is anything but 64 hex digits; the error says what it looks like instead.
     pub fn parse(header: &[u8]) -> Result<Self, SignatureError> {
-        // The digits are checked here because the decoder would also take a `0x` prefix.
-        if header.len() != 64 || !header.iter().all(u8::is_ascii_hexdigit) {
+        // The decoder skips a `0x` prefix, which in this length leaves it too few digits.
+        if header.len() != 64 {
             return Err(SignatureError::diagnose(header));
         }
-        const_hex::decode_to_array(header).map(Self).map_err(|_| SignatureError::NotHex)
+        const_hex::decode_to_array(header).map(Self).map_err(|_| SignatureError::diagnose(header))
     }
 }
 
