@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -19,18 +19,18 @@ use crate::telemetry;
 /// acknowledgement deadline comes first, the delivery moves into a task and runs to its end there: a client that
 /// disconnects cancels nothing.
 ///
-/// It must be polled and dropped within a tokio runtime. Dropped outside of one it is cancelled, and the end of the
-/// lease frees its claim.
+/// It must be polled and dropped within a tokio runtime. Where there is none to move into, it is awaited to its end
+/// however long that takes, and dropping it cancels it.
 #[must_use = "a delivery does nothing unless it is awaited"]
-pub struct Delivering<R, D = dyn Future<Output = Reply<R>> + Send>
-where
-    D: Future<Output = Reply<R>> + ?Sized + 'static,
-{
+pub struct Delivering<R, D: ?Sized = dyn Future<Output = Reply<R>> + Send> {
     /// `None` once it has ended or moved into a task.
     delivery: Option<Pin<Box<D>>>,
-    spawn: fn(Pin<Box<D>>),
+    spawn: Spawn<D>,
     started: bool,
+    /// Runs until the acknowledgement deadline, if the delivery is not over by then.
     timer: Option<Pin<Box<Sleep>>>,
+    /// The deadline has passed, and there was no task to move into.
+    stranded: bool,
     receiver: Receiver,
     admitted_at: Instant,
     span: Span,
@@ -40,6 +40,9 @@ where
 /// A [`Delivering`] whose handler never leaves its thread. It must be polled and dropped within a
 /// [`LocalSet`](tokio::task::LocalSet) or a local runtime, which run the task that it may move into.
 pub type LocalDelivering<R> = Delivering<R, dyn Future<Output = Reply<R>>>;
+
+/// Moves a delivery into a task, or gives it back where there is no runtime for that.
+type Spawn<D> = fn(Pin<Box<D>>) -> Result<(), Pin<Box<D>>>;
 
 impl<R: Send + 'static> Delivering<R> {
     pub(super) fn new<F>(delivery: F, receiver: Receiver, admitted_at: Instant, span: Span) -> Self
@@ -59,32 +62,35 @@ impl<R: 'static> LocalDelivering<R> {
     }
 }
 
-impl<R, D> Delivering<R, D>
-where
-    D: Future<Output = Reply<R>> + ?Sized + 'static,
-{
+impl<R, D: ?Sized> Delivering<R, D> {
     fn spawned_with(
-        spawn: fn(Pin<Box<D>>),
+        spawn: Spawn<D>,
         delivery: Pin<Box<D>>,
         receiver: Receiver,
         admitted_at: Instant,
         span: Span,
     ) -> Self {
-        let (started, timer, reply) = (false, None, PhantomData);
-        Self { delivery: Some(delivery), spawn, started, timer, receiver, admitted_at, span, reply }
+        let (delivery, timer, reply) = (Some(delivery), None, PhantomData);
+        Self { delivery, spawn, started: false, timer, stranded: false, receiver, admitted_at, span, reply }
     }
 
-    /// Moves a delivery that has begun and not ended into a task of its own.
-    fn detach(&mut self) {
-        if let (true, Some(delivery)) = (self.started, self.delivery.take()) {
-            (self.spawn)(delivery);
+    /// Moves a delivery that has begun and not ended into a task of its own. `false`: there is no runtime for that.
+    fn detach(&mut self) -> bool {
+        let Some(delivery) = self.delivery.take().filter(|_| self.started) else { return true };
+        self.delivery = (self.spawn)(delivery).err();
+        if self.delivery.is_none() {
+            return true;
         }
+        let message = "a delivery must go on without its connection, and there is no tokio runtime to run it, or for \
+            `deliver_local` no `LocalSet`: when it is dropped, its handler is stopped";
+        self.span.in_scope(|| tracing::error!(target: telemetry::TARGET, message));
+        false
     }
 }
 
 impl<R, D> Future for Delivering<R, D>
 where
-    D: Future<Output = Reply<R>> + ?Sized + 'static,
+    D: Future<Output = Reply<R>> + ?Sized,
 {
     type Output = Reply<R>;
 
@@ -99,13 +105,18 @@ where
             return Poll::Ready(reply);
         }
         self.delivery = Some(delivery);
-
+        if self.stranded {
+            return Poll::Pending;
+        }
         let deadline = self.admitted_at + self.receiver.settings().acknowledgement_deadline;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        self.detach();
+        if !self.detach() {
+            self.stranded = true;
+            return Poll::Pending;
+        }
         let answer = self.receiver.answer(Outcome::Slow);
         let admitted_at = self.admitted_at;
         self.span.in_scope(|| telemetry::settled(Outcome::Slow, answer.status(), admitted_at, None, None));
@@ -113,31 +124,40 @@ where
     }
 }
 
-fn spawn<R: Send + 'static>(delivery: Pin<Box<dyn Future<Output = Reply<R>> + Send>>) {
-    if let Ok(runtime) = Handle::try_current() {
-        drop(runtime.spawn(delivery));
+fn spawn<D>(delivery: Pin<Box<D>>) -> Result<(), Pin<Box<D>>>
+where
+    D: Future<Output: Send + 'static> + Send + ?Sized + 'static,
+{
+    match Handle::try_current() {
+        Ok(runtime) => {
+            drop(runtime.spawn(delivery));
+            Ok(())
+        }
+        Err(_) => Err(delivery),
     }
 }
 
-fn spawn_local<R: 'static>(delivery: Pin<Box<dyn Future<Output = Reply<R>>>>) {
-    // Where nothing runs local tasks this panics, and there is no asking beforehand. The delivery is cancelled then, and
-    // that must not abort a thread that is unwinding already.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(tokio::task::spawn_local(delivery))));
+fn spawn_local<D>(delivery: Pin<Box<D>>) -> Result<(), Pin<Box<D>>>
+where
+    D: Future<Output: 'static> + ?Sized + 'static,
+{
+    // It panics where nothing runs local tasks, and there is no asking beforehand.
+    match catch_unwind(|| drop(tokio::task::spawn_local(async {}))) {
+        Ok(()) => {
+            drop(tokio::task::spawn_local(delivery));
+            Ok(())
+        }
+        Err(_) => Err(delivery),
+    }
 }
 
-impl<R, D> Drop for Delivering<R, D>
-where
-    D: Future<Output = Reply<R>> + ?Sized + 'static,
-{
+impl<R, D: ?Sized> Drop for Delivering<R, D> {
     fn drop(&mut self) {
         self.detach();
     }
 }
 
-impl<R, D> fmt::Debug for Delivering<R, D>
-where
-    D: Future<Output = Reply<R>> + ?Sized + 'static,
-{
+impl<R, D: ?Sized> fmt::Debug for Delivering<R, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivering").field("started", &self.started).finish_non_exhaustive()
     }
