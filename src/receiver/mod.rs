@@ -119,7 +119,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span};
 
 use self::running::{Running, RunningGuard};
@@ -195,10 +195,18 @@ impl Receiver {
     /// Takes no new deliveries any more (they are answered 503), and waits for those under way, also those whose
     /// connection is gone.
     ///
-    /// It returns after the [`lease`](ReceiverBuilder::lease) and a few store timeouts at the latest. Call it when the
-    /// process is told to stop, before the runtime is shut down. There is no way back.
+    /// Call it when the process is told to stop, before the runtime is shut down. There is no way back. It returns after
+    /// the [`body_timeout`](ReceiverBuilder::body_timeout), the [`lease`](ReceiverBuilder::lease) and four
+    /// [store timeouts](ReceiverBuilder::store_timeout) at the latest, 73 s by default: what is still under way then is
+    /// blocking its thread, and has lost its claim.
     pub async fn drain(&self) {
-        self.0.running.drain().await;
+        let settings = self.settings();
+        let limit = settings.body_timeout.saturating_add(settings.lease).saturating_add(settings.store_timeout * 4);
+        if timeout(limit, self.0.running.drain()).await.is_err() {
+            let deliveries = self.0.running.count();
+            let message = "deliveries have not ended within their limits: their handlers block their threads";
+            tracing::error!(target: telemetry::TARGET, deliveries, message);
+        }
     }
 
     /// The secrets that are active. A clone of them exchanges them in this receiver as well.

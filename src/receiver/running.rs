@@ -25,11 +25,15 @@ impl Running {
         (!self.draining.load(SeqCst)).then_some(guard)
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.deliveries.load(SeqCst)
+    }
+
     pub(super) async fn drain(&self) {
         self.draining.store(true, SeqCst);
         loop {
             let ended = self.ended.notified();
-            if self.deliveries.load(SeqCst) == 0 {
+            if self.count() == 0 {
                 return;
             }
             ended.await;
