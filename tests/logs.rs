@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use sendarix_webhooks::testing::Sample;
-use sendarix_webhooks::{EventType, HandlerError, ReceiverBuilder};
+use sendarix_webhooks::{EventType, HandlerError, ReceiverBuilder, SendarixEvent};
 use tracing_subscriber::fmt::MakeWriter;
 
 use self::support::{Endpoint, FaultyStores, Front, INTERNAL, Post};
@@ -91,6 +91,24 @@ async fn a_failure_is_told_with_its_error_and_without_dead_letters_at_error_leve
     endpoint.post(&Sample::new(EventType::Open).body()).await.assert_is(503, "not processed; deliver again");
     assert_contains(&log.line("outcome="), &["WARN", "outcome=\"failed\"", "status=503", "attempt=1", INTERNAL]);
     assert_contains(&log.line("no dead-letter store"), &["ERROR", INTERNAL]);
+}
+
+#[tokio::test]
+async fn a_handler_without_its_layer_or_middleware_is_told() {
+    let (log, _guard) = Log::capture(tracing::Level::ERROR);
+    let app = axum::Router::new().route(support::PATH, axum::routing::post(|_: SendarixEvent| async {}));
+    let request = axum::extract::Request::post(support::PATH).body(axum::body::Body::empty()).unwrap();
+    assert_eq!(tower::ServiceExt::oneshot(app, request).await.unwrap().status(), 500);
+    log.line("its route has no SendarixLayer");
+
+    async fn optional(event: Option<SendarixEvent>) -> String {
+        format!("{}", event.is_some())
+    }
+    let app = actix_web::App::new().route(support::PATH, actix_web::web::post().to(optional));
+    let app = actix_web::test::init_service(app).await;
+    let request = actix_web::test::TestRequest::post().uri(support::PATH).to_request();
+    assert_eq!(actix_web::test::call_and_read_body(&app, request).await, "false");
+    log.line("its resource has no SendarixMiddleware");
 }
 
 #[tokio::test]

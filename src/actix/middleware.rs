@@ -6,12 +6,13 @@ use std::rc::Rc;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
-use actix_web::{Error, HttpMessage, HttpRequest};
+use actix_web::http::header::CONTENT_ENCODING;
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_core::Stream;
 
-use super::response::{Unplaced, answer_response, misconfigured};
-use crate::receiver::{Answer, Delivery, HandlerError, Head, Receiver, Reply};
+use super::response::{Unplaced, answer_response, misconfigured, with_unread};
+use crate::receiver::{Delivery, HandlerError, Head, Outcome, Receiver, Reply};
 
 /// Lets only authentic, fresh and new events through to what it wraps: see the [module](super).
 #[derive(Clone, Debug)]
@@ -24,6 +25,12 @@ impl SendarixMiddleware {
     /// A middleware over this receiver, of which every worker must have a clone.
     pub fn new(receiver: Receiver) -> Self {
         Self { receiver }
+    }
+
+    /// The receiver, to drain it at shutdown.
+    #[must_use]
+    pub fn receiver(&self) -> &Receiver {
+        &self.receiver
     }
 }
 
@@ -65,14 +72,15 @@ where
             let message = "a SendarixMiddleware is inside of another one: each event would be in flight for the inner \
                 one; remove one of them";
             tracing::error!(target: crate::telemetry::TARGET, message);
-            return Box::pin(ready(Ok(request.into_response(misconfigured()).map_into_right_body())));
+            let (request, payload) = request.into_parts();
+            return Box::pin(ready(Ok(refused(request, payload, misconfigured()))));
         }
         let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let admitted = match self.receiver.admit(&Head::new(request.method().as_str(), headers)) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                let response = answer_response(refusal.answer());
-                return Box::pin(ready(Ok(request.into_response(response).map_into_right_body())));
+                let (request, payload) = request.into_parts();
+                return Box::pin(ready(Ok(refused(request, payload, answer_response(refusal.answer())))));
             }
         };
         let inner = Rc::clone(&self.inner);
@@ -81,7 +89,7 @@ where
             let read = admitted.read(|cx| Pin::new(&mut payload).poll_next(cx)).await;
             let verified = match read.and_then(|bytes| admitted.verify(bytes)) {
                 Ok(verified) => verified,
-                Err(refusal) => return Ok(answered(request, refusal.answer())),
+                Err(refusal) => return Ok(refused(request, payload, answer_response(refusal.answer()))),
             };
             let body = verified.body().clone();
             let place = Rc::new(Cell::new(Some(request)));
@@ -89,13 +97,17 @@ where
                 let place = Rc::clone(&place);
                 move |delivery| call(inner, place, body, delivery)
             };
-            match (verified.deliver_local(handler).await, place.take()) {
-                (Reply::Handler { outcome, mut response }, _) => {
+            let answer = match verified.deliver_local(handler).await {
+                Reply::Handler { outcome, mut response } => {
                     response.response_mut().extensions_mut().insert(outcome);
-                    Ok(response.map_into_left_body())
+                    return Ok(response.map_into_left_body());
                 }
-                (Reply::Receiver(answer), Some(request)) => Ok(answered(request, &answer)),
-                (Reply::Receiver(answer), None) => Err(Unplaced(answer).into()),
+                Reply::Receiver(answer) => answer,
+            };
+            // A slow delivery may still be about to begin, and will need its request then.
+            match if answer.outcome() == Outcome::Slow { None } else { place.take() } {
+                Some(request) => Ok(ServiceResponse::new(request, answer_response(&answer)).map_into_right_body()),
+                None => Err(Unplaced(answer).into()),
             }
         })
     }
@@ -117,22 +129,31 @@ where
     let request = place.take().ok_or("the request has gone")?;
     request.extensions_mut().insert(delivery.event().clone());
     request.extensions_mut().insert(delivery);
-    let request = ServiceRequest::from_parts(request, Payload::from(body));
+    let mut request = ServiceRequest::from_parts(request, Payload::from(body));
+    // The signed bytes have been read as JSON. Whatever an unsigned header says, nothing is left to decode.
+    if request.headers().contains_key(CONTENT_ENCODING) {
+        request.headers_mut().remove(CONTENT_ENCODING);
+    }
     let response = inner.call(request).await.map_err(|error| {
         let by_handler = error.as_error::<HandlerError>().cloned();
         by_handler.unwrap_or_else(|| HandlerError::retry(error.to_string()))
     })?;
-    match response.response().error().and_then(|error| error.as_error::<HandlerError>()).cloned() {
-        Some(error) => {
-            place.set(Some(response.into_parts().0));
-            Err(error)
-        }
-        None => Ok(response),
-    }
+    let error = match response.response().error() {
+        Some(error) => match error.as_error::<HandlerError>() {
+            Some(error) => error.clone(),
+            // An error is a failure, and a 2xx would acknowledge it.
+            None if response.status().is_success() => HandlerError::retry(error.to_string()),
+            None => return Ok(response),
+        },
+        None => return Ok(response),
+    };
+    place.set(Some(response.into_parts().0));
+    Err(error)
 }
 
-fn answered<B>(request: HttpRequest, answer: &Answer) -> ServiceResponse<EitherBody<B>> {
-    ServiceResponse::new(request, answer_response(answer)).map_into_right_body()
+/// Answers a request whose body may not have been read to its end.
+fn refused<B>(request: HttpRequest, payload: Payload, response: HttpResponse) -> ServiceResponse<EitherBody<B>> {
+    ServiceResponse::new(request, with_unread(response, payload)).map_into_right_body()
 }
 
 impl<S> fmt::Debug for Sendarix<S> {

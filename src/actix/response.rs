@@ -1,10 +1,13 @@
 use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use actix_web::body::BoxBody;
-use actix_web::dev::ServiceResponse;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, ResponseError};
+use bytes::Bytes;
 
 use crate::receiver::{Answer, HandlerError, HandlerResponse, Outcome};
 
@@ -57,6 +60,29 @@ pub(super) fn answer_response(answer: &Answer) -> HttpResponse<BoxBody> {
         response.extensions_mut().insert(kind);
     }
     response
+}
+
+/// Keeps what is unread of a request's body until the response has gone out. Then actix-web closes the connection, within
+/// a second; a chunked body that nobody holds it would go on reading, to an end that may never come.
+pub(super) fn with_unread(response: HttpResponse<BoxBody>, payload: Payload) -> HttpResponse<BoxBody> {
+    response.map_body(|_, body| BoxBody::new(WithUnread { body, _payload: payload }))
+}
+
+struct WithUnread {
+    body: BoxBody,
+    _payload: Payload,
+}
+
+impl MessageBody for WithUnread {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
 }
 
 pub(super) fn misconfigured() -> HttpResponse<BoxBody> {

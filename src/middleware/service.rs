@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use http::header::CONTENT_ENCODING;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use tower_service::Service;
@@ -51,7 +52,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         if parts.extensions.get::<Delivery>().is_some() {
             let message = "a SendarixLayer is inside of another one: each event would be in flight for the inner one; \
                 remove one of them";
@@ -69,6 +70,8 @@ where
                 Ok(verified) => verified,
                 Err(refusal) => return answer_response(refusal.answer()),
             };
+            // What an unsigned header says of the signed bytes must not make anything inside decode them.
+            parts.headers.remove(CONTENT_ENCODING);
             let request = Request::from_parts(parts, B::Body::from(verified.body().clone()));
             match verified.deliver(move |delivery| call(inner, request, delivery)).await {
                 Reply::Handler { outcome, mut response } => {

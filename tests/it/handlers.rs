@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Connection, Departure, Endpoint, FaultyStores, Front, PATH, Post, eventually, parity, secret, serve,
+    Connection, Departure, Endpoint, FaultyStores, Front, PATH, PATIENCE, Post, eventually, parity, secret, serve,
 };
 
 parity! {
@@ -251,6 +251,7 @@ async fn a_client_that_goes_away_before_a_failure_leaves_the_event_redeliverable
         begin_and_leave(&endpoint, &body, departure).await;
         let is_kept = || stores.letters().iter().any(|letter| letter.error == "after the client has gone");
         assert!(!is_kept());
+        endpoint.post(&body).await.assert_is(503, "another delivery of this event is being processed");
         finish.notify_one();
         eventually("the failure is kept", is_kept).await;
         // The letter is kept before the claim is released.
@@ -290,6 +291,39 @@ async fn a_handler_of_12_seconds_has_one_effect_and_its_retry_is_a_duplicate() {
     fronts.join_all().await;
 }
 
+/// On every front at the same time, since it takes so long.
+#[tokio::test]
+async fn a_deadline_that_comes_before_the_handler_begins_takes_nothing_from_it() {
+    let mut fronts = JoinSet::new();
+    for front in Front::ALL {
+        fronts.spawn(async move {
+            let stores = FaultyStores::default();
+            stores.claims_wait(true);
+            let configured = stores.clone();
+            let deadline = Duration::from_secs(3);
+            let configure = |builder: ReceiverBuilder| {
+                let limit = deadline - Duration::from_millis(500);
+                let builder = builder.acknowledgement_deadline(deadline).store(configured.clone());
+                builder.body_timeout(limit).store_timeout(limit).dead_letters(configured)
+            };
+            let endpoint = Endpoint::start(front, configure, |_| async {}).await;
+            // The body is complete after half of the time, so that the limit of the claim is not over at the deadline.
+            let post = Post::signed(&body());
+            let head = Post { body: Vec::new(), ..post.clone() };
+            let mut exchange = endpoint.connect().await.begin_open(&head).await;
+            tokio::time::sleep(deadline / 2).await;
+            exchange.write(&post.body).await;
+            exchange.finish();
+            exchange.reply().await.assert_is(503, "still processing");
+            stores.claims_wait(false);
+            eventually("the handler has run", || endpoint.handled() == 1).await;
+            endpoint.post_until_settled(&post.body).await.assert_is(200, "already processed");
+            assert_eq!((endpoint.handled(), stores.letters()), (1, Vec::new()), "{front:?}");
+        });
+    }
+    fronts.join_all().await;
+}
+
 /// The lease is the backstop of a process, or a runtime, that ends in the middle.
 #[test]
 fn a_runtime_that_ends_leaves_the_event_to_the_end_of_the_lease() {
@@ -321,7 +355,7 @@ fn a_runtime_that_ends_leaves_the_event_to_the_end_of_the_lease() {
 
 /// As in a test of an actix-web application that runs in tokio's own runtime.
 #[tokio::test]
-async fn a_local_delivery_where_no_local_task_can_run_is_given_back() {
+async fn a_local_delivery_where_no_local_task_can_run_is_given_back_or_awaited() {
     let deadline = Duration::from_millis(100);
     let builder = Receiver::builder(secret()).acknowledgement_deadline(deadline);
     let receiver = builder.body_timeout(deadline / 2).store_timeout(deadline / 2).build().unwrap();
@@ -330,14 +364,33 @@ async fn a_local_delivery_where_no_local_task_can_run_is_given_back() {
         let headers = post.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         receiver.admit(&Head::new("POST", headers)).unwrap().verify(post.body.clone()).unwrap()
     };
-    let hanging = || verified().deliver_local(|_| std::future::pending::<Result<(), HandlerError>>());
-    assert_eq!(hanging().await.outcome(), Outcome::Slow);
-    let mut dropped = hanging();
+    let mut dropped = verified().deliver_local(|_| std::future::pending::<Result<(), HandlerError>>());
     std::future::poll_fn(|cx| Poll::Ready(assert!(Pin::new(&mut dropped).poll(cx).is_pending()))).await;
     drop(dropped);
-    let reply = verified().deliver_local(|delivery| async move {
-        assert_eq!(delivery.attempt(), 3);
+    let slow = verified().deliver_local(move |delivery| async move {
+        assert_eq!(delivery.attempt(), 2);
+        tokio::time::sleep(deadline * 2).await;
         Ok::<(), HandlerError>(())
     });
-    assert_eq!(reply.await.outcome(), Outcome::Processed);
+    assert_eq!(slow.await.outcome(), Outcome::Processed, "not `slow`, which would let go of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_blocks_its_thread_does_not_hold_up_a_drain_for_ever() {
+    let (unblock, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = std::sync::Mutex::new(blocked);
+    let lease = Duration::from_millis(500);
+    let configure = |builder: ReceiverBuilder| {
+        let builder = builder.handler_limit(lease / 5).lease(lease);
+        builder.body_timeout(lease).store_timeout(lease / 10)
+    };
+    let handler = move |_| {
+        let _ = blocked.lock().unwrap().recv();
+        async {}
+    };
+    let endpoint = Endpoint::start(Front::ANY, configure, handler).await;
+    let _running = endpoint.begin(&Post::signed(&body())).await;
+    eventually("the handler has begun", || endpoint.handled() == 1).await;
+    tokio::time::timeout(PATIENCE, endpoint.receiver.drain()).await.expect("the drain ends");
+    drop(unblock);
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use axum::ServiceExt;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -124,6 +125,17 @@ async fn the_body_can_be_extracted_in_any_way() {
     let body = Sample::new(EventType::Click).body();
     let reply = Connection::open(serve(app).await).await.exchange(&Post::signed(&body).bytes()).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "equal"));
+}
+
+/// Nothing signs that header, and the signed bytes have been read as JSON.
+#[tokio::test]
+async fn a_content_encoding_is_not_handed_on() {
+    let handler =
+        |_: SendarixEvent, headers: HeaderMap| async move { format!("{}", headers.contains_key("content-encoding")) };
+    let app = Router::new().route(PATH, post(handler).layer(layer()));
+    let request = Post::signed(&Sample::new(EventType::Click).body()).with("content-encoding", "gzip");
+    let reply = Connection::open(serve(app).await).await.exchange(&request.bytes()).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "false"));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ struct Faults {
     letters: std::sync::Mutex<std::collections::BTreeMap<EventKey, DeadLetter>>,
     pub claims_fail: AtomicBool,
     pub claims_hang: AtomicBool,
+    pub claims_wait: AtomicBool,
     pub claim_replies_lost: AtomicBool,
     pub completions_fail: AtomicBool,
     pub letters_fail: AtomicBool,
@@ -30,7 +31,7 @@ macro_rules! switches {
         }
     )* } };
 }
-switches!(claims_fail, claims_hang, claim_replies_lost, completions_fail, letters_fail);
+switches!(claims_fail, claims_hang, claims_wait, claim_replies_lost, completions_fail, letters_fail);
 
 impl FaultyStores {
     /// How often any of them was asked for anything.
@@ -56,6 +57,9 @@ impl DedupStore for FaultyStores {
         Box::pin(async move {
             if self.0.claims_hang.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
+            }
+            while self.0.claims_wait.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             if self.is(&self.0.claims_fail) {
                 return Err(StoreError::new(INTERNAL));
