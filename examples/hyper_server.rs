@@ -17,7 +17,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use sendarix_webhooks::dead_letter::FileDeadLetters;
@@ -73,7 +73,9 @@ async fn main() -> anyhow::Result<()> {
     let secrets = shared::secrets(listener.local_addr()?)?;
     let receiver = Receiver::builder(secrets).dead_letters(dead_letters).build()?;
 
-    let (server, connections) = (Builder::new(TokioExecutor::new()), GracefulShutdown::new());
+    let (mut server, connections) = (Builder::new(TokioExecutor::new()), GracefulShutdown::new());
+    // How long the head of a request may take, which the receiver cannot limit; of the body it does.
+    server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(5));
     tokio::pin!(terminated);
     loop {
         let stream = tokio::select! {

@@ -51,14 +51,22 @@ pub fn secrets(listening: SocketAddr) -> anyhow::Result<SigningSecrets> {
     Ok(SigningSecret::new(secret)?.into())
 }
 
-/// Catches the signals that tell the process to stop, at once, and waits for one of them.
+/// Catches the signals that tell the process to stop, at once, and waits for one of them. The next one ends the process
+/// whatever is still under way.
 pub fn terminated() -> std::io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
+    let mut signalled = async move || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+    };
+    Ok(async move {
+        signalled().await;
+        tokio::spawn(async move {
+            signalled().await;
+            std::process::exit(1);
+        });
     })
 }
 

@@ -39,20 +39,28 @@
 //!
 //! # What is answered
 //!
-//! A handler's response decides what becomes of the event: a 2xx completes it; anything else, an error, a panic or
-//! running longer than the handler limit gives it back. Every response carries the [`Outcome`](crate::Outcome) in its
-//! extensions, and a refusal its [`RefusalKind`](crate::RefusalKind) as well.
+//! A handler's response decides what becomes of the event: a 2xx completes it; anything else, an error of whatever
+//! status, a panic or running longer than the handler limit gives it back. A [`HandlerError`] says more, and so it is the
+//! one error whose own response is not sent. An `Err` of middleware inside of this one is a failure with the receiver's
+//! own answer.
 //!
-//! Refusals are `Ok` responses, so middleware outside of this one, such as CORS, treats them like any other. A response
-//! of actix-web needs the request, though, and there is only one of it: where a handler has it and does not give it back
-//! (it is slow, panicked, or was stopped at its limit), the same answer is an `Err`, which such middleware passes by.
+//! Refusals are `Ok` responses, so middleware outside of this one, such as CORS, treats them like any other. They carry
+//! their [`Outcome`](crate::Outcome) and [`RefusalKind`](crate::RefusalKind) in their extensions, and all other `Ok`
+//! responses their outcome. A response of actix-web needs the request, though, and there is only one of it: where a handler
+//! has it and does not give it back (it is slow, panicked, or was stopped at its limit), the same answer is an `Err`, which
+//! such middleware passes by. Its `as_response_error().error_response()` has the outcome.
 //!
 //! # Shutting down
 //!
-//! actix-web waits for open connections, not for handlers whose client has gone. Let
-//! [`Receiver::drain`] come first, as in
-//! `HttpServer::shutdown_signal(async move { terminated.await; receiver.drain().await })`. It answers new deliveries 503
-//! meanwhile, and returns when the last handler has ended.
+//! actix-web waits for open connections, not for handlers whose client has gone. Let [`Receiver::drain`] come first, as in
+//! `HttpServer::shutdown_signal(async move { terminated.await; receiver.drain().await })`, which replaces actix-web's own
+//! handling of signals. It answers new deliveries 503 meanwhile, and returns when the last handler has ended.
+//!
+//! # What no middleware can do
+//!
+//! actix-web limits how long a request's head may take for the first request of a connection only, and not at all for a
+//! connection of `bind_auto_h2c` that sends nothing; nor does it limit the streams of an HTTP/2 connection. Let a proxy
+//! in front do that.
 //!
 //! # Testing a handler
 //!

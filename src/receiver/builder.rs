@@ -14,6 +14,8 @@ use crate::verify::{Clock, SigningSecrets, SystemClock};
 /// those of one process until you choose others.
 ///
 /// ```
+/// # #[cfg(feature = "memory")]
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
 /// use sendarix_webhooks::{EventType, Receiver, SigningSecret};
 ///
@@ -23,7 +25,7 @@ use crate::verify::{Clock, SigningSecrets, SystemClock};
 ///     .lease(Duration::from_secs(120))
 ///     .handler_limit(Duration::from_secs(100))
 ///     .build()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok(()) }
 /// ```
 #[derive(Debug)]
 #[must_use]

@@ -53,9 +53,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! AWS Lambda stops a process between two requests. Choose a [`handler_limit`](ReceiverBuilder::handler_limit) below the
+//! AWS Lambda stops a process between two requests. Choose a [`handler_limit`](ReceiverBuilder::handler_limit) two
+//! [store timeouts](ReceiverBuilder::store_timeout) below the
 //! [`acknowledgement_deadline`](ReceiverBuilder::acknowledgement_deadline), so that no handler is still running when the
-//! answer has gone out, and a store that all instances share.
+//! answer has gone out, and a store that all instances share. Where it hands over a body as base64, decode it first: the
+//! signature is that of the bytes.
 //!
 //! # Where the body is a stream
 //!

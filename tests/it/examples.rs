@@ -1,7 +1,7 @@
 //! The examples as processes: what a newcomer runs first.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -70,10 +70,14 @@ impl Server {
         command.output().unwrap()
     }
 
+    fn signal(&self) -> bool {
+        let id = self.process.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).stderr(Stdio::null()).status().unwrap().success()
+    }
+
     /// Ends it with SIGTERM, and returns what it wrote to standard output.
     fn terminate(mut self) -> String {
-        let id = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(self.signal());
         let mut stdout = String::new();
         self.process.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
         assert_eq!(self.process.wait().unwrap().code(), Some(0));
@@ -119,6 +123,26 @@ fn a_server_that_has_just_started_ends_well() {
         for _ in 0..20 {
             assert_eq!(Server::start(name, file.path(), None).terminate(), "");
         }
+    }
+}
+
+#[test]
+fn a_server_that_is_told_twice_ends_at_once() {
+    for name in SERVERS {
+        let file = TempFile::new("twice");
+        let mut server = Server::start(name, file.path(), Some("a secret for tests"));
+        // A body that does not come would hold up the drain until its time limit.
+        let head = Post { body: Vec::new(), ..Post::signed(&Sample::new(EventType::Open).body()) };
+        let mut stalled = std::net::TcpStream::connect(server.url.split('/').nth(2).unwrap()).unwrap();
+        stalled.write_all(&head.with("expect", "100-continue").bytes()).unwrap();
+        let mut asked = [0; 25];
+        stalled.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n", "{name}");
+        while server.process.try_wait().unwrap().is_none() {
+            server.signal();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(server.process.wait().unwrap().code(), Some(1), "{name}");
     }
 }
 

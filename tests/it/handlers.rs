@@ -365,7 +365,7 @@ async fn a_local_delivery_where_no_local_task_can_run_is_given_back_or_awaited()
         receiver.admit(&Head::new("POST", headers)).unwrap().verify(post.body.clone()).unwrap()
     };
     let mut dropped = verified().deliver_local(|_| std::future::pending::<Result<(), HandlerError>>());
-    std::future::poll_fn(|cx| Poll::Ready(assert!(Pin::new(&mut dropped).poll(cx).is_pending()))).await;
+    assert!(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut dropped).poll(cx).is_pending())).await);
     drop(dropped);
     let slow = verified().deliver_local(move |delivery| async move {
         assert_eq!(delivery.attempt(), 2);
