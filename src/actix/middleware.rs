@@ -104,8 +104,9 @@ where
                 }
                 Reply::Receiver(answer) => answer,
             };
-            // A slow delivery may still be about to begin, and will need its request then.
-            match if answer.outcome() == Outcome::Slow { None } else { place.take() } {
+            // A slow delivery has its request, or may be about to begin and need it.
+            let request = if answer.outcome() == Outcome::Slow { None } else { place.take() };
+            match request {
                 Some(request) => Ok(ServiceResponse::new(request, answer_response(&answer)).map_into_right_body()),
                 None => Err(Unplaced(answer).into()),
             }

@@ -39,10 +39,10 @@
 //!
 //! # What is answered
 //!
-//! A handler's response decides what becomes of the event: a 2xx completes it; anything else, an error of whatever
-//! status, a panic or running longer than the handler limit gives it back. A [`HandlerError`] says more, and so it is the
-//! one error whose own response is not sent. An `Err` of middleware inside of this one is a failure with the receiver's
-//! own answer.
+//! A handler's response decides what becomes of the event: a 2xx completes it; anything else, an error, a panic or running
+//! longer than the handler limit gives it back. The receiver itself answers a [`HandlerError`], which says whether
+//! delivering again can help, an error whose own response would acknowledge the event, and an `Err` of middleware inside
+//! of this one.
 //!
 //! Refusals are `Ok` responses, so middleware outside of this one, such as CORS, treats them like any other. They carry
 //! their [`Outcome`](crate::Outcome) and [`RefusalKind`](crate::RefusalKind) in their extensions, and all other `Ok`
