@@ -1,23 +1,10 @@
-//! The suites that every store must pass, its own or yours.
-//!
-//! They run against a real store and need nothing of it to be empty: every key is new. They panic at the first rule
-//! that is broken, and name it.
-
-#![expect(clippy::panic, reason = "a broken rule should fail the test that runs the suite")]
-
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters};
-use crate::event::{Place, Timestamp};
+use super::{LONG, dedup_store_sequence, must, new_key};
 use crate::store::{Claim, ClaimToken, DedupStore, EventKey};
-use crate::verify::Signature;
-
-/// A lease or retention that does not end during the suite.
-const LONG: Duration = Duration::from_secs(600);
 
 /// A lease that the suite waits for.
 const SHORT: Duration = Duration::from_millis(200);
@@ -25,7 +12,7 @@ const SHORT: Duration = Duration::from_millis(200);
 /// The longest that the suite waits for a condition before it calls it broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Checks the rules of [`DedupStore`]. Takes a few hundred milliseconds more than the store's own time.
+/// Checks the rules of [`DedupStore`]. Takes about two seconds more than the store's own time.
 ///
 /// # Panics
 ///
@@ -40,6 +27,7 @@ pub async fn dedup_store(store: Arc<dyn DedupStore>) {
     suite.a_repeated_claim_renews_the_lease().await;
     suite.keys_are_compared_as_a_whole().await;
     suite.one_of_many_racing_claims_is_granted().await;
+    dedup_store_sequence(suite.store, rand::random()).await;
 }
 
 struct DedupSuite {
@@ -191,76 +179,4 @@ impl DedupSuite {
     async fn release(&self, key: &EventKey, token: ClaimToken) -> bool {
         must(self.store.release(key, token).await)
     }
-}
-
-/// Checks the rules of [`DeadLetters`].
-///
-/// # Panics
-///
-/// A rule is broken, or the store returns an error.
-pub async fn dead_letters(store: Arc<dyn DeadLetters>) {
-    let get = async |key: &EventKey| must(store.get(key).await);
-    let record = async |letter: &DeadLetter| must(store.record(letter).await);
-
-    let key = new_key();
-    assert_eq!(get(&key).await, None, "there is no letter before one is recorded");
-    must(store.resolve(&key).await);
-
-    let letter = sample_letter(key.clone());
-    record(&letter).await;
-    assert_eq!(get(&key).await, Some(letter.clone()), "a letter comes back as it was, to the byte");
-    record(&letter).await;
-    assert_eq!(get(&key).await, Some(letter.clone()), "recording it again changes nothing");
-
-    let mut later = letter.clone();
-    later.attempts = 2;
-    later.first_at = at(2000);
-    later.last_at = at(2000);
-    later.reason = DeadLetterReason::FailedPermanently;
-    later.error = "worse".to_owned();
-    record(&later).await;
-    let merged = DeadLetter { first_at: letter.first_at, ..later.clone() };
-    assert_eq!(get(&key).await, Some(merged.clone()), "a later letter keeps when it all began");
-
-    let forgetful = DeadLetter { attempts: 1, ..later };
-    record(&forgetful).await;
-    assert_eq!(get(&key).await, Some(merged), "the highest number of attempts stays");
-
-    let neighbour = sample_letter(EventKey::new("another-endpoint", key.event_id()));
-    record(&neighbour).await;
-    must(store.resolve(&key).await);
-    assert_eq!(get(&key).await, None, "a resolved letter is gone");
-    assert_eq!(get(&neighbour.key).await, Some(neighbour.clone()), "the same id at another endpoint is another letter");
-    must(store.resolve(&key).await);
-
-    record(&letter).await;
-    assert_eq!(get(&key).await, Some(letter), "a letter after a resolved one starts anew");
-    must(store.resolve(&key).await);
-    must(store.resolve(&neighbour.key).await);
-}
-
-/// With everything in it that a store could lose on the way.
-fn sample_letter(key: EventKey) -> DeadLetter {
-    let body = [b"{\"a\":\"\\u0000\"}\r\n \xff\xfe\0".as_slice(), &[b'x'; 10_000]].concat();
-    let mut letter = DeadLetter::new(key, body, sample_signature(), DeadLetterReason::Failed, at(1000));
-    letter.timestamp_header = Some(u64::MAX / 4);
-    letter.error = "line\nbreak, \u{1F4E7} and \"quotes\"".to_owned();
-    letter.place = Some(Place { line: 3, column: 7 });
-    letter
-}
-
-fn sample_signature() -> Signature {
-    must(Signature::parse("0123456789abcdef".repeat(4).as_bytes()))
-}
-
-fn at(unix_seconds: i64) -> Timestamp {
-    Timestamp::from_unix_seconds(unix_seconds).unwrap_or_else(|| std::time::UNIX_EPOCH.into())
-}
-
-fn new_key() -> EventKey {
-    EventKey::new("conformance", format!("evt_{:032x}", rand::random::<u128>()))
-}
-
-fn must<T, E: Display + std::fmt::Debug>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("the store failed: {error} ({error:?})"))
 }
