@@ -81,6 +81,9 @@ impl<R, D: ?Sized> Delivering<R, D> {
         if self.delivery.is_none() {
             return true;
         }
+        if self.stranded {
+            return false; // which the log has said
+        }
         let message = "a delivery must go on without its connection, and there is no tokio runtime to run it, or for \
             `deliver_local` no `LocalSet`: when it is dropped, its handler is stopped";
         self.span.in_scope(|| tracing::error!(target: telemetry::TARGET, message));

@@ -121,7 +121,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
 
 use self::running::{Running, RunningGuard};
@@ -199,14 +199,15 @@ impl Receiver {
     ///
     /// Call it when the process is told to stop, before the runtime is shut down. There is no way back. It returns after
     /// the [`body_timeout`](ReceiverBuilder::body_timeout), the [`lease`](ReceiverBuilder::lease) and four
-    /// [store timeouts](ReceiverBuilder::store_timeout) at the latest, 73 s by default: what is still under way then is
-    /// blocking its thread, and has lost its claim.
+    /// [store timeouts](ReceiverBuilder::store_timeout) at the latest, 73 s by default: what is still under way then
+    /// blocks its thread, and has lost its claim. Only a handler that blocks the very thread that drains can hold it up
+    /// longer.
     pub async fn drain(&self) {
         let settings = self.settings();
         let limit = settings.body_timeout.saturating_add(settings.lease).saturating_add(settings.store_timeout * 4);
-        if timeout(limit, self.0.running.drain()).await.is_err() {
-            let deliveries = self.0.running.count();
-            let message = "deliveries have not ended within their limits: their handlers block their threads";
+        if let Err(deliveries) = self.0.running.drain(limit).await {
+            let message = "deliveries have not ended within their limits: their handlers block their threads, or the \
+                server holds them without polling them";
             tracing::error!(target: telemetry::TARGET, deliveries, message);
         }
     }

@@ -1,7 +1,9 @@
 //! Which deliveries are under way, so that a shutdown can wait for them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -10,6 +12,8 @@ use tokio::sync::Notify;
 pub(super) struct Running {
     deliveries: AtomicUsize,
     draining: AtomicBool,
+    /// Nobody waits any longer.
+    given_up: AtomicBool,
     ended: Notify,
 }
 
@@ -25,19 +29,39 @@ impl Running {
         (!self.draining.load(SeqCst)).then_some(guard)
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.deliveries.load(SeqCst)
-    }
-
-    pub(super) async fn drain(&self) {
+    /// Closes the door, and waits for the last delivery to end. After the limit it returns how many have not.
+    pub(super) async fn drain(self: &Arc<Self>, limit: Duration) -> Result<(), usize> {
         self.draining.store(true, SeqCst);
+        let mut watch = None;
         loop {
             let ended = self.ended.notified();
-            if self.count() == 0 {
-                return;
+            let deliveries = self.deliveries.load(SeqCst);
+            if deliveries == 0 {
+                return Ok(());
             }
+            if self.given_up.load(SeqCst) {
+                return Err(deliveries);
+            }
+            watch.get_or_insert_with(|| self.give_up_after(limit));
             ended.await;
         }
+    }
+
+    /// Wakes whoever drains after so long, unless what this returns is dropped before.
+    ///
+    /// It is a thread, because a handler that blocks its own may have stopped the timers of the runtime.
+    fn give_up_after(self: &Arc<Self>, limit: Duration) -> mpsc::Sender<()> {
+        let (sender, dropped) = mpsc::channel();
+        let running = Arc::clone(self);
+        let watch = move || {
+            if dropped.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                running.given_up.store(true, SeqCst);
+                running.ended.notify_waiters();
+            }
+        };
+        // Where there can be no thread, there is no limit.
+        let _ = thread::Builder::new().name("sendarix-drain".to_owned()).spawn(watch);
+        sender
     }
 }
 

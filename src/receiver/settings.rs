@@ -101,7 +101,7 @@ impl Settings {
         less("lease", self.lease, "a day", Duration::from_secs(24 * 60 * 60))?;
         less("store_timeout", self.store_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
         // Within one lease lie the claim's own reply, the handler, a dead letter and the completion.
-        let for_handler = self.lease.saturating_sub(self.store_timeout * 3);
+        let for_handler = self.lease.saturating_sub(self.store_timeout.saturating_mul(3));
         less("handler_limit", self.handler_limit, "the lease less three store timeouts", for_handler)?;
         less("acknowledgement_deadline", self.acknowledgement_deadline, "what Sendarix waits", SENDER_TIMEOUT)?;
         less("body_timeout", self.body_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
