@@ -50,6 +50,9 @@
 //! has it and does not give it back (it is slow, panicked, or was stopped at its limit), the same answer is an `Err`, which
 //! such middleware passes by. Its `as_response_error().error_response()` has the outcome.
 //!
+//! Middleware outside of this one must not keep a clone of the `HttpRequest` while it waits for the response: routing inside
+//! changes the request, and actix-web panics if it is shared.
+//!
 //! # Shutting down
 //!
 //! actix-web waits for open connections, not for handlers whose client has gone. Let [`Receiver::drain`] come first, as in

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
@@ -65,12 +66,20 @@ pub(super) fn answer_response(answer: &Answer) -> HttpResponse<BoxBody> {
 /// Keeps what is unread of a request's body until the response has gone out. Then actix-web closes the connection, within
 /// a second; a chunked body that nobody holds it would go on reading, to an end that may never come.
 pub(super) fn with_unread(response: HttpResponse<BoxBody>, payload: Payload) -> HttpResponse<BoxBody> {
-    response.map_body(|_, body| BoxBody::new(WithUnread { body, _payload: payload }))
+    let unread = Rc::new(payload);
+    // With a body, it is the end of that which counts. Without one it is the head, and middleware such as `Compress` has
+    // dropped the empty body by then.
+    let in_head = Unread(Rc::clone(&unread));
+    let mut response = response.map_body(|_, body| BoxBody::new(WithUnread { body, _unread: Unread(unread) }));
+    response.extensions_mut().insert(in_head);
+    response
 }
+
+struct Unread(#[expect(dead_code, reason = "it is there to be dropped")] Rc<Payload>);
 
 struct WithUnread {
     body: BoxBody,
-    _payload: Payload,
+    _unread: Unread,
 }
 
 impl MessageBody for WithUnread {

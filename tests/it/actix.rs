@@ -10,7 +10,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::error::{ErrorForbidden, ErrorImATeapot, InternalError};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::middleware::{Next, from_fn};
+use actix_web::middleware::{Compress, Next, from_fn};
 use actix_web::{App, Error, HttpMessage, HttpRequest, HttpResponse, test, web};
 use sendarix_webhooks::actix::MissingMiddleware;
 use sendarix_webhooks::testing::{Sample, signed_headers};
@@ -155,6 +155,23 @@ async fn the_body_can_be_extracted_in_any_way() {
     send("/roomy", &large).await.assert_is(413, "the body is too large");
     for _ in 0..2 {
         assert_eq!(send("/tight", &body()).await.status, 413, "and that is a failure of the handler's");
+    }
+}
+
+/// It throws an empty body away, and with it what the body holds.
+#[tokio::test]
+async fn a_refused_body_that_goes_on_ends_with_its_connection_inside_of_compress_too() {
+    let receiver = receiver();
+    let server = ActixServer::start(1, move |config| {
+        let resource = web::resource(PATH).wrap(SendarixMiddleware::new(receiver.clone())).wrap(Compress::default());
+        config.service(resource.route(web::post().to(on_event)));
+    });
+    for (method, status) in [("HEAD", 405), ("POST", 401)] {
+        let mut post = Post::signed(&body()).chunked(100).method(method).without("x-sendarix-signature");
+        post.body.truncate(50);
+        let mut connection = Connection::open(server.addr).await;
+        assert_eq!(connection.exchange(&post.bytes()).await.status, status);
+        assert!(connection.try_read().await.is_none(), "{status}: and then the end of the connection");
     }
 }
 

@@ -14,7 +14,7 @@ use sendarix_webhooks::testing::Sample;
 use tokio::task::JoinSet;
 
 use crate::dead_letter_file::TempFile;
-use crate::support::{Connection, Post, eventually};
+use crate::support::{Connection, PATIENCE, Post, eventually};
 
 /// Cargo builds the examples beside the tests.
 fn example(name: &str) -> PathBuf {
@@ -134,6 +134,7 @@ fn a_server_that_is_told_twice_ends_at_once() {
         // A body that does not come would hold up the drain until its time limit.
         let head = Post { body: Vec::new(), ..Post::signed(&Sample::new(EventType::Open).body()) };
         let mut stalled = std::net::TcpStream::connect(server.url.split('/').nth(2).unwrap()).unwrap();
+        stalled.set_read_timeout(Some(PATIENCE)).unwrap();
         stalled.write_all(&head.with("expect", "100-continue").bytes()).unwrap();
         let mut asked = [0; 25];
         stalled.read_exact(&mut asked).unwrap();

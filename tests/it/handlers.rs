@@ -1,8 +1,9 @@
 //! Handlers that fail in every way, and clients that go away while they run.
 
+use std::io::Write;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -301,11 +302,12 @@ async fn a_deadline_that_comes_before_the_handler_begins_takes_nothing_from_it()
             let stores = FaultyStores::default();
             stores.claims_wait(true);
             let configured = stores.clone();
-            let deadline = Duration::from_secs(3);
+            let deadline = Duration::from_secs(5);
             let configure = |builder: ReceiverBuilder| {
                 let limit = deadline - Duration::from_millis(500);
                 let builder = builder.acknowledgement_deadline(deadline).store(configured.clone());
-                builder.body_timeout(limit).store_timeout(limit).dead_letters(configured)
+                let builder = builder.body_timeout(limit).store_timeout(limit).dead_letters(configured);
+                builder.handler_limit(deadline)
             };
             let endpoint = Endpoint::start(front, configure, |_| async {}).await;
             // The body is complete after half of the time, so that the limit of the claim is not over at the deadline.
@@ -376,22 +378,37 @@ async fn a_local_delivery_where_no_local_task_can_run_is_given_back_or_awaited()
     assert_eq!(slow.await.outcome(), Outcome::Processed, "not `slow`, which would let go of it");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_that_blocks_its_thread_does_not_hold_up_a_drain_for_ever() {
-    let (unblock, blocked) = std::sync::mpsc::channel::<()>();
-    let blocked = std::sync::Mutex::new(blocked);
+/// Outside of the server's runtime, whose timers may stand still meanwhile.
+#[test]
+fn a_handler_that_blocks_its_thread_does_not_hold_up_a_drain_for_ever() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // Dropped before the runtime, which waits for its threads.
+    let (unblock, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
     let lease = Duration::from_millis(500);
     let configure = |builder: ReceiverBuilder| {
         let builder = builder.handler_limit(lease / 5).lease(lease);
         builder.body_timeout(lease).store_timeout(lease / 10)
     };
+    let (begun, has_begun) = mpsc::channel();
     let handler = move |_| {
+        begun.send(()).unwrap();
         let _ = blocked.lock().unwrap().recv();
         async {}
     };
-    let endpoint = Endpoint::start(Front::ANY, configure, handler).await;
-    let _running = endpoint.begin(&Post::signed(&body())).await;
-    eventually("the handler has begun", || endpoint.handled() == 1).await;
-    tokio::time::timeout(PATIENCE, endpoint.receiver.drain()).await.expect("the drain ends");
+    let endpoint = runtime.block_on(Endpoint::start(Front::ANY, configure, handler));
+    let mut client = std::net::TcpStream::connect(endpoint.addr).unwrap();
+    client.write_all(&Post::signed(&body()).bytes()).unwrap();
+    has_begun.recv_timeout(PATIENCE).unwrap();
+
+    let receiver = endpoint.receiver;
+    let (drained, has_drained) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Nothing of it needs tokio's timers.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(receiver.drain());
+        drained.send(()).unwrap();
+    });
+    has_drained.recv_timeout(PATIENCE).expect("the drain ends");
     drop(unblock);
 }

@@ -28,6 +28,8 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
         format!("body_timeout is 9s; {longer} acknowledgement_deadline, 9s")
     );
     assert!(refused(|b| b.store_timeout(SECOND * 9)).starts_with("store_timeout is 9s"));
+    let beyond = |b: ReceiverBuilder| b.acknowledgement_deadline(Duration::MAX).store_timeout(Duration::MAX / 2);
+    assert!(refused(beyond).contains("handler_limit"));
     assert!(refused(|b| b.lease(Duration::MAX)).starts_with("lease is"));
     assert!(refused(|b| b.retention(RETRY_SCHEDULE - SECOND)).contains("at least 27330s (7 h 35 min 30 s)"));
     assert!(refused(|b| b.max_event_age(RETRY_SCHEDULE - SECOND)).contains("max_event_age is 27329s"));
