@@ -77,11 +77,18 @@ pub(super) struct Journal {
     /// Lines that nobody can read. They are reported, and kept for whoever can.
     unreadable: Vec<Line>,
     /// Held open for its lock, which keeps other processes out.
-    _lock: File,
+    lock: File,
 }
 
 /// Less garbage is not worth compacting while the file is in use.
 const COMPACT_FROM_BYTES: u64 = 1024 * 1024;
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Closing the file is not enough while a process is being spawned, which for a moment has it open as well.
+        let _ = self.lock.unlock();
+    }
+}
 
 impl Journal {
     pub(super) fn open(path: &Path, index: Arc<Mutex<Index>>) -> io::Result<Self> {
@@ -97,7 +104,7 @@ impl Journal {
         })?;
         let file = private_file(&path)?;
         let unreadable = Vec::new();
-        let mut journal = Self { path, file, end: 0, garbage: 0, index, unreadable, _lock: lock };
+        let mut journal = Self { path, file, end: 0, garbage: 0, index, unreadable, lock };
         journal.recover()?;
         if journal.garbage > 0 {
             journal.compact()?;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters};
 use sendarix_webhooks::store::EventKey;
@@ -89,6 +90,23 @@ async fn a_torn_last_line_is_dropped_and_nothing_before_it() {
     letters.record(&letter("c", "")).await.unwrap();
     drop(letters);
     assert_eq!(ids(&FileDeadLetters::open(file.path()).unwrap()).await, ["a", "b", "c"]);
+}
+
+/// A process that is being spawned has a copy of every open file for a moment, and with it the lock.
+#[test]
+fn it_can_be_opened_again_at_once_while_processes_are_spawned() {
+    let file = TempFile::new("spawned");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                std::process::Command::new("true").status().unwrap();
+            }
+        });
+        let opened = (0..200).try_for_each(|_| FileDeadLetters::open(file.path()).map(drop));
+        done.store(true, Ordering::SeqCst);
+        opened.unwrap();
+    });
 }
 
 #[tokio::test]
