@@ -35,6 +35,7 @@ pub struct FileDeadLetters {
 enum Command {
     Change(Change, Reply<()>),
     Get(EventKey, Reply<Option<DeadLetter>>),
+    List { endpoint: String, after: Option<String>, limit: usize, reply: Reply<Vec<DeadLetter>> },
     All(Reply<Vec<DeadLetter>>),
 }
 
@@ -127,8 +128,7 @@ impl DeadLetters for FileDeadLetters {
 
     fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()> {
         Box::pin(async move {
-            let may_hold = self.index().may_hold(key);
-            if may_hold {
+            if self.may_hold(key) {
                 self.ask(|reply| Command::Change(Change::Resolve(key.clone()), reply)).await?;
             }
             Ok(())
@@ -137,6 +137,20 @@ impl DeadLetters for FileDeadLetters {
 
     fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
         Box::pin(self.ask(|reply| Command::Get(key.clone(), reply)))
+    }
+
+    fn list<'a>(
+        &'a self,
+        endpoint: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> DeadLetterFuture<'a, Vec<DeadLetter>> {
+        let (endpoint, after) = (endpoint.to_owned(), after.map(str::to_owned));
+        Box::pin(self.ask(move |reply| Command::List { endpoint, after, limit, reply }))
+    }
+
+    fn may_hold(&self, key: &EventKey) -> bool {
+        self.index().may_hold(key)
     }
 }
 
@@ -153,6 +167,10 @@ fn write(mut journal: Journal, commands: &Receiver<Command>) {
                     replies.push(reply);
                 }
                 Command::Get(key, reply) => drop(reply.send(journal.get(&key).map_err(DeadLetterError::new))),
+                Command::List { endpoint, after, limit, reply } => {
+                    let letters = journal.list(&endpoint, after.as_deref(), limit);
+                    drop(reply.send(letters.map_err(DeadLetterError::new)));
+                }
                 Command::All(reply) => drop(reply.send(journal.letters().map_err(DeadLetterError::new))),
             }
         }

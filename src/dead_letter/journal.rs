@@ -8,9 +8,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::DeadLetter;
 use super::record::{Record, StoredLetter};
-use crate::event::Timestamp;
+use super::{DeadLetter, History};
 use crate::store::EventKey;
 use crate::telemetry::TARGET;
 
@@ -31,8 +30,7 @@ pub(super) struct Index {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     line: Line,
-    attempts: u32,
-    first_at: Timestamp,
+    history: History,
 }
 
 /// A line's bytes in the file, with its line break.
@@ -137,11 +135,10 @@ impl Journal {
                     None
                 }
                 (Change::Record(letter), before) => {
-                    let attempts = before.map_or(0, |entry| entry.attempts).max(letter.attempts);
-                    let first_at = before.map_or(letter.first_at, |entry| entry.first_at.min(letter.first_at));
-                    Record::Letter(StoredLetter::new(letter, attempts, first_at)).append_to(&mut text)?;
+                    let letter = before.iter().fold(letter.clone(), |letter, entry| letter.after(entry.history));
+                    Record::Letter(StoredLetter::new(&letter)).append_to(&mut text)?;
                     let len = self.end + text.len() as u64 - start;
-                    Some(Entry { line: Line { start, len }, attempts, first_at })
+                    Some(Entry { line: Line { start, len }, history: letter.history() })
                 }
             };
             after.insert(key, entry);
@@ -177,6 +174,18 @@ impl Journal {
         lines.into_iter().map(|line| self.read(line)).collect()
     }
 
+    pub(super) fn list(&mut self, endpoint: &str, after: Option<&str>, limit: usize) -> io::Result<Vec<DeadLetter>> {
+        let mut entries: Vec<(EventKey, Line)> = {
+            let index = self.index();
+            let wanted = index.entries.iter().filter(|(key, _)| {
+                key.endpoint() == endpoint && after.is_none_or(|after| key.event_id() > after)
+            });
+            wanted.map(|(key, entry)| (key.clone(), entry.line)).collect()
+        };
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        entries.into_iter().take(limit).map(|(_, line)| self.read(line)).collect()
+    }
+
     pub(super) fn compact_if_due(&mut self) -> io::Result<()> {
         if self.garbage >= COMPACT_FROM_BYTES && self.garbage >= self.end / 2 { self.compact() } else { Ok(()) }
     }
@@ -210,8 +219,8 @@ impl Journal {
             }
             match record {
                 Ok(Change::Record(letter)) => {
-                    let (attempts, first_at) = (letter.attempts, letter.first_at);
-                    index.insert(letter.key, Entry { line, attempts, first_at });
+                    let history = letter.history();
+                    index.insert(letter.key, Entry { line, history });
                 }
                 Ok(Change::Resolve(key)) => drop(index.remove(&key)),
                 Err(error) => {

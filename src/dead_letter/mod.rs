@@ -34,17 +34,35 @@ pub use self::file::FileDeadLetters;
 pub trait DeadLetters: Debug + Send + Sync + 'static {
     /// Keeps a letter, in the place of an earlier one with the same key.
     ///
-    /// What the earlier one knew stays: `first_at` is the earliest of both, `attempts` the highest. So recording the
-    /// same letter again changes nothing.
+    /// What the earlier one knew stays, as [`DeadLetter::superseding`] says. So recording the same letter again changes
+    /// nothing.
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()>;
 
     /// Forgets the letter with this key: its event has been handled.
-    ///
-    /// The receiver calls this after every event that was handled, so it should cost nothing where there is no letter.
     fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()>;
 
     /// The letter with this key, if there is one.
     fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>>;
+
+    /// The letters of an endpoint in the order of their event ids' bytes, at most `limit` of them, from the first id
+    /// behind `after` on.
+    fn list<'a>(
+        &'a self,
+        endpoint: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> DeadLetterFuture<'a, Vec<DeadLetter>>;
+
+    /// Whether there may be a letter for an event whose first attempt has succeeded, as far as this can be told without
+    /// asking anybody. Default: yes.
+    ///
+    /// The receiver resolves the letter of every event that succeeded at a later attempt, and asks this for the others.
+    /// A store that can only tell by a round trip should say no: where the dedup store is as durable as itself, an event
+    /// that has failed is never at its first attempt again.
+    fn may_hold(&self, key: &EventKey) -> bool {
+        let _ = key;
+        true
+    }
 }
 
 /// What [`DeadLetters`] return: boxed, so that stores can be exchanged behind `dyn`.
@@ -102,8 +120,38 @@ impl DeadLetter {
     /// Whether Sendarix was asked to deliver the event again.
     #[must_use]
     pub fn is_retrying(&self) -> bool {
-        self.reason == DeadLetterReason::Failed
+        self.reason.is_retrying()
     }
+
+    /// This letter in the place of an earlier one with the same key.
+    ///
+    /// It keeps the earlier `first_at` and the higher number of `attempts`. A letter that is dead stays so: whoever then
+    /// reports a failure that is retried had lost the claim before, and nobody will deliver the event again.
+    #[must_use]
+    pub fn superseding(self, earlier: &Self) -> Self {
+        self.after(earlier.history())
+    }
+
+    pub(crate) fn history(&self) -> History {
+        History { attempts: self.attempts, first_at: self.first_at, reason: self.reason }
+    }
+
+    pub(crate) fn after(mut self, earlier: History) -> Self {
+        self.attempts = self.attempts.max(earlier.attempts);
+        self.first_at = self.first_at.min(earlier.first_at);
+        if self.reason.is_retrying() {
+            self.reason = earlier.reason;
+        }
+        self
+    }
+}
+
+/// What a letter hands on to the one that takes its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct History {
+    attempts: u32,
+    first_at: Timestamp,
+    reason: DeadLetterReason,
 }
 
 /// Leaves out the body.
@@ -135,6 +183,28 @@ pub enum DeadLetterReason {
     UnknownType,
     /// The event is too old to be told from a replay.
     Expired,
+}
+
+impl DeadLetterReason {
+    /// All that there are.
+    pub const ALL: [Self; 5] =
+        [Self::Failed, Self::FailedPermanently, Self::Malformed, Self::UnknownType, Self::Expired];
+
+    /// The stable name, as in the files and tables of dead letters.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::FailedPermanently => "failed_permanently",
+            Self::Malformed => "malformed",
+            Self::UnknownType => "unknown_type",
+            Self::Expired => "expired",
+        }
+    }
+
+    fn is_retrying(self) -> bool {
+        self == Self::Failed
+    }
 }
 
 /// Dead letters could not be read or kept. The cause is its [`source`](Error::source).

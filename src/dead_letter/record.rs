@@ -42,8 +42,8 @@ pub(super) struct StoredLetter<'a> {
     line: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     column: Option<usize>,
-    pub(super) attempts: u32,
-    pub(super) first_at: Timestamp,
+    attempts: u32,
+    first_at: Timestamp,
     last_at: Timestamp,
     signature: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,7 +81,7 @@ impl From<StoredKey<'_>> for EventKey {
 }
 
 impl<'a> StoredLetter<'a> {
-    pub(super) fn new(letter: &'a DeadLetter, attempts: u32, first_at: Timestamp) -> Self {
+    pub(super) fn new(letter: &'a DeadLetter) -> Self {
         let (body, body_hex) = match std::str::from_utf8(&letter.body) {
             Ok(text) => (Some(text.to_owned()), None),
             Err(_) => (None, Some(const_hex::encode(&letter.body))),
@@ -93,8 +93,8 @@ impl<'a> StoredLetter<'a> {
             error: letter.error.as_str().into(),
             line: letter.place.map(|place| place.line),
             column: letter.place.map(|place| place.column),
-            attempts,
-            first_at,
+            attempts: letter.attempts,
+            first_at: letter.first_at,
             last_at: letter.last_at,
             signature: letter.signature.to_string(),
             timestamp_header: letter.timestamp_header,

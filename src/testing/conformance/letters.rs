@@ -35,9 +35,9 @@ pub async fn dead_letters(store: Arc<dyn DeadLetters>) {
     let merged = DeadLetter { first_at: letter.first_at, ..later.clone() };
     assert_eq!(get(&key).await, Some(merged.clone()), "a later letter keeps when it all began");
 
-    let forgetful = DeadLetter { attempts: 1, ..later };
-    record(&forgetful).await;
-    assert_eq!(get(&key).await, Some(merged), "the highest number of attempts stays");
+    let late = DeadLetter { attempts: 1, reason: DeadLetterReason::Failed, ..later };
+    record(&late).await;
+    assert_eq!(get(&key).await, Some(merged), "the highest number of attempts stays, and a dead letter stays dead");
 
     let neighbour = sample_letter(EventKey::new("another-endpoint", key.event_id()));
     record(&neighbour).await;
@@ -50,6 +50,41 @@ pub async fn dead_letters(store: Arc<dyn DeadLetters>) {
     assert_eq!(get(&key).await, Some(letter), "a letter after a resolved one starts anew");
     must(store.resolve(&key).await);
     must(store.resolve(&neighbour.key).await);
+
+    for reason in DeadLetterReason::ALL {
+        let letter = DeadLetter { reason, ..sample_letter(new_key()) };
+        record(&letter).await;
+        assert_eq!(get(&letter.key).await, Some(letter.clone()), "a letter keeps its reason");
+        must(store.resolve(&letter.key).await);
+    }
+    letters_are_listed_page_by_page(store.as_ref()).await;
+}
+
+async fn letters_are_listed_page_by_page(store: &dyn DeadLetters) {
+    let endpoint = format!("conformance-{:016x}", rand::random::<u64>());
+    let list = async |after: Option<&str>, limit| must(store.list(&endpoint, after, limit).await);
+    assert_eq!(list(None, 10).await, [], "an endpoint without letters has none");
+    let mut ids = ["b", "a", "B", "a b", "\0", "a\0", "%", "ä", "\u{1F4E7}", "1"];
+    for id in ids {
+        must(store.record(&sample_letter(EventKey::new(endpoint.as_str(), id))).await);
+    }
+    must(store.record(&sample_letter(EventKey::new("another-endpoint", "a"))).await);
+    ids.sort_unstable();
+    let mut seen = Vec::new();
+    while let page = list(seen.last().map(String::as_str), 3).await
+        && !page.is_empty()
+    {
+        assert!(page.len() <= 3, "a page of at most 3 has {}", page.len());
+        for letter in page {
+            assert_eq!(letter, sample_letter(letter.key.clone()), "a letter is listed as it is");
+            seen.push(letter.key.event_id().to_owned());
+        }
+    }
+    assert_eq!(seen, ids, "the letters of one endpoint come in the order of their ids' bytes, each once");
+    for id in ids {
+        must(store.resolve(&EventKey::new(endpoint.as_str(), id)).await);
+    }
+    assert_eq!(list(None, 10).await, [], "resolved letters are not listed");
 }
 
 /// With everything in it that a store could lose on the way.

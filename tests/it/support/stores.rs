@@ -93,8 +93,7 @@ impl DeadLetters for FaultyStores {
             let mut letters = self.0.letters.lock().unwrap();
             let mut letter = letter.clone();
             if let Some(earlier) = letters.get(&letter.key) {
-                letter.first_at = earlier.first_at.min(letter.first_at);
-                letter.attempts = earlier.attempts.max(letter.attempts);
+                letter = letter.superseding(earlier);
             }
             letters.insert(letter.key.clone(), letter);
             Ok(())
@@ -110,5 +109,19 @@ impl DeadLetters for FaultyStores {
 
     fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
         Box::pin(async move { Ok(self.0.letters.lock().unwrap().get(key).cloned()) })
+    }
+
+    fn list<'a>(
+        &'a self,
+        endpoint: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> DeadLetterFuture<'a, Vec<DeadLetter>> {
+        Box::pin(async move {
+            let letters = self.0.letters.lock().unwrap();
+            let of_endpoint = letters.values().filter(|letter| letter.key.endpoint() == endpoint);
+            let rest = of_endpoint.filter(|letter| after.is_none_or(|after| letter.key.event_id() > after));
+            Ok(rest.take(limit).cloned().collect())
+        })
     }
 }
