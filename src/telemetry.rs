@@ -8,13 +8,15 @@
 //!
 //! All but refusals are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
 //! and so is whatever the handler logs. `secret` is the label of the secret that matched: when only the newest is seen,
-//! the one before it can go.
+//! the one before it can go. For a dead letter that is redriven it is `(redriven)`.
 //!
 //! No recipient, body or secret is logged above debug, with one exception: the text of a handler's own error is logged
 //! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is
 //! escaped and cut to 128 characters.
 
+use std::error::Error;
 use std::fmt;
+
 use tokio::time::Instant;
 use tracing::{Level, Span};
 
@@ -27,6 +29,9 @@ pub const TARGET: &str = "sendarix_webhooks";
 /// The target of refused requests, for a security audit. Under attack it is as busy as the attacker: filter it by this
 /// name.
 pub const AUDIT_TARGET: &str = "sendarix_webhooks::audit";
+
+/// What stands in the place of a secret's label when a dead letter is delivered again.
+pub(crate) const REDRIVEN: &str = "(redriven)";
 
 /// The span of one delivery, from decoding to its outcome.
 pub(crate) fn delivery_span(endpoint: &str, event: Option<&SendarixEvent>) -> Span {
@@ -112,6 +117,21 @@ impl fmt::Display for Clipped<'_> {
         };
         fmt::Display::fmt(&shown.escape_debug(), f)?;
         f.write_str(if cut.is_empty() { "" } else { "…" })
+    }
+}
+
+/// An error and its causes, on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 

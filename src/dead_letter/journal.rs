@@ -177,9 +177,10 @@ impl Journal {
     pub(super) fn list(&mut self, endpoint: &str, after: Option<&str>, limit: usize) -> io::Result<Vec<DeadLetter>> {
         let mut entries: Vec<(EventKey, Line)> = {
             let index = self.index();
-            let wanted = index.entries.iter().filter(|(key, _)| {
-                key.endpoint() == endpoint && after.is_none_or(|after| key.event_id() > after)
-            });
+            let wanted = index
+                .entries
+                .iter()
+                .filter(|(key, _)| key.endpoint() == endpoint && after.is_none_or(|after| key.event_id() > after));
             wanted.map(|(key, entry)| (key.clone(), entry.line)).collect()
         };
         entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));

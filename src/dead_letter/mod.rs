@@ -16,7 +16,15 @@
 
 mod file;
 mod journal;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::error::Error;
 use std::fmt::{self, Debug};
@@ -29,6 +37,15 @@ use crate::store::EventKey;
 use crate::verify::Signature;
 
 pub use self::file::FileDeadLetters;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use self::postgres::PostgresDeadLetters;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use self::redis::RedisDeadLetters;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use self::sqlite::SqliteDeadLetters;
 
 /// Keeps dead letters. What it has reported as kept must survive a power failure.
 pub trait DeadLetters: Debug + Send + Sync + 'static {
@@ -200,6 +217,12 @@ impl DeadLetterReason {
             Self::UnknownType => "unknown_type",
             Self::Expired => "expired",
         }
+    }
+
+    /// The reason of this label.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.label() == label)
     }
 
     fn is_retrying(self) -> bool {

@@ -52,6 +52,19 @@ impl Timestamp {
         (later.0 - self.0).try_into().ok()
     }
 
+    /// RFC 3339 in a fixed width, so that texts compare as the times do.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn to_sortable(self) -> String {
+        let (date, time) = (self.0.date(), self.0.time());
+        let (hour, minute, second, nanosecond) = time.as_hms_nano();
+        format!(
+            "{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{nanosecond:09}Z",
+            date.year(),
+            u8::from(date.month()),
+            date.day()
+        )
+    }
+
     fn checked(utc: OffsetDateTime) -> Option<Self> {
         (0..=9999).contains(&utc.year()).then_some(Self(utc))
     }

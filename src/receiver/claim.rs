@@ -8,11 +8,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::handler::Chain;
 use super::running::RunningGuard;
 use super::time_limit::within;
-use crate::store::{Claim, ClaimToken, DedupStore, EventKey, StoreError, StoreFuture};
-use crate::telemetry::{self, Clipped};
+use crate::store::{Claim, ClaimHandle, ClaimToken, DedupStore, EventKey, StoreError, StoreFuture};
+use crate::telemetry::{self, Chain, Clipped};
 
 /// A claim that is released when it is dropped, unless it has been completed or released before.
 ///
@@ -21,8 +20,8 @@ use crate::telemetry::{self, Clipped};
 #[derive(Debug)]
 pub(super) struct HeldClaim {
     store: Arc<dyn DedupStore>,
-    key: EventKey,
-    token: ClaimToken,
+    /// What the handler has of it.
+    pub(super) handle: ClaimHandle,
     /// Nothing to release: never granted, or settled.
     settled: bool,
     /// Which attempt this is, counted from 1.
@@ -45,15 +44,14 @@ pub(super) enum NotClaimed {
 impl HeldClaim {
     pub(super) async fn take(
         store: Arc<dyn DedupStore>,
-        key: EventKey,
+        handle: ClaimHandle,
         lease: Duration,
         timeout: Duration,
         running: RunningGuard,
     ) -> Result<Self, NotClaimed> {
-        let token = ClaimToken::random();
         let lease_end = Instant::now() + lease;
-        let mut claim = Self { store, key, token, settled: false, attempt: 0, lease_end, timeout, running };
-        let answer = step(timeout, claim.store.claim(&claim.key, token, lease)).await;
+        let mut claim = Self { store, handle, settled: false, attempt: 0, lease_end, timeout, running };
+        let answer = step(timeout, claim.store.claim(claim.key(), claim.handle.token(), lease)).await;
         match answer {
             Ok(Claim::Granted { attempt }) => {
                 claim.attempt = attempt;
@@ -72,21 +70,43 @@ impl HeldClaim {
     }
 
     pub(super) fn key(&self) -> &EventKey {
-        &self.key
+        self.handle.key()
     }
 
     /// Records that the event has been handled. `false`: the claim was taken over in the meantime.
-    pub(super) async fn complete(&mut self, retention: Duration) -> Result<bool, StoreError> {
+    pub(super) async fn complete(&mut self) -> Result<bool, StoreError> {
         // The event has been handled, so whatever happens to the record, the claim must not be given back.
         self.settled = true;
-        step(self.timeout, self.store.complete(&self.key, self.token, retention)).await
+        let handle = &self.handle;
+        step(self.timeout, self.store.complete(handle.key(), handle.token(), handle.retention())).await
     }
 
-    /// Gives the event back. `false`: the claim was taken over in the meantime.
-    pub(super) async fn release(mut self) -> Result<bool, StoreError> {
-        let released = step(self.timeout, self.store.release(&self.key, self.token)).await;
+    /// The handler has recorded it.
+    pub(super) fn is_completed(&self) -> bool {
+        self.handle.is_completed()
+    }
+
+    /// Lets go of a claim that the handler has completed.
+    pub(super) fn disarm(&mut self) {
+        self.settled = true;
+    }
+
+    /// Gives the event back. `false`: the claim was taken over in the meantime, or its handler has completed it.
+    pub(super) async fn release(&mut self) -> Result<bool, StoreError> {
+        let released = step(self.timeout, self.store.release(self.key(), self.handle.token())).await;
         self.settled = true;
         released
+    }
+
+    /// Whether somebody has completed the event, after this claim was found to be lost.
+    pub(super) async fn was_completed(&self) -> Result<bool, StoreError> {
+        // The event may be free, and then this claims it: for a moment, in case its release is lost.
+        let (key, token) = (self.key(), ClaimToken::random());
+        let answer = step(self.timeout, self.store.claim(key, token, Duration::from_secs(1))).await?;
+        if let Claim::Granted { .. } = answer {
+            step(self.timeout, self.store.release(key, token)).await?;
+        }
+        Ok(answer == Claim::Completed)
     }
 }
 
@@ -95,21 +115,21 @@ impl Drop for HeldClaim {
         if self.settled {
             return;
         }
-        let (store, key, token) = (Arc::clone(&self.store), self.key.clone(), self.token);
-        let mut release = Box::pin(async move { store.release(&key, token).await });
+        let (store, handle) = (Arc::clone(&self.store), self.handle.clone());
+        let mut release = Box::pin(async move { store.release(handle.key(), handle.token()).await });
         // A store in memory answers at once, even where the runtime is ending and begins no task any more.
         let asked = catch_unwind(AssertUnwindSafe(|| {
             let asked = release.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            asked.map(|released| log_release(&self.key, released)).is_pending()
+            asked.map(|released| log_release(self.key(), released)).is_pending()
         }));
         if !matches!(asked, Ok(true)) {
             return;
         }
         // Without a runtime there is nobody to wait for the store, and the end of the lease has to do.
         if let Ok(runtime) = Handle::try_current() {
-            let (key, running, limit) = (self.key.clone(), self.running.clone(), self.timeout);
+            let (handle, running, limit) = (self.handle.clone(), self.running.clone(), self.timeout);
             drop(runtime.spawn(async move {
-                log_release(&key, step(limit, release).await);
+                log_release(handle.key(), step(limit, release).await);
                 drop(running);
             }));
         }

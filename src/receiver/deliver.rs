@@ -13,14 +13,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
 use super::claim::{HeldClaim, NotClaimed};
-use super::handler::{Chain, Delivery, HandlerError, HandlerResponse};
+use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::settings::MAX_EVENT_AHEAD;
 use super::time_limit::within;
 use super::{Answer, Outcome, Receiver, Reply, UnknownTypes, Verified};
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetterReason};
 use crate::event::{DecodeError, SendarixEvent, Timestamp, digest_id};
-use crate::store::EventKey;
-use crate::telemetry;
+use crate::store::{ClaimHandle, EventKey};
+use crate::telemetry::{self, Chain};
 
 /// The status after a panic, which no setting changes.
 const PANICKED: u16 = 500;
@@ -69,7 +69,7 @@ impl Verified {
             let kept = self.keep_dead(claim, Outcome::Expired, DeadLetterReason::Expired, error);
             return Reply::Receiver(kept.await);
         }
-        let delivery = Delivery { event, attempt: claim.attempt };
+        let delivery = Delivery { event, attempt: claim.attempt, claim: claim.handle.clone() };
         // The handler's own panics are caught inside; this is for one in the drop of a handler that is stopped.
         let result = catch_panic(pin!(self.run_handler(handler, delivery))).await;
         self.settle(claim, result.unwrap_or_else(|panic| Err(Failure::Panic(panic)))).await
@@ -85,8 +85,7 @@ impl Verified {
         tracing::debug!(target: telemetry::TARGET, detail, "the body is authentic and no event");
         let id = digest_id(&self.body);
         let what = format!("{what}; the dead letter is {id}");
-        let key = self.key(&id);
-        let mut letter = self.letter(key, DeadLetterReason::Malformed, error.to_string());
+        let mut letter = self.letter(&id, 1, DeadLetterReason::Malformed, error.to_string());
         letter.place = error.place();
         match self.record(&letter).await {
             Ok(()) => self.settled(Outcome::Malformed, None, Some(&what)),
@@ -104,7 +103,7 @@ impl Verified {
             None => {}
         }
         let error = "this version of the crate does not know the event's type";
-        let letter = self.letter(self.key(&event.event_id), DeadLetterReason::UnknownType, error);
+        let letter = self.letter(&event.event_id, 1, DeadLetterReason::UnknownType, error);
         Some(match self.record(&letter).await {
             Ok(()) => self.settled(Outcome::UnknownType, None, Some(error)),
             Err(answer) => answer,
@@ -113,18 +112,20 @@ impl Verified {
 
     /// Keeps an event that delivering again cannot help, and remembers that it is kept.
     async fn keep_dead(&self, claim: HeldClaim, outcome: Outcome, reason: DeadLetterReason, error: &str) -> Answer {
-        let mut letter = self.letter(claim.key().clone(), reason, error);
-        letter.attempts = claim.attempt;
-        if let Err(answer) = self.record(&letter).await {
+        let letter = self.letter(claim.key().event_id(), claim.attempt, reason, error);
+        let kept = self.record(&letter).await;
+        if kept.is_ok() && !self.has_claim_of_its_own() {
+            self.complete(claim).await;
+        } else {
             self.release(claim).await;
-            return answer;
         }
-        self.complete(claim).await;
-        self.settled(outcome, Some(letter.attempts), Some(error))
+        kept.err().unwrap_or_else(|| self.settled(outcome, Some(letter.attempts), Some(error)))
     }
 
     fn is_expired(&self, signed_at: Timestamp) -> bool {
-        let Some(max_age) = self.receiver().settings().max_event_age else { return false };
+        // Whoever redrives an event knows how old it is.
+        let max_age = self.receiver().settings().max_event_age.filter(|_| self.redriven.is_none());
+        let Some(max_age) = max_age else { return false };
         let now = self.now();
         match signed_at.until(now) {
             Some(age) => age > max_age,
@@ -136,16 +137,22 @@ impl Verified {
         let settings = self.receiver().settings();
         let claimed = HeldClaim::take(
             Arc::clone(self.receiver().store()),
-            self.key(&event.event_id),
+            ClaimHandle::new(self.claim_key(&event.event_id), settings.retention),
             settings.lease,
             settings.store_timeout,
             self.request.running.clone(),
         );
-        claimed.await.map_err(|not_claimed| match not_claimed {
-            NotClaimed::Completed => self.settled(Outcome::Duplicate, None, None),
-            NotClaimed::InFlight { remaining } => self.settled(Outcome::InFlight, None, None).retry_after(remaining),
-            NotClaimed::StoreFailed(error) => self.unavailable(&error),
-        })
+        match claimed.await {
+            Ok(claim) => Ok(claim),
+            Err(NotClaimed::Completed) => {
+                self.resolve_duplicate().await;
+                Err(self.settled(Outcome::Duplicate, None, None))
+            }
+            Err(NotClaimed::InFlight { remaining }) => {
+                Err(self.settled(Outcome::InFlight, None, None).retry_after(remaining))
+            }
+            Err(NotClaimed::StoreFailed(error)) => Err(self.unavailable(&error)),
+        }
     }
 
     /// Runs the handler under its time limit. Its call is made inside as well, where a panic is caught.
@@ -168,9 +175,11 @@ impl Verified {
         let attempt = claim.attempt;
         match result {
             Ok(response) if (200..300).contains(&response.status()) => {
-                let key = claim.key().clone();
+                let letter = self.letter_to_resolve(&claim);
                 self.complete(claim).await;
-                self.resolve(&key).await;
+                if let Some(key) = letter {
+                    self.resolve(&key).await;
+                }
                 self.log(Outcome::Processed, response.status(), Some(attempt), None);
                 Reply::Handler { outcome: Outcome::Processed, response }
             }
@@ -206,15 +215,18 @@ impl Verified {
     /// If the store fails, this goes on trying until the lease is over, and in a task of its own rather than make the
     /// answer late: to run the handler twice is worse than a missing record.
     async fn complete(&self, mut claim: HeldClaim) {
+        if claim.is_completed() {
+            return claim.disarm();
+        }
         let settings = self.receiver().settings();
-        match claim.complete(settings.retention).await {
+        match claim.complete().await {
             Ok(completed) => return log_completion(completed),
             Err(error) => {
                 let error = Chain(&error);
                 tracing::warn!(target: telemetry::TARGET, %error, "the completion could not be recorded; trying again");
             }
         }
-        let mut retries = Box::pin(complete_within_lease(claim, settings.retention).in_current_span());
+        let mut retries = Box::pin(complete_within_lease(claim).in_current_span());
         // Before the acknowledgement deadline, which would answer that the handler is still running.
         let answer_by = self.request.admitted_at + settings.acknowledgement_deadline * 9 / 10;
         if timeout_at(answer_by, &mut retries).await.is_err() {
@@ -225,20 +237,40 @@ impl Verified {
     /// Keeps the event as a dead letter that is being retried, and frees it for the next delivery, in this order: else
     /// the next delivery might succeed and resolve a letter that is not there yet.
     async fn give_back(&self, claim: HeldClaim, error: &str) {
-        let mut letter = self.letter(claim.key().clone(), DeadLetterReason::Failed, error);
-        letter.attempts = claim.attempt;
+        let letter = self.letter(claim.key().event_id(), claim.attempt, DeadLetterReason::Failed, error);
         // Whether it was kept or not, the sender delivers again; a failure has been logged.
         let _ = self.keep(&letter).await;
         self.release(claim).await;
     }
 
-    async fn release(&self, claim: HeldClaim) {
+    async fn release(&self, mut claim: HeldClaim) {
         match claim.release().await {
             Ok(true) => {}
-            Ok(false) => log_takeover(),
+            Ok(false) => self.settle_lost(&claim).await,
             Err(error) => {
                 let error = Chain(&error);
                 let message = "the claim could not be released; the end of its lease frees it";
+                tracing::warn!(target: telemetry::TARGET, %error, message);
+            }
+        }
+    }
+
+    /// Sees to the letter of a delivery that failed without its claim. The event may have been handled all the same: by
+    /// another delivery, or by a transaction whose commit nobody heard of. Then nobody else will resolve the letter.
+    async fn settle_lost(&self, claim: &HeldClaim) {
+        if !claim.is_completed() {
+            log_takeover();
+        }
+        if self.receiver().dead_letters().is_none() {
+            return;
+        }
+        match claim.was_completed().await {
+            Ok(true) => self.resolve_if_retrying(&self.letter_key(claim.key().event_id())).await,
+            // Whoever owns it now sees to the letter.
+            Ok(false) => {}
+            Err(error) => {
+                let error = Chain(&error);
+                let message = "it is not known what became of the event; a dead letter of it may stay";
                 tracing::warn!(target: telemetry::TARGET, %error, message);
             }
         }
@@ -266,7 +298,14 @@ impl Verified {
         kept
     }
 
-    async fn resolve(&self, key: &EventKey) {
+    /// The key of the letter that an event may have left before it succeeded.
+    fn letter_to_resolve(&self, claim: &HeldClaim) -> Option<EventKey> {
+        let dead_letters = self.receiver().dead_letters()?;
+        let key = self.letter_key(claim.key().event_id());
+        (claim.attempt > 1 || self.redriven.is_some() || dead_letters.may_hold(&key)).then_some(key)
+    }
+
+    pub(super) async fn resolve(&self, key: &EventKey) {
         let Some(dead_letters) = self.receiver().dead_letters() else { return };
         if let Err(error) = self.within_limit(dead_letters.resolve(key)).await {
             let error = Chain(&error);
@@ -275,20 +314,22 @@ impl Verified {
         }
     }
 
-    async fn within_limit(&self, mut step: DeadLetterFuture<'_, ()>) -> Result<(), DeadLetterError> {
+    pub(super) async fn within_limit<T>(&self, mut step: DeadLetterFuture<'_, T>) -> Result<T, DeadLetterError> {
         let limit = self.receiver().settings().store_timeout;
         let late = || Err(DeadLetterError::new(format!("no answer within {limit:?}")));
         within(limit, step.as_mut()).await.unwrap_or_else(late)
     }
 
-    fn letter(&self, key: EventKey, reason: DeadLetterReason, error: impl Into<String>) -> DeadLetter {
+    fn letter(&self, event_id: &str, attempt: u32, reason: DeadLetterReason, error: impl Into<String>) -> DeadLetter {
+        let key = self.letter_key(event_id);
         let mut letter = DeadLetter::new(key, self.body.clone(), self.request.signature, reason, self.now());
         letter.timestamp_header = self.request.timestamp_header;
         letter.error = error.into();
+        letter.attempts = self.redriven.as_ref().map_or(attempt, |redriven| redriven.attempts.saturating_add(1));
         letter
     }
 
-    fn key(&self, event_id: &str) -> EventKey {
+    pub(super) fn key(&self, event_id: &str) -> EventKey {
         EventKey::new(Arc::clone(&self.receiver().settings().endpoint), event_id)
     }
 
@@ -296,7 +337,7 @@ impl Verified {
         self.receiver().clock().now().into()
     }
 
-    fn receiver(&self) -> &Receiver {
+    pub(super) fn receiver(&self) -> &Receiver {
         &self.request.receiver
     }
 
@@ -348,11 +389,11 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
-async fn complete_within_lease(mut claim: HeldClaim, retention: Duration) {
+async fn complete_within_lease(mut claim: HeldClaim) {
     let mut pause = Duration::from_millis(50);
     loop {
         sleep(pause).await;
-        match claim.complete(retention).await {
+        match claim.complete().await {
             Ok(completed) => return log_completion(completed),
             Err(error) if Instant::now() + pause >= claim.lease_end => {
                 let error = Chain(&error);

@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::event::SendarixEvent;
+use crate::store::ClaimHandle;
+use crate::telemetry::Chain;
 
 /// What the handler is given: an event that is authentic, fresh, and claimed for this attempt alone.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub(super) event: SendarixEvent,
     pub(super) attempt: u32,
+    pub(super) claim: ClaimHandle,
 }
 
 impl Delivery {
@@ -24,6 +27,14 @@ impl Delivery {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// The claim on the event, for a handler that completes it inside its own transaction.
+    ///
+    /// Without that there is nothing to do with it: the receiver completes the claim when the handler has succeeded.
+    #[must_use]
+    pub fn claim(&self) -> &ClaimHandle {
+        &self.claim
     }
 }
 
@@ -112,20 +123,5 @@ impl HandlerResponse for () {
 impl<B> HandlerResponse for http::Response<B> {
     fn status(&self) -> u16 {
         self.status().as_u16()
-    }
-}
-
-/// An error and its causes, on one line.
-pub(super) struct Chain<'a>(pub(super) &'a (dyn Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.0, f)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }

@@ -110,6 +110,7 @@ mod detach;
 mod handler;
 mod head;
 mod outcome;
+mod redrive;
 mod refusal;
 mod running;
 mod settings;
@@ -138,6 +139,8 @@ pub use self::detach::{Delivering, LocalDelivering};
 pub use self::handler::{Delivery, HandlerError, HandlerResponse};
 pub use self::head::{Head, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 pub use self::outcome::Outcome;
+use self::redrive::Redriven;
+pub use self::redrive::{RedriveError, RedriveErrorKind};
 pub use self::refusal::{Refusal, RefusalKind};
 pub use self::settings::{ConfigError, RETRY_SCHEDULE, SENDER_TIMEOUT, UnknownTypes};
 
@@ -175,7 +178,10 @@ pub struct Admitted {
 pub struct Verified {
     pub(super) request: Admitted,
     pub(super) body: Bytes,
+    /// The label of the secret that matched.
     pub(super) secret: Arc<str>,
+    /// Not from the sender, but from a dead letter.
+    pub(super) redriven: Option<Redriven>,
 }
 
 impl Receiver {
@@ -346,7 +352,7 @@ impl Admitted {
             return Err(receiver.refuse(RefusalKind::BodyTooLarge, Some(&body.len())));
         }
         match receiver.secrets().verify(&body, &self.signature) {
-            Some(secret) => Ok(Verified { request: self, body, secret }),
+            Some(secret) => Ok(Verified { request: self, body, secret, redriven: None }),
             None => Err(receiver.refuse(RefusalKind::SignatureMismatch, Some(&format_args!("{} bytes", body.len())))),
         }
     }

@@ -96,8 +96,17 @@
 //! #     sendarix_webhooks::testing::conformance::dedup_store(std::sync::Arc::new(Ledger::default())));
 //! ```
 
+mod handle;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
 
 use std::error::Error;
 use std::fmt::{self, Debug};
@@ -105,9 +114,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::handle::{ClaimHandle, CommitError};
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub use self::memory::MemoryStore;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use self::postgres::{PostgresBuilder, PostgresStore};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use self::redis::RedisStore;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use self::sqlite::SqliteStore;
 
 /// Remembers which events are being handled and which have been. The [module](self) is the guide to writing one.
 pub trait DedupStore: Debug + Send + Sync + 'static {
@@ -221,5 +240,21 @@ impl fmt::Display for StoreError {
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self.0.as_ref())
+    }
+}
+
+/// A store was told something that it cannot work with.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreConfigError {
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+impl StoreConfigError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
     }
 }

@@ -1,0 +1,78 @@
+//! Dead letters as rows: what SQLite and PostgreSQL share.
+
+use super::{DeadLetter, DeadLetterError, DeadLetterReason};
+use crate::event::Place;
+use crate::store::EventKey;
+use crate::verify::Signature;
+
+/// The columns in the order of a [`Row`].
+pub(super) const COLUMNS: &str = "endpoint, event_id, reason, error, attempts, first_at, last_at, signature, \
+    timestamp_header, error_line, error_column, body";
+
+/// The end of an INSERT into the table `AS l`: [`DeadLetter::superseding`] in SQL.
+pub(super) const SUPERSEDE: &str = "
+    ON CONFLICT (endpoint, event_id) DO UPDATE SET
+        reason = CASE excluded.reason WHEN 'failed' THEN l.reason ELSE excluded.reason END,
+        error = excluded.error,
+        attempts = CASE WHEN l.attempts > excluded.attempts THEN l.attempts ELSE excluded.attempts END,
+        first_at = CASE WHEN l.first_at < excluded.first_at THEN l.first_at ELSE excluded.first_at END,
+        last_at = excluded.last_at,
+        signature = excluded.signature,
+        timestamp_header = excluded.timestamp_header,
+        error_line = excluded.error_line,
+        error_column = excluded.error_column,
+        body = excluded.body";
+
+pub(super) type Row =
+    (String, Vec<u8>, String, String, i64, String, String, String, Option<i64>, Option<i64>, Option<i64>, Vec<u8>);
+
+/// The row of a letter. Times are texts that sort as the times do.
+pub(super) fn row(letter: &DeadLetter) -> Row {
+    (
+        letter.key.endpoint().to_owned(),
+        letter.key.event_id().into(),
+        letter.reason.label().to_owned(),
+        letter.error.clone(),
+        letter.attempts.into(),
+        letter.first_at.to_sortable(),
+        letter.last_at.to_sortable(),
+        letter.signature.to_string(),
+        letter.timestamp_header.map(u64::cast_signed),
+        letter.place.map(|place| (place.line as u64).cast_signed()),
+        letter.place.map(|place| (place.column as u64).cast_signed()),
+        letter.body.to_vec(),
+    )
+}
+
+pub(super) fn letter(row: Row) -> Result<DeadLetter, DeadLetterError> {
+    let (
+        endpoint,
+        event_id,
+        reason,
+        error,
+        attempts,
+        first_at,
+        last_at,
+        signature,
+        timestamp_header,
+        line,
+        column,
+        body,
+    ) = row;
+    let place = |line: i64, column: i64| {
+        Some(Place { line: usize::try_from(line).ok()?, column: usize::try_from(column).ok()? })
+    };
+    Ok(DeadLetter {
+        key: EventKey::new(endpoint, String::from_utf8(event_id).map_err(DeadLetterError::new)?),
+        body: body.into(),
+        signature: Signature::parse(signature.as_bytes()).map_err(DeadLetterError::new)?,
+        timestamp_header: timestamp_header.map(i64::cast_unsigned),
+        reason: DeadLetterReason::from_label(&reason)
+            .ok_or_else(|| DeadLetterError::new(format!("`{reason}` is no reason of a dead letter")))?,
+        error,
+        place: line.zip(column).and_then(|(line, column)| place(line, column)),
+        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        first_at: first_at.parse().map_err(DeadLetterError::new)?,
+        last_at: last_at.parse().map_err(DeadLetterError::new)?,
+    })
+}

@@ -1,0 +1,104 @@
+//! Dead letters in an SQLite file.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sqlx::AssertSqlSafe;
+
+use super::sql::{COLUMNS, Row, SUPERSEDE, letter, row};
+use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
+use crate::store::EventKey;
+use crate::store::sqlite::Database;
+
+/// Keeps dead letters in an SQLite file, beside the events of a [`SqliteStore`](crate::store::SqliteStore), which makes
+/// them: [`dead_letters`](crate::store::SqliteStore::dead_letters).
+///
+/// A letter is on the disk before it counts as kept. The table `sendarix_dead_letters` holds recipients and whatever else
+/// the events and the handler's errors say.
+#[derive(Clone)]
+pub struct SqliteDeadLetters(Arc<Database>);
+
+const RESOLVE: &str = "DELETE FROM sendarix_dead_letters WHERE endpoint = ?1 AND event_id = ?2";
+
+impl SqliteDeadLetters {
+    pub(crate) fn new(database: Arc<Database>) -> Self {
+        Self(database)
+    }
+
+    async fn try_record(&self, letter: &DeadLetter) -> Result<(), sqlx::Error> {
+        let record = format!(
+            "INSERT INTO sendarix_dead_letters AS l ({COLUMNS})
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) {SUPERSEDE}"
+        );
+        let row = row(letter);
+        let record = sqlx::query(AssertSqlSafe(record)).bind(row.0).bind(row.1).bind(row.2).bind(row.3).bind(row.4);
+        let record = record.bind(row.5).bind(row.6).bind(row.7).bind(row.8).bind(row.9).bind(row.10).bind(row.11);
+        let mut lent = self.0.letters().await?;
+        record.execute(lent.connection()?).await?;
+        lent.give_back();
+        Ok(())
+    }
+
+    async fn try_resolve(&self, key: &EventKey) -> Result<(), sqlx::Error> {
+        let mut lent = self.0.letters().await?;
+        let resolve = sqlx::query(RESOLVE).bind(key.endpoint()).bind(key.event_id().as_bytes());
+        resolve.execute(lent.connection()?).await?;
+        lent.give_back();
+        Ok(())
+    }
+
+    /// The letters of an endpoint whose ids compare so with this one.
+    async fn select(
+        &self,
+        endpoint: &str,
+        comparison: &str,
+        event_id: &str,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, DeadLetterError> {
+        let select = format!(
+            "SELECT {COLUMNS} FROM sendarix_dead_letters
+             WHERE endpoint = ?1 AND event_id {comparison} ?2 ORDER BY event_id LIMIT ?3"
+        );
+        let select = sqlx::query_as(AssertSqlSafe(select)).bind(endpoint).bind(event_id.as_bytes());
+        let select = select.bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let mut lent = self.0.letters().await.map_err(DeadLetterError::new)?;
+        let rows = select.fetch_all(lent.connection().map_err(DeadLetterError::new)?).await;
+        let rows: Vec<Row> = rows.map_err(DeadLetterError::new)?;
+        lent.give_back();
+        rows.into_iter().map(letter).collect()
+    }
+}
+
+impl DeadLetters for SqliteDeadLetters {
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()> {
+        Box::pin(async move { self.try_record(letter).await.map_err(DeadLetterError::new) })
+    }
+
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()> {
+        Box::pin(async move { self.try_resolve(key).await.map_err(DeadLetterError::new) })
+    }
+
+    fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
+        Box::pin(async move { Ok(self.select(key.endpoint(), "=", key.event_id(), 1).await?.pop()) })
+    }
+
+    fn list<'a>(
+        &'a self,
+        endpoint: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> DeadLetterFuture<'a, Vec<DeadLetter>> {
+        // No id is empty, so what comes behind the empty one is all.
+        Box::pin(self.select(endpoint, ">", after.unwrap_or_default(), limit))
+    }
+
+    fn may_hold(&self, _: &EventKey) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for SqliteDeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SqliteDeadLetters").field(&self.0).finish()
+    }
+}

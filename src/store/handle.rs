@@ -1,0 +1,70 @@
+//! A claim in the hands of a handler.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{ClaimToken, EventKey, StoreError};
+
+/// The claim under which a handler runs: with it, the handler records the completion in a transaction of its own.
+///
+/// The stores that can take part in a transaction have a method `commit`, which takes the transaction and this. For
+/// another driver, make the step that [`DedupStore::complete`](super::DedupStore::complete) describes within your
+/// transaction, with the key, token and retention given here; roll back if the claim is not this token's any more; and
+/// say [`set_completed`](Self::set_completed) once the transaction is committed.
+#[derive(Clone, Debug)]
+pub struct ClaimHandle(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    key: EventKey,
+    token: ClaimToken,
+    retention: Duration,
+    completed: AtomicBool,
+}
+
+impl ClaimHandle {
+    pub(crate) fn new(key: EventKey, retention: Duration) -> Self {
+        Self(Arc::new(Inner { key, token: ClaimToken::random(), retention, completed: AtomicBool::new(false) }))
+    }
+
+    /// The event that is claimed.
+    #[must_use]
+    pub fn key(&self) -> &EventKey {
+        &self.0.key
+    }
+
+    /// What tells this claim from every other.
+    #[must_use]
+    pub fn token(&self) -> ClaimToken {
+        self.0.token
+    }
+
+    /// How long the completion is to be remembered.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.0.retention
+    }
+
+    /// The store has the completion for good, so the receiver need not record it.
+    pub fn set_completed(&self) {
+        self.0.completed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_completed(&self) -> bool {
+        self.0.completed.load(Ordering::Acquire)
+    }
+}
+
+/// Why a handler's transaction was not committed together with the completion of its claim.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Another delivery owns the event, or has handled it. Everything was rolled back.
+    #[error("the claim was taken over while the handler ran, so its transaction was rolled back")]
+    TakenOver,
+    /// The database failed. Unless the very commit did, everything was rolled back; if so, nobody knows, and the next
+    /// delivery of the event finds out.
+    #[error("the handler's transaction could not be committed")]
+    Failed(#[source] StoreError),
+}

@@ -1,0 +1,264 @@
+//! The dedup memory of several instances, in Redis.
+
+mod connection;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::ConnectionLike;
+use redis::{Client, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, ToRedisArgs};
+
+use self::connection::Connections;
+use super::{Claim, ClaimToken, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture};
+use crate::dead_letter::RedisDeadLetters;
+use crate::telemetry::{Chain, TARGET};
+
+/// Remembers events in Redis 5 or later or Valkey, for any number of instances.
+///
+/// An event is one key, and each step one script on it and one round trip, so a cluster serves it as well. The server's
+/// clock decides, so the instances need not agree about the time.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use sendarix_webhooks::{Receiver, SigningSecret, store::RedisStore};
+///
+/// let store = RedisStore::open("redis://cache.internal")?;
+/// let receiver = Receiver::builder(SigningSecret::new("a secret from the dashboard")?)
+///     .dead_letters(store.dead_letters())
+///     .store(store)
+///     .build()?;
+/// # Ok(()) }
+/// ```
+///
+/// # Connections
+///
+/// The store opens one connection of its own when it is needed, and sends everything over it. While the server cannot be
+/// reached, deliveries are answered 503; once it can, they go through again, and nothing has to be restarted. A primary
+/// that has become a replica (`READONLY`) is left at once. For TLS switch on a `tokio-…-comp` feature of redis 1 in your
+/// own `Cargo.toml`, and use a `rediss://` URL.
+///
+/// # What Redis cannot promise
+///
+/// - **It forgets when it has to.** With a `maxmemory-policy` other than `noeviction` it drops events to make room, and
+///   copies of them are handled again. The store asks once it is connected, and warns.
+/// - **Replication is asynchronous.** After a failover the last events are forgotten: whatever the old primary had not
+///   sent on. Copies of them are handled again, also while their first delivery is being handled.
+/// - **A restart forgets** what was not on the disk: everything without persistence, the last second with `appendonly
+///   yes`, nothing with `appendfsync always`. So does `FLUSHALL`.
+///
+/// In each case an event may be handled twice, and none is lost. Where that is too much, use a
+/// `PostgresStore`.
+///
+/// # The keys
+///
+/// `sendarix:claim:ENDPOINT:EVENT_ID` is a text, `STATE TOKEN ATTEMPT UNTIL`, the last one the end of a live claim's lease
+/// in Unix milliseconds. It expires by itself. An event takes about 200 bytes.
+#[derive(Clone, Debug)]
+pub struct RedisStore {
+    server: Arc<Server>,
+    prefix: Arc<str>,
+}
+
+/// A server, and what it has been asked once.
+#[derive(Debug)]
+pub(crate) struct Server {
+    connections: Connections,
+    claim: Script,
+    settle: Script,
+    /// Whether its settings have been looked at.
+    inspected: AtomicBool,
+}
+
+/// How long the number of a failed attempt is remembered: a day, which is longer than the sender's schedule.
+const FAILED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl RedisStore {
+    /// A store at this URL (`redis://user:password@host:port/database`). Does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// The URL cannot be read.
+    pub fn open(url: &str) -> Result<Self, StoreConfigError> {
+        let client = Client::open(url).map_err(|error| StoreConfigError {
+            // The URL may have a password in it.
+            message: "the Redis URL cannot be read; it looks like redis://user:password@host:6379/0".into(),
+            source: Some(error.into()),
+        })?;
+        Ok(Self::new(Connections::own(client)))
+    }
+
+    /// A store over connections of your own: each step calls `provide` for one. It may return clones of a
+    /// `MultiplexedConnection`, `ConnectionManager` or `ClusterConnection` of redis 1, or lend one from a pool.
+    ///
+    /// To reconnect is then their part.
+    ///
+    /// ```
+    /// # use sendarix_webhooks::store::RedisStore;
+    /// # fn example(connection: redis::aio::MultiplexedConnection) {
+    /// let store = RedisStore::with_connections(move || {
+    ///     let connection = connection.clone();
+    ///     async { Ok::<_, redis::RedisError>(connection) }
+    /// });
+    /// # }
+    /// ```
+    pub fn with_connections<F, Fut, C, E>(provide: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<C, E>> + Send + 'static,
+        C: ConnectionLike + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        Self::new(Connections::yours(provide))
+    }
+
+    fn new(connections: Connections) -> Self {
+        let claim = Script::new(include_str!("claim.lua"));
+        let settle = Script::new(include_str!("settle.lua"));
+        let server = Server { connections, claim, settle, inspected: AtomicBool::new(false) };
+        Self { server: Arc::new(server), prefix: "sendarix".into() }
+    }
+
+    /// What the keys begin with. Default: `sendarix`. Choose it before the [dead letters](Self::dead_letters) are made.
+    #[must_use]
+    pub fn prefix(self, prefix: impl Into<Arc<str>>) -> Self {
+        Self { prefix: prefix.into(), ..self }
+    }
+
+    /// Dead letters in the same server.
+    #[must_use]
+    pub fn dead_letters(&self) -> RedisDeadLetters {
+        RedisDeadLetters::new(Arc::clone(&self.server), Arc::clone(&self.prefix))
+    }
+
+    async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Result<Claim, StoreError> {
+        let (lease, failed_for) = (milliseconds(lease), milliseconds(FAILED_FOR));
+        let keys = [self.key(key)];
+        let claim = self.server.run(&self.server.claim, &keys, (hex(token), lease, failed_for));
+        let (answer, number): (String, u64) = claim.await?;
+        self.inspect_once();
+        match &*answer {
+            "granted" => Ok(Claim::Granted { attempt: u32::try_from(number).unwrap_or(u32::MAX) }),
+            "live" => Ok(Claim::InFlight { remaining: Duration::from_millis(number) }),
+            _ => Ok(Claim::Completed),
+        }
+    }
+
+    /// Brings a claim of this token into another state, unless it is in the one from which there is no way there.
+    async fn settle(
+        &self,
+        key: &EventKey,
+        token: ClaimToken,
+        state: &str,
+        not_from: &str,
+        kept: Duration,
+    ) -> Result<bool, StoreError> {
+        let keys = [self.key(key)];
+        self.server.run(&self.server.settle, &keys, (hex(token), state, not_from, milliseconds(kept))).await
+    }
+
+    fn key(&self, key: &EventKey) -> String {
+        // A receiver's name has neither of these, but keys can be made of anything.
+        let endpoint = key.endpoint().replace('%', "%25").replace(':', "%3A");
+        format!("{}:claim:{endpoint}:{}", self.prefix, key.event_id())
+    }
+
+    /// Warns of a server that may forget events, once.
+    fn inspect_once(&self) {
+        if self.server.inspected.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let server = Arc::clone(&self.server);
+        drop(tokio::spawn(async move {
+            match server.info("maxmemory_policy").await {
+                Ok(Some(policy)) if policy != "noeviction" => {
+                    let message = "this Redis may evict events to make room, and copies of them would be handled again; \
+                        set maxmemory-policy to noeviction";
+                    tracing::warn!(target: TARGET, maxmemory_policy = policy, message);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let error = Chain(&error);
+                    let message = "this Redis does not tell its maxmemory-policy; see that it is noeviction";
+                    tracing::warn!(target: TARGET, %error, message);
+                }
+            }
+        }));
+    }
+}
+
+impl DedupStore for RedisStore {
+    fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
+        Box::pin(self.try_claim(key, token, lease))
+    }
+
+    fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(self.settle(key, token, "completed", "failed", retention))
+    }
+
+    fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
+        Box::pin(self.settle(key, token, "failed", "completed", FAILED_FOR))
+    }
+}
+
+impl Server {
+    /// Runs a script, which must be safe to run twice. A server that does not know it gets its text.
+    pub(crate) async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: impl ToRedisArgs,
+    ) -> Result<T, StoreError> {
+        let mut by_hash = redis::cmd("EVALSHA");
+        by_hash.arg(&script.hash).arg(keys.len()).arg(keys).arg(&arguments);
+        match self.connections.send(&by_hash).await {
+            Err(error) if is_unknown_script(&error) => {
+                let mut by_text = redis::cmd("EVAL");
+                by_text.arg(script.text).arg(keys.len()).arg(keys).arg(&arguments);
+                self.connections.send(&by_text).await
+            }
+            answer => answer,
+        }
+    }
+
+    pub(crate) async fn send<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
+        self.connections.send(command).await
+    }
+
+    /// One of the values that `INFO` lists.
+    pub(crate) async fn info(&self, field: &str) -> Result<Option<String>, StoreError> {
+        let info: String = self.connections.send(&redis::cmd("INFO")).await?;
+        let mut fields = info.lines().filter_map(|line| line.split_once(':'));
+        Ok(fields.find(|(name, _)| *name == field).map(|(_, value)| value.trim().to_owned()))
+    }
+}
+
+/// A script, and the hash by which a server that has seen it knows it.
+#[derive(Debug)]
+pub(crate) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    pub(crate) fn new(text: &'static str) -> Self {
+        Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
+    }
+}
+
+fn is_unknown_script(error: &StoreError) -> bool {
+    let error = error.source().and_then(|error| error.downcast_ref::<RedisError>());
+    error.is_some_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+}
+
+fn hex(token: ClaimToken) -> String {
+    const_hex::encode(token.to_bytes())
+}
+
+/// At least 1, and a century at most.
+fn milliseconds(duration: Duration) -> u64 {
+    const CENTURY: u128 = 100 * 365 * 24 * 60 * 60 * 1000;
+    u64::try_from(duration.as_micros().div_ceil(1000).clamp(1, CENTURY)).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,355 @@
+//! The dedup memory of one machine, in a file.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Row, Sqlite, Transaction};
+use tokio::sync::OnceCell;
+
+use super::sql::{Connections, FAILED_FOR, Housekeeping, Lent, PURGE_BATCH, units};
+use super::{
+    Claim, ClaimHandle, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture,
+};
+use crate::dead_letter::SqliteDeadLetters;
+use crate::telemetry::{Chain, TARGET};
+
+/// Remembers events in an SQLite file, for all processes of one machine.
+///
+/// It survives restarts and crashes, and several processes may have the file open at the same time. It must be on a disk
+/// of this machine: SQLite's locks do not work over network file systems. The clock is the machine's.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use sendarix_webhooks::{Receiver, SigningSecret, store::SqliteStore};
+///
+/// let store = SqliteStore::open("events.sqlite")?;
+/// let receiver = Receiver::builder(SigningSecret::new("a secret from the dashboard")?)
+///     .dead_letters(store.dead_letters())
+///     .store(store)
+///     .build()?;
+/// # Ok(()) }
+/// ```
+///
+/// # Durability
+///
+/// A claim or a completion survives a crash of the process at once, and a power failure once the next checkpoint has
+/// written it out (`PRAGMA synchronous = NORMAL`). What a power failure takes is the memory of the last few events: a copy
+/// of one that comes after it is handled again. Dead letters are on the disk before they count as kept (`FULL`), and
+/// what your own transaction [commits](Self::commit) is as durable as your connection, `FULL` by default.
+///
+/// # The file
+///
+/// The table `sendarix_claims`, made when it is missing, has a row for each event that is claimed or remembered, about 150
+/// bytes. Rows that are over are deleted in the background, a thousand at a time, and their pages used again.
+#[derive(Clone)]
+pub struct SqliteStore(Arc<Database>);
+
+/// A file, with a connection for each purpose.
+#[derive(Debug)]
+pub(crate) struct Database {
+    claims: Connections<SqliteConnection>,
+    letters: Connections<SqliteConnection>,
+    created: OnceCell<()>,
+    housekeeping: Housekeeping,
+}
+
+/// How long to wait for another process's transaction: less than the receiver waits for the store.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(1500);
+
+const CREATE: &str = "
+    CREATE TABLE IF NOT EXISTS sendarix_claims (
+        endpoint TEXT NOT NULL,
+        event_id BLOB NOT NULL,
+        token BLOB NOT NULL,
+        attempt INTEGER NOT NULL,
+        -- 'live', 'failed' or 'completed'
+        state TEXT NOT NULL,
+        -- In Unix milliseconds: the end of a live claim's lease; after it, how long the row is needed
+        until INTEGER NOT NULL,
+        PRIMARY KEY (endpoint, event_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS sendarix_claims_until ON sendarix_claims (until);
+    CREATE TABLE IF NOT EXISTS sendarix_dead_letters (
+        endpoint TEXT NOT NULL,
+        event_id BLOB NOT NULL,
+        reason TEXT NOT NULL,
+        error TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        first_at TEXT NOT NULL,
+        last_at TEXT NOT NULL,
+        signature TEXT NOT NULL,
+        timestamp_header INTEGER,
+        error_line INTEGER,
+        error_column INTEGER,
+        body BLOB NOT NULL,
+        PRIMARY KEY (endpoint, event_id)
+    );";
+
+/// This moment in Unix milliseconds, when the statement has its lock.
+macro_rules! now {
+    () => {
+        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    };
+}
+
+const FIND: &str = concat!(
+    "SELECT state, token, until - ",
+    now!(),
+    " AS remaining FROM sendarix_claims WHERE endpoint = ?1 AND event_id = ?2"
+);
+
+const CLAIM: &str = concat!(
+    "INSERT INTO sendarix_claims AS c (endpoint, event_id, token, attempt, state, until)
+     VALUES (?1, ?2, ?3, 1, 'live', ",
+    now!(),
+    " + ?4)
+     ON CONFLICT (endpoint, event_id) DO UPDATE SET
+        attempt = CASE
+            WHEN c.state = 'live' AND c.token = excluded.token THEN c.attempt
+            WHEN c.state = 'completed' THEN 1
+            ELSE c.attempt + 1 END,
+        token = excluded.token, state = 'live', until = excluded.until
+     WHERE (c.state = 'live' AND c.token = excluded.token) OR c.state = 'failed' OR c.until <= ",
+    now!(),
+    " RETURNING attempt"
+);
+
+const COMPLETE: &str = concat!(
+    "UPDATE sendarix_claims SET state = 'completed', until = ",
+    now!(),
+    " + ?4 WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state <> 'failed' RETURNING 1"
+);
+
+const RELEASE: &str = concat!(
+    "UPDATE sendarix_claims SET state = 'failed', until = ",
+    now!(),
+    " + ?4 WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state <> 'completed' RETURNING 1"
+);
+
+/// A live claim is not forgotten when its lease ends: its owner may still complete it, and its attempt still counts.
+const PURGE: &str = concat!(
+    "DELETE FROM sendarix_claims WHERE (endpoint, event_id) IN (
+        SELECT endpoint, event_id FROM sendarix_claims
+        WHERE until < ",
+    now!(),
+    " - CASE state WHEN 'live' THEN ?1 ELSE 0 END
+        ORDER BY until LIMIT ?2)"
+);
+
+impl SqliteStore {
+    /// A store in this file, which is created when it is first needed. Does not touch the disk yet.
+    ///
+    /// # Errors
+    ///
+    /// The path is empty or `:memory:`, which would be a memory of its own for every connection.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreConfigError> {
+        let path = path.as_ref();
+        if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().starts_with(b":memory:") {
+            let found = path.display();
+            return Err(StoreConfigError::new(format!("`{found}` is no file; SQLite needs one, or use a MemoryStore")));
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .auto_vacuum(SqliteAutoVacuum::None)
+            .busy_timeout(BUSY_TIMEOUT);
+        Ok(Self(Arc::new(Database {
+            // One is enough: the file has one writer at a time, and whoever waits here waits in order.
+            claims: Connections::new(options.clone().synchronous(SqliteSynchronous::Normal), 1),
+            letters: Connections::new(options.synchronous(SqliteSynchronous::Full), 1),
+            created: OnceCell::new(),
+            housekeeping: Housekeeping::new(),
+        })))
+    }
+
+    /// Dead letters in the same file.
+    #[must_use]
+    pub fn dead_letters(&self) -> SqliteDeadLetters {
+        SqliteDeadLetters::new(Arc::clone(&self.0))
+    }
+
+    /// Commits the handler's transaction together with the completion of its claim: both happen, or neither.
+    ///
+    /// The transaction must be on the store's own file. Begin it with `BEGIN IMMEDIATE` (sqlx's `begin_with`): one that
+    /// reads first and then writes fails whenever another has written in between. Commit last in the handler: what fails
+    /// afterwards is not tried again.
+    ///
+    /// ```no_run
+    /// # use sendarix_webhooks::{Delivery, HandlerError, store::SqliteStore};
+    /// async fn credit(delivery: Delivery, store: SqliteStore, pool: sqlx::SqlitePool) -> Result<(), HandlerError> {
+    ///     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    ///     let credit = "UPDATE accounts SET balance = balance + 1 WHERE address = ?1";
+    ///     sqlx::query(credit).bind(&*delivery.event().recipient).execute(&mut *tx).await?;
+    ///     store.commit(tx, delivery.claim()).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::TakenOver`] if the claim was lost, and [`CommitError::Failed`] if the database failed.
+    pub async fn commit(&self, mut tx: Transaction<'_, Sqlite>, claim: &ClaimHandle) -> Result<(), CommitError> {
+        let retention = units(claim.retention(), 1000);
+        let completed = step(&mut tx, COMPLETE, claim.key(), claim.token(), retention).await;
+        let completed = completed.map_err(|error| CommitError::Failed(StoreError::new(error)))?;
+        if completed.is_none() {
+            return Err(CommitError::TakenOver);
+        }
+        tx.commit().await.map_err(|error| CommitError::Failed(StoreError::new(error)))?;
+        claim.set_completed();
+        Ok(())
+    }
+
+    /// Deletes the rows that nobody needs any more, and returns how many. Live claims are never among them.
+    ///
+    /// The store does this by itself once a minute, as long as events are completed.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn purge(&self) -> Result<u64, StoreError> {
+        let mut purged = 0;
+        loop {
+            let mut lent = self.0.claims().await?;
+            let kept = units(FAILED_FOR, 1000);
+            let batch = i64::try_from(PURGE_BATCH).unwrap_or(i64::MAX);
+            let purge = sqlx::query(PURGE).bind(kept).bind(batch).execute(lent.connection().map_err(StoreError::new)?);
+            let deleted = purge.await.map_err(StoreError::new)?.rows_affected();
+            lent.give_back();
+            purged += deleted;
+            if deleted < PURGE_BATCH {
+                return Ok(purged);
+            }
+        }
+    }
+
+    fn purge_if_due(&self) {
+        if self.0.housekeeping.is_due() {
+            let store = self.clone();
+            drop(tokio::spawn(async move {
+                if let Err(error) = store.purge().await {
+                    let error = Chain(&error);
+                    tracing::warn!(target: TARGET, %error, "old events could not be deleted from SQLite");
+                }
+            }));
+        }
+    }
+
+    async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: i64) -> Result<Claim, StoreError> {
+        let mut lent = self.0.claims().await?;
+        let connection = lent.connection().map_err(StoreError::new)?;
+        let claim = try_claim(connection, key, token, lease).await.map_err(StoreError::new)?;
+        lent.give_back();
+        claim.ok_or_else(|| StoreError::new("the event's state went on changing"))
+    }
+
+    async fn step(&self, sql: &'static str, key: &EventKey, token: ClaimToken, kept: i64) -> Result<bool, StoreError> {
+        let mut lent = self.0.claims().await?;
+        let connection = lent.connection().map_err(StoreError::new)?;
+        let row = step(connection, sql, key, token, kept).await.map_err(StoreError::new)?;
+        lent.give_back();
+        Ok(row.is_some())
+    }
+}
+
+/// So often at most is a claim tried again because the row changed between two statements.
+const TRIES: usize = 5;
+
+async fn try_claim(
+    connection: &mut SqliteConnection,
+    key: &EventKey,
+    token: ClaimToken,
+    lease: i64,
+) -> Result<Option<Claim>, sqlx::Error> {
+    for _ in 0..TRIES {
+        // Copies of an event are common, and reading waits for no lock.
+        let find = sqlx::query(FIND).bind(key.endpoint()).bind(key.event_id().as_bytes());
+        if let Some(row) = find.fetch_all(&mut *connection).await?.first()
+            && let Some(claim) = refusal(row, token)?
+        {
+            return Ok(Some(claim));
+        }
+        if let Some(row) = step(connection, CLAIM, key, token, lease).await? {
+            let attempt = u32::try_from(row.try_get::<i64, _>("attempt")?).unwrap_or(u32::MAX);
+            return Ok(Some(Claim::Granted { attempt }));
+        }
+    }
+    Ok(None)
+}
+
+/// Why the event in this row cannot be claimed, if that is so.
+fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Error> {
+    let remaining = u64::try_from(row.try_get::<i64, _>("remaining")?).ok().filter(|remaining| *remaining > 0);
+    let Some(remaining) = remaining.map(Duration::from_millis) else { return Ok(None) };
+    Ok(match row.try_get("state")? {
+        "completed" => Some(Claim::Completed),
+        "live" if row.try_get::<&[u8], _>("token")? != token.to_bytes() => Some(Claim::InFlight { remaining }),
+        _ => None,
+    })
+}
+
+/// Runs a statement to its end, which is where SQLite commits it.
+async fn step(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    key: &EventKey,
+    token: ClaimToken,
+    milliseconds: i64,
+) -> Result<Option<SqliteRow>, sqlx::Error> {
+    let step = sqlx::query(sql).bind(key.endpoint()).bind(key.event_id().as_bytes());
+    let token = token.to_bytes();
+    let rows = step.bind(token.as_slice()).bind(milliseconds).fetch_all(connection).await?;
+    Ok(rows.into_iter().next())
+}
+
+impl DedupStore for SqliteStore {
+    fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
+        Box::pin(self.try_claim(key, token, units(lease, 1000)))
+    }
+
+    fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            self.purge_if_due();
+            self.step(COMPLETE, key, token, units(retention, 1000)).await
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
+        Box::pin(self.step(RELEASE, key, token, units(FAILED_FOR, 1000)))
+    }
+}
+
+impl Database {
+    async fn claims(&self) -> Result<Lent<'_, SqliteConnection>, StoreError> {
+        self.lend(&self.claims).await.map_err(StoreError::new)
+    }
+
+    pub(crate) async fn letters(&self) -> Result<Lent<'_, SqliteConnection>, sqlx::Error> {
+        self.lend(&self.letters).await
+    }
+
+    /// A connection to a file that has the tables.
+    async fn lend<'a>(
+        &self,
+        connections: &'a Connections<SqliteConnection>,
+    ) -> Result<Lent<'a, SqliteConnection>, sqlx::Error> {
+        let mut lent = connections.lend().await?;
+        let connection = lent.connection()?;
+        let create = async { sqlx::raw_sql(CREATE).execute(connection).await.map(drop) };
+        self.created.get_or_try_init(|| create).await?;
+        Ok(lent)
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SqliteStore").field(&self.0.claims).finish()
+    }
+}
