@@ -22,7 +22,7 @@ async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
 
 #[actix_web::main]
 async fn main() -> anyhow::Result<()> {
-    let options = shared::options();
+    let options: shared::Options = shared::options();
     let listener = TcpListener::bind(options.listen).with_context(|| format!("listening on {}", options.listen))?;
     let dead_letters = FileDeadLetters::open(&options.dead_letters)?;
     let terminated = shared::terminated()?;

@@ -64,7 +64,7 @@ async fn serve(receiver: Receiver, request: Request<Incoming>) -> http::Result<R
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let options = shared::options();
+    let options: shared::Options = shared::options();
     let listener =
         TcpListener::bind(options.listen).await.with_context(|| format!("listening on {}", options.listen))?;
     let dead_letters = FileDeadLetters::open(&options.dead_letters)?;

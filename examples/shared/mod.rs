@@ -28,8 +28,8 @@ pub struct Options {
 }
 
 /// Reads the command line, and sends the log to standard error. `RUST_LOG` chooses what is logged.
-pub fn options() -> Options {
-    let options = Options::parse();
+pub fn options<O: Parser>() -> O {
+    let options = O::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.with_ansi(std::io::stderr().is_terminal()).init();

@@ -80,7 +80,7 @@ impl Own {
         loop {
             let (mut connection, number, fresh) = self.connection().await?;
             let doubt = Doubt { own: self, number };
-            match connection.send_packed_command(command).await {
+            match command.query_async(&mut connection).await {
                 Err(error) if is_doubtful(&error) => {
                     drop(doubt);
                     if fresh {

@@ -1,0 +1,145 @@
+//! Dead letters on the command line: list them, show one, redrive one or all.
+//!
+//! ```sh
+//! cargo run --example dead_letters --features sqlite,redis,postgres -- --store sqlite:events.sqlite list
+//! cargo run --example dead_letters --features sqlite,redis,postgres -- --store sqlite:events.sqlite redrive --all
+//! ```
+//!
+//! A command of your own application looks like this one, with its own handler: what is redriven goes through the same
+//! receiver and the same store as what Sendarix sends, so it may run while the application does. Only a file of dead
+//! letters belongs to one process at a time.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+#[allow(dead_code, reason = "this is no server")]
+mod shared;
+#[path = "shared/store.rs"]
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters};
+use sendarix_webhooks::store::EventKey;
+use sendarix_webhooks::{Delivery, HandlerError, Outcome, Receiver, SigningSecret};
+
+use self::store::Store;
+
+#[derive(Parser)]
+#[command(about = "Lists, shows and redrives events that could not be handled")]
+struct Options {
+    /// Where events are remembered: memory, sqlite:PATH, redis://… or postgres://…
+    #[arg(long, default_value = "memory")]
+    store: Store,
+
+    /// The file that keeps the dead letters [default: the store itself]
+    #[arg(long, value_name = "PATH")]
+    dead_letters: Option<PathBuf>,
+
+    /// The receiver's name
+    #[arg(long, default_value = "default")]
+    endpoint: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One line for each: its event's id, reason, attempts, when it failed last, and the error
+    List,
+    /// All that is known of one, and its body
+    Show {
+        /// The event's id, as listed
+        event_id: String,
+    },
+    /// Handles one or all again
+    Redrive(Redrive),
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Redrive {
+    /// The event's id, as listed
+    event_id: Option<String>,
+    /// Every letter, one after the other
+    #[arg(long)]
+    all: bool,
+}
+
+/// The application's own handler.
+async fn on_event(delivery: Delivery) -> Result<(), HandlerError> {
+    shared::print(delivery.event()).await
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let options: Options = shared::options();
+    let otherwise = Path::new("shared_store.dead-letters.jsonl");
+    let letters = options.store.dead_letters(options.dead_letters.as_deref(), otherwise)?;
+    // Letters were verified when they came, so no secret is needed to redrive them.
+    let receiver = Receiver::builder(SigningSecret::new("of no use here")?)
+        .endpoint(options.endpoint.as_str())
+        .shared_store(options.store.events())
+        .shared_dead_letters(letters.clone())
+        .build()?;
+    match options.command {
+        Command::List => list(letters.as_ref(), &options.endpoint).await,
+        Command::Show { event_id } => {
+            show(&find(letters.as_ref(), &options.endpoint, &event_id).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Redrive(Redrive { event_id: Some(event_id), .. }) => {
+            let letter = find(letters.as_ref(), &options.endpoint, &event_id).await?;
+            let outcome = receiver.redrive(letter)?.deliver(on_event).await.outcome();
+            Ok(report(&[(EventKey::new(options.endpoint, event_id), outcome)]))
+        }
+        Command::Redrive(Redrive { event_id: None, .. }) => Ok(report(&receiver.redrive_all(on_event).await?)),
+    }
+}
+
+async fn list(letters: &dyn DeadLetters, endpoint: &str) -> anyhow::Result<ExitCode> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = letters.list(endpoint, after.as_deref(), 100).await?;
+        for letter in &page {
+            let (id, error) = (letter.key.event_id().escape_debug(), letter.error.escape_debug());
+            println!("{id} {} {} {} {error}", letter.reason.label(), letter.attempts, letter.last_at);
+        }
+        match page.last() {
+            Some(letter) => after = Some(letter.key.event_id().to_owned()),
+            None => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+async fn find(letters: &dyn DeadLetters, endpoint: &str, event_id: &str) -> anyhow::Result<DeadLetter> {
+    let letter = letters.get(&EventKey::new(endpoint, event_id)).await?;
+    letter.with_context(|| format!("there is no dead letter of {event_id} for the endpoint {endpoint}"))
+}
+
+fn show(letter: &DeadLetter) {
+    println!("event     {}", letter.key.event_id().escape_debug());
+    println!("endpoint  {}", letter.key.endpoint());
+    println!("reason    {}{}", letter.reason.label(), if letter.is_retrying() { ", Sendarix may retry it" } else { "" });
+    println!("error     {}", letter.error.escape_debug());
+    if let Some(place) = letter.place {
+        println!("at        {place}");
+    }
+    println!("attempts  {}, the first {}, the last {}", letter.attempts, letter.first_at, letter.last_at);
+    println!("signature {}\n", letter.signature);
+    println!("{}", String::from_utf8_lossy(&letter.body));
+}
+
+/// Says what became of each, and fails if any is still to be handled.
+fn report(outcomes: &[(EventKey, Outcome)]) -> ExitCode {
+    for (key, outcome) in outcomes {
+        eprintln!("{}: {outcome}", key.event_id().escape_debug());
+    }
+    let handled = |outcome| matches!(outcome, Outcome::Processed | Outcome::Duplicate);
+    let left = outcomes.iter().filter(|(_, outcome)| !handled(*outcome)).count();
+    eprintln!("{} redriven, {left} of them left", outcomes.len());
+    if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,55 @@
+//! `--store`, which says where events are remembered.
+
+#![allow(unreachable_pub)]
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sendarix_webhooks::dead_letter::{DeadLetters, FileDeadLetters};
+use sendarix_webhooks::store::{DedupStore, MemoryStore, PostgresStore, RedisStore, SqliteStore};
+
+/// Where events are remembered, and what could not be handled.
+#[derive(Clone)]
+pub enum Store {
+    Memory,
+    Sqlite(SqliteStore),
+    Redis(RedisStore),
+    Postgres(PostgresStore),
+}
+
+impl FromStr for Store {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        Ok(match text.split_once(':').map_or(text, |(kind, _)| kind) {
+            "memory" => Self::Memory,
+            "sqlite" => Self::Sqlite(SqliteStore::open(text.trim_start_matches("sqlite:"))?),
+            "redis" | "rediss" => Self::Redis(RedisStore::open(text)?),
+            "postgres" | "postgresql" => Self::Postgres(PostgresStore::open(text)?),
+            _ => anyhow::bail!("expected memory, sqlite:PATH, redis://… or postgres://…"),
+        })
+    }
+}
+
+impl Store {
+    pub fn events(&self) -> Arc<dyn DedupStore> {
+        match self.clone() {
+            Self::Memory => Arc::new(MemoryStore::new()),
+            Self::Sqlite(store) => Arc::new(store),
+            Self::Redis(store) => Arc::new(store),
+            Self::Postgres(store) => Arc::new(store),
+        }
+    }
+
+    /// The letters in this file, or else in the store itself. A memory has no place for them: they go to `otherwise`.
+    pub fn dead_letters(&self, file: Option<&Path>, otherwise: &Path) -> anyhow::Result<Arc<dyn DeadLetters>> {
+        Ok(match (file, self) {
+            (None, Self::Sqlite(store)) => Arc::new(store.dead_letters()),
+            (None, Self::Redis(store)) => Arc::new(store.dead_letters()),
+            (None, Self::Postgres(store)) => Arc::new(store.dead_letters()),
+            (None, Self::Memory) => Arc::new(FileDeadLetters::open(otherwise)?),
+            (Some(file), _) => Arc::new(FileDeadLetters::open(file)?),
+        })
+    }
+}

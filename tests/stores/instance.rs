@@ -1,0 +1,124 @@
+//! An instance of an application, for tests that kill it: its effect is a line in a file, and it stops for ever at the
+//! point that it is told.
+
+#![allow(clippy::print_stdout, missing_docs)]
+
+#[path = "../../examples/shared/serve.rs"]
+mod serve;
+#[path = "../../examples/shared/mod.rs"]
+mod shared;
+#[path = "../../examples/shared/store.rs"]
+mod store;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::post;
+use clap::{Parser, ValueEnum};
+use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
+use sendarix_webhooks::{HandlerError, Receiver, SendarixEvent, SendarixLayer};
+use tokio::net::TcpListener;
+
+use self::store::Store;
+
+#[derive(Clone, Parser)]
+struct Options {
+    #[arg(long)]
+    store: Store,
+    /// Where effects are written, a line an effect.
+    #[arg(long)]
+    effects: PathBuf,
+    #[arg(long)]
+    lease_ms: u64,
+    #[arg(long)]
+    pause_at: Option<Point>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Point {
+    Claiming,
+    Claimed,
+    Handling,
+    Handled,
+    Completing,
+    Completed,
+}
+
+impl Options {
+    async fn at(&self, point: Point) {
+        if self.pause_at == Some(point) {
+            println!("paused");
+            std::future::pending().await
+        }
+    }
+}
+
+async fn on_event(State(options): State<Options>, event: SendarixEvent) -> Result<(), HandlerError> {
+    options.at(Point::Handling).await;
+    let mut effects = OpenOptions::new().append(true).open(&options.effects)?;
+    effects.write_all(format!("{}\n", event.event_id).as_bytes())?;
+    options.at(Point::Handled).await;
+    shared::print(&event).await
+}
+
+#[derive(Clone)]
+struct Pausing {
+    store: Arc<dyn DedupStore>,
+    options: Options,
+}
+
+impl std::fmt::Debug for Pausing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+impl DedupStore for Pausing {
+    fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
+        Box::pin(async move {
+            self.options.at(Point::Claiming).await;
+            let claim = self.store.claim(key, token, lease).await;
+            self.options.at(Point::Claimed).await;
+            claim
+        })
+    }
+
+    fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            self.options.at(Point::Completing).await;
+            let completed = self.store.complete(key, token, retention).await;
+            self.options.at(Point::Completed).await;
+            completed
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
+        self.store.release(key, token)
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options: Options = shared::options();
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let terminated = shared::terminated()?;
+    let secrets = shared::secrets(listener.local_addr()?)?;
+    let lease = Duration::from_millis(options.lease_ms);
+    let letters = options.store.dead_letters(None, Path::new("/nonexistent"))?;
+    let store = Pausing { store: options.store.events(), options: options.clone() };
+    let receiver = Receiver::builder(secrets)
+        .lease(lease)
+        .store_timeout(lease / 5)
+        .handler_limit(lease / 5)
+        .store(store)
+        .shared_dead_letters(letters)
+        .build()?;
+    let layer = SendarixLayer::new(receiver.clone());
+    let app = Router::new().route(shared::PATH, post(on_event).layer(layer)).with_state(options);
+    serve::until(terminated, listener, app, receiver).await
+}

@@ -1,0 +1,142 @@
+//! Example servers as processes, and what is sent to them.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, SystemTime};
+
+use reqwest::Client;
+use sendarix_webhooks::testing::{Sample, signed_headers};
+use sendarix_webhooks::{EventType, SigningSecret};
+
+use super::server::signal;
+use super::{PATIENCE, eventually};
+
+const SECRET: &str = "a secret for tests";
+
+/// Cargo builds the examples beside the tests.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is not built; `cargo test` without a filter of targets builds it", path.display());
+    path
+}
+
+/// A running server, killed when it is dropped.
+pub struct Instance {
+    process: Child,
+    url: String,
+    client: Client,
+    stdout: Arc<Mutex<Vec<String>>>,
+    stderr: Arc<Mutex<Vec<String>>>,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Answered(u16),
+    /// The server has gone, or never answered.
+    Lost,
+}
+
+impl Instance {
+    pub fn start(name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(example(name));
+        command.args(arguments).env("SENDARIX_WEBHOOK_SECRET", SECRET).env_remove("SENDARIX_WEBHOOK_SECRET_PREVIOUS");
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (listening, told) = mpsc::channel();
+        let stdout = collect(process.stdout.take().unwrap(), |_| {});
+        let stderr = collect(process.stderr.take().unwrap(), move |line| {
+            if let Some((_, url)) = line.split_once("listening on ") {
+                let _ = listening.send(url.to_owned());
+            }
+        });
+        let url = told.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{name} did not start: {stderr:?}"));
+        let client = Client::builder().timeout(Duration::from_secs(15)).build().unwrap();
+        Self { process, url, client, stdout, stderr }
+    }
+
+    pub fn shared_store(store: &str) -> Self {
+        Self::start("shared_store", &["--listen", "127.0.0.1:0", "--store", store])
+    }
+
+    /// Sends an event once.
+    pub async fn send(&self, event_id: &str) -> Sent {
+        self.send_sample(Sample::new(EventType::Delivered).event_id(event_id)).await
+    }
+
+    pub async fn send_sample(&self, sample: Sample) -> Sent {
+        let body = sample.body();
+        let mut request = self.client.post(&self.url);
+        for (name, value) in signed_headers(&SigningSecret::new(SECRET).unwrap(), &body, SystemTime::now()) {
+            request = request.header(name, value);
+        }
+        match request.body(body).send().await {
+            Ok(response) => Sent::Answered(response.status().as_u16()),
+            Err(_) => Sent::Lost,
+        }
+    }
+
+    /// Sends an event as Sendarix would until it is acknowledged, only without its pauses.
+    pub async fn send_until_acknowledged(&self, event_id: &str) -> Duration {
+        let acknowledged = async || self.send(event_id).await == Sent::Answered(200);
+        eventually(&format!("{event_id} is acknowledged"), acknowledged).await
+    }
+
+    /// What it has written to standard output.
+    pub fn stdout(&self) -> Vec<String> {
+        self.stdout.lock().unwrap().clone()
+    }
+
+    /// What it has written to standard error.
+    pub fn stderr(&self) -> Vec<String> {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    /// The ids of the events that it has handled.
+    pub fn handled(&self) -> Vec<String> {
+        let stdout = self.stdout();
+        stdout.iter().filter_map(|line| line.strip_prefix("handled ")?.split(' ').nth(1).map(str::to_owned)).collect()
+    }
+
+    pub async fn until_paused(&self) {
+        eventually("it pauses", async || self.stdout().iter().any(|line| line == "paused")).await;
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.process.id(), name);
+    }
+
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            let stderr = self.stderr();
+            let last = stderr.len().saturating_sub(30);
+            eprintln!("the log of {}:\n{}", self.url, stderr[last..].join("\n"));
+        }
+    }
+}
+
+fn collect(
+    pipe: impl std::io::Read + Send + 'static,
+    mut seen: impl FnMut(&str) + Send + 'static,
+) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let all = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            seen(&line);
+            all.lock().unwrap().push(line);
+        }
+    });
+    lines
+}

@@ -1,0 +1,273 @@
+//! Private servers: Redis and PostgreSQL on free ports, SQLite in a file.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sendarix_webhooks::dead_letter::DeadLetters;
+use sendarix_webhooks::store::{DedupStore, PostgresStore, RedisStore, SqliteStore};
+
+use super::{PATIENCE, TempDir};
+
+/// What a store can be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Redis,
+    Postgres,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Sqlite, Self::Redis, Self::Postgres];
+    pub const SERVERS: [Self; 2] = [Self::Redis, Self::Postgres];
+}
+
+/// A server of this test's own, or a file, gone when it is dropped.
+pub struct Backend {
+    pub kind: Kind,
+    pub port: u16,
+    process: Option<Child>,
+    settings: Vec<String>,
+    dir: TempDir,
+}
+
+/// `PostgreSQL` refuses to run as root.
+const NOBODY: u32 = 65534;
+
+impl Backend {
+    pub fn start(kind: Kind) -> Self {
+        Self::with_settings(kind, &[])
+    }
+
+    /// With further arguments of the server's command line.
+    pub fn with_settings(kind: Kind, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let mut backend = Self { kind, port: 0, process: None, settings, dir: TempDir::new() };
+        if kind == Kind::Postgres {
+            backend.init_postgres();
+        }
+        if kind != Kind::Sqlite {
+            // Another process may take the port before the server does.
+            while !backend.try_start() {}
+        }
+        backend
+    }
+
+    fn init_postgres(&self) {
+        if is_root() {
+            chown(self.dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let mut init = Command::new(postgres_binary("initdb"));
+        init.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", "-D"]).arg(self.data());
+        let output = as_nobody(&mut init).output().unwrap();
+        assert!(output.status.success(), "initdb: {output:?}");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Starts the server on a free port. `false`: it ended at once.
+    fn try_start(&mut self) -> bool {
+        self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        self.spawn()
+    }
+
+    /// Starts the server on the port that it had.
+    pub fn start_again(&mut self) {
+        assert!(self.spawn(), "the server ended: {}", self.log());
+    }
+
+    fn spawn(&mut self) -> bool {
+        let port = self.port.to_string();
+        let mut command = match self.kind {
+            Kind::Redis => {
+                let mut command = Command::new("redis-server");
+                command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(self.dir.path());
+                command
+            }
+            Kind::Postgres => {
+                let mut command = Command::new(postgres_binary("postgres"));
+                command.arg("-D").arg(self.data()).args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]);
+                command.args(["-c", "unix_socket_directories="]);
+                as_nobody(&mut command);
+                command
+            }
+            Kind::Sqlite => panic!("SQLite has no server"),
+        };
+        let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        command.args(&self.settings).stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
+        let mut process = command.spawn().expect("the server is installed; `bash tests/run` installs it");
+        let start = Instant::now();
+        while !self.answers() {
+            if process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(start.elapsed() < PATIENCE, "the server does not answer: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.process = Some(process);
+        true
+    }
+
+    fn log(&self) -> String {
+        let mut text = String::new();
+        File::open(self.dir.path().join("log")).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn answers(&self) -> bool {
+        match self.kind {
+            Kind::Redis => self.redis(&["PING"]).is_some_and(|answer| answer == "PONG"),
+            Kind::Postgres => {
+                let mut ready = Command::new(postgres_binary("pg_isready"));
+                ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]).status().unwrap().success()
+            }
+            Kind::Sqlite => true,
+        }
+    }
+
+    /// Where the server is, or where a proxy to it is.
+    pub fn url_at(&self, port: u16) -> String {
+        match self.kind {
+            Kind::Sqlite => format!("sqlite:{}", self.file().display()),
+            Kind::Redis => format!("redis://127.0.0.1:{port}"),
+            Kind::Postgres => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        self.url_at(self.port)
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("events.sqlite")
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A store in it, and dead letters.
+    pub fn stores(&self) -> (Arc<dyn DedupStore>, Arc<dyn DeadLetters>) {
+        match self.kind {
+            Kind::Sqlite => {
+                let store = SqliteStore::open(self.file()).unwrap();
+                (Arc::new(store.clone()), Arc::new(store.dead_letters()))
+            }
+            Kind::Redis => {
+                let store = RedisStore::open(&self.url()).unwrap();
+                (Arc::new(store.clone()), Arc::new(store.dead_letters()))
+            }
+            Kind::Postgres => {
+                let store = PostgresStore::open(&self.url()).unwrap();
+                (Arc::new(store.clone()), Arc::new(store.dead_letters()))
+            }
+        }
+    }
+
+    pub fn store(&self) -> Arc<dyn DedupStore> {
+        self.stores().0
+    }
+
+    /// Kills the server with everything that it has started.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            for pid in self::processes(&process) {
+                signal(pid, "KILL");
+            }
+            process.wait().unwrap();
+            // PostgreSQL's processes share memory that outlives the first of them for a moment.
+            let start = Instant::now();
+            while TcpStream::connect(self.addr()).is_ok() {
+                assert!(start.elapsed() < PATIENCE, "a killed server goes on answering");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    pub fn pause(&self) {
+        self.signal_all("STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal_all("CONT");
+    }
+
+    fn signal_all(&self, name: &str) {
+        for pid in processes(self.process.as_ref().unwrap()) {
+            signal(pid, name);
+        }
+    }
+
+    /// Runs a command of redis-cli.
+    pub fn redis(&self, command: &[&str]) -> Option<String> {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output().unwrap();
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    }
+
+    /// Runs a statement, in SQLite or PostgreSQL, and returns its rows.
+    pub fn sql(&self, statement: &str) -> String {
+        let mut command = match self.kind {
+            Kind::Sqlite => {
+                let mut command = Command::new("sqlite3");
+                command.args(["-cmd", ".timeout 5000"]).arg(self.file());
+                command
+            }
+            Kind::Postgres => {
+                let mut command = Command::new("psql");
+                command.args(["-v", "ON_ERROR_STOP=1", "-qAt", &self.url(), "-c"]);
+                command
+            }
+            Kind::Redis => panic!("Redis knows no SQL"),
+        };
+        let output = command.arg(statement).output().unwrap();
+        assert!(output.status.success(), "{statement}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A process and its children.
+fn processes(process: &Child) -> Vec<u32> {
+    let children = format!("/proc/{0}/task/{0}/children", process.id());
+    let children = std::fs::read_to_string(children).unwrap_or_default();
+    let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    std::iter::once(process.id()).chain(children).collect()
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let signal = format!("-{name}");
+    Command::new("kill").args([&signal, &pid.to_string()]).stderr(Stdio::null()).status().unwrap();
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+pub fn as_nobody(command: &mut Command) -> &mut Command {
+    if is_root() { command.uid(NOBODY).gid(NOBODY) } else { command }
+}
+
+/// Debian keeps the server's programs away from the path.
+pub fn postgres_binary(name: &str) -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let mut places: Vec<PathBuf> = versions.map(|version| version.unwrap().path().join("bin").join(name)).collect();
+    places.sort();
+    places.into_iter().rfind(|place| place.exists()).unwrap_or_else(|| name.into())
+}
