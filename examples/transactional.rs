@@ -101,7 +101,7 @@ impl Options {
     async fn pause(&self, step: Step) {
         if self.pause_at == Some(step) {
             println!("paused");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

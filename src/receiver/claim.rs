@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::running::RunningGuard;
 use super::time_limit::within;
@@ -94,7 +94,8 @@ impl HeldClaim {
     /// Gives the event back. `false`: the claim was taken over in the meantime, or its handler has completed it.
     pub(super) async fn release(&mut self) -> Result<bool, StoreError> {
         let released = step(self.timeout, self.store.release(self.key(), self.handle.token())).await;
-        self.settled = true;
+        // If the store fails, dropping the claim goes on trying.
+        self.settled = released.is_ok();
         released
     }
 
@@ -127,14 +128,32 @@ impl Drop for HeldClaim {
         }
         // Without a runtime there is nobody to wait for the store, and the end of the lease has to do.
         if let Ok(runtime) = Handle::try_current() {
-            let (handle, running, limit) = (self.handle.clone(), self.running.clone(), self.timeout);
+            let (store, handle, running) = (Arc::clone(&self.store), self.handle.clone(), self.running.clone());
+            let (limit, lease_end) = (self.timeout, self.lease_end);
             drop(runtime.spawn(async move {
-                log_release(handle.key(), step(limit, release).await);
+                let mut released = step(limit, release).await;
+                // A shutdown waits for the first try alone.
                 drop(running);
+                // A store that comes back may find the claim, sent before it went away, only after this release. So one
+                // that finds nothing to release is sent again, and only then believed.
+                let mut found_nothing = matches!(released, Ok(false));
+                while !matches!(released, Ok(true)) && Instant::now() < lease_end {
+                    sleep(RELEASE_AGAIN_AFTER).await;
+                    released = step(limit, store.release(handle.key(), handle.token())).await;
+                    if found_nothing && released.is_ok() {
+                        break;
+                    }
+                    found_nothing = matches!(released, Ok(false));
+                }
+                log_release(handle.key(), released);
             }));
         }
     }
 }
+
+/// A store that fails is asked again to release a claim, so that it takes no longer than this to free an event once it is
+/// back. Shorter would be a burden on it just then.
+const RELEASE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 fn log_release(key: &EventKey, released: Result<bool, StoreError>) {
     if let Err(error) = released {

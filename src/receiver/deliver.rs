@@ -249,8 +249,7 @@ impl Verified {
             Ok(false) => self.settle_lost(&claim).await,
             Err(error) => {
                 let error = Chain(&error);
-                let message = "the claim could not be released; the end of its lease frees it";
-                tracing::warn!(target: telemetry::TARGET, %error, message);
+                tracing::warn!(target: telemetry::TARGET, %error, "the claim could not be released; trying again");
             }
         }
     }

@@ -39,7 +39,7 @@ async fn postgres() {
 async fn redis_as_a_cluster() {
     let backend = Backend::with_settings(Kind::Redis, &["--cluster-enabled", "yes"]);
     backend.redis(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).unwrap();
-    let up = async || backend.redis(&["CLUSTER", "INFO"]).unwrap().contains("cluster_state:ok");
+    let up = || async { backend.redis(&["CLUSTER", "INFO"]).unwrap().contains("cluster_state:ok") };
     crate::support::eventually("the cluster is up", up).await;
     conforms(backend).await;
 }

@@ -1,5 +1,5 @@
-//! An instance of an application, for tests that kill it: its effect is a line in a file, and it stops for ever at the
-//! point that it is told.
+//! An instance of an application, for tests that kill it: its effect is a line in a file, and at the point that it is told
+//! it waits for SIGUSR1.
 
 #![allow(clippy::print_stdout, missing_docs)]
 
@@ -14,6 +14,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,6 +24,7 @@ use clap::{Parser, ValueEnum};
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 use sendarix_webhooks::{HandlerError, Receiver, SendarixEvent, SendarixLayer};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::store::Store;
 
@@ -35,6 +37,7 @@ struct Options {
     effects: PathBuf,
     #[arg(long)]
     lease_ms: u64,
+    /// Where the first delivery stops.
     #[arg(long)]
     pause_at: Option<Point>,
 }
@@ -51,9 +54,11 @@ enum Point {
 
 impl Options {
     async fn at(&self, point: Point) {
-        if self.pause_at == Some(point) {
+        static PAUSED: AtomicBool = AtomicBool::new(false);
+        if self.pause_at == Some(point) && !PAUSED.swap(true, Ordering::SeqCst) {
+            let mut resumed = signal(SignalKind::user_defined1()).unwrap();
             println!("paused");
-            std::future::pending().await
+            resumed.recv().await;
         }
     }
 }
@@ -113,8 +118,8 @@ async fn main() -> anyhow::Result<()> {
     let store = Pausing { store: options.store.events(), options: options.clone() };
     let receiver = Receiver::builder(secrets)
         .lease(lease)
-        .store_timeout(lease / 5)
-        .handler_limit(lease / 5)
+        .store_timeout(lease / 10)
+        .handler_limit(lease / 2)
         .store(store)
         .shared_dead_letters(letters)
         .build()?;

@@ -1,6 +1,9 @@
 //! The stores against real servers, which the tests start for themselves on free ports and kill, stop and pause.
 
-#![allow(unused_crate_dependencies)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]
 
 mod conformance;
+mod crashes;
+mod faults;
+mod instances;
 mod support;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub use self::process::{Instance, Sent};
+pub use self::process::{Instance, Sent, example};
 pub use self::proxy::{Fault, Proxy};
-pub use self::server::{Backend, Kind};
+pub use self::server::{Backend, Kind, as_nobody, postgres_binary};
 
 /// The longest that a test waits for a condition before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -39,7 +39,7 @@ impl Drop for TempDir {
 }
 
 /// Waits until a condition holds, and returns how long it took.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) -> Duration {
     let start = Instant::now();
     while !holds().await {
         assert!(start.elapsed() < PATIENCE, "never: {what}");

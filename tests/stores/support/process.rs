@@ -42,7 +42,11 @@ pub enum Sent {
 
 impl Instance {
     pub fn start(name: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(example(name));
+        Self::of_command(name, &mut Command::new(example(name)), arguments)
+    }
+
+    /// With an environment, or as a user, of the command's own.
+    pub fn of_command(name: &str, command: &mut Command, arguments: &[&str]) -> Self {
         command.args(arguments).env("SENDARIX_WEBHOOK_SECRET", SECRET).env_remove("SENDARIX_WEBHOOK_SECRET_PREVIOUS");
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (listening, told) = mpsc::channel();
@@ -52,7 +56,9 @@ impl Instance {
                 let _ = listening.send(url.to_owned());
             }
         });
-        let url = told.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{name} did not start: {stderr:?}"));
+        // A proxy that it needs may be waiting for this thread.
+        let told = tokio::task::block_in_place(|| told.recv_timeout(PATIENCE));
+        let url = told.unwrap_or_else(|_| panic!("{name} did not start: {stderr:?}"));
         let client = Client::builder().timeout(Duration::from_secs(15)).build().unwrap();
         Self { process, url, client, stdout, stderr }
     }
@@ -63,13 +69,14 @@ impl Instance {
 
     /// Sends an event once.
     pub async fn send(&self, event_id: &str) -> Sent {
-        self.send_sample(Sample::new(EventType::Delivered).event_id(event_id)).await
+        self.send_at(event_id, SystemTime::now()).await
     }
 
-    pub async fn send_sample(&self, sample: Sample) -> Sent {
-        let body = sample.body();
+    /// Sends an event with the time of another clock. Its recipient has the name of the event.
+    pub async fn send_at(&self, event_id: &str, now: SystemTime) -> Sent {
+        let body = Sample::new(EventType::Delivered).event_id(event_id).recipient(event_id).body();
         let mut request = self.client.post(&self.url);
-        for (name, value) in signed_headers(&SigningSecret::new(SECRET).unwrap(), &body, SystemTime::now()) {
+        for (name, value) in signed_headers(&SigningSecret::new(SECRET).unwrap(), &body, now) {
             request = request.header(name, value);
         }
         match request.body(body).send().await {
@@ -80,7 +87,7 @@ impl Instance {
 
     /// Sends an event as Sendarix would until it is acknowledged, only without its pauses.
     pub async fn send_until_acknowledged(&self, event_id: &str) -> Duration {
-        let acknowledged = async || self.send(event_id).await == Sent::Answered(200);
+        let acknowledged = || async { self.send(event_id).await == Sent::Answered(200) };
         eventually(&format!("{event_id} is acknowledged"), acknowledged).await
     }
 
@@ -100,8 +107,14 @@ impl Instance {
         stdout.iter().filter_map(|line| line.strip_prefix("handled ")?.split(' ').nth(1).map(str::to_owned)).collect()
     }
 
+    /// Waits for a line on standard error.
+    pub async fn until_logged(&self, part: &str) {
+        let logged = || async { self.stderr().iter().any(|line| line.contains(part)) };
+        eventually(&format!("the log says: {part}"), logged).await;
+    }
+
     pub async fn until_paused(&self) {
-        eventually("it pauses", async || self.stdout().iter().any(|line| line == "paused")).await;
+        eventually("it pauses", || async { self.stdout().iter().any(|line| line == "paused") }).await;
     }
 
     pub fn signal(&self, name: &str) {

@@ -24,6 +24,8 @@ pub enum Fault {
     HeldBefore(&'static str),
     /// What is sent with this text arrives, and nothing afterwards in either direction.
     HeldAfter(&'static str),
+    /// What is sent with this text arrives, and then the connection is reset.
+    ReplyLostTo(&'static str),
 }
 
 pub struct Proxy {
@@ -32,6 +34,9 @@ pub struct Proxy {
     round_trips: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
 }
+
+/// What a server has read is done by then, which the tests also see from its data.
+const TAKES_EFFECT: Duration = Duration::from_millis(200);
 
 struct Link {
     fault: watch::Receiver<Fault>,
@@ -76,6 +81,13 @@ impl Proxy {
     }
 }
 
+/// Resets every connection.
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.set(Fault::Reset);
+    }
+}
+
 impl Link {
     async fn serve(self, client: TcpStream, target: SocketAddr) {
         client.set_nodelay(true).unwrap();
@@ -108,9 +120,14 @@ impl Link {
                 Fault::HeldAfter(text) if contains(text) => {
                     self.held_here.send_replace(true);
                     to.write_all(sent).await.unwrap();
-                    // Until it has taken effect.
-                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    tokio::time::sleep(TAKES_EFFECT).await;
                     return self.hold().await;
+                }
+                Fault::ReplyLostTo(text) if contains(text) => {
+                    self.held_here.send_replace(true);
+                    to.write_all(sent).await.unwrap();
+                    tokio::time::sleep(TAKES_EFFECT).await;
+                    return;
                 }
                 _ => {}
             }

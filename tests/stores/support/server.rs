@@ -1,7 +1,7 @@
 //! Private servers: Redis and PostgreSQL on free ports, SQLite in a file.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -34,6 +34,8 @@ pub struct Backend {
     pub port: u16,
     process: Option<Child>,
     settings: Vec<String>,
+    /// Whether the directory is a small disk of its own.
+    small: bool,
     dir: TempDir,
 }
 
@@ -47,14 +49,26 @@ impl Backend {
 
     /// With further arguments of the server's command line.
     pub fn with_settings(kind: Kind, settings: &[&str]) -> Self {
+        Self::in_dir(kind, settings, false)
+    }
+
+    /// On a disk of its own, which is soon full.
+    pub fn on_small_disk(kind: Kind, settings: &[&str]) -> Self {
+        Self::in_dir(kind, settings, true)
+    }
+
+    fn in_dir(kind: Kind, settings: &[&str], small: bool) -> Self {
         let settings = settings.iter().map(ToString::to_string).collect();
-        let mut backend = Self { kind, port: 0, process: None, settings, dir: TempDir::new() };
+        let mut backend = Self { kind, port: 0, process: None, settings, small, dir: TempDir::new() };
+        if small {
+            as_root("mount", &["-t", "tmpfs", "-o", "size=100m", "tmpfs"], backend.dir());
+        }
         if kind == Kind::Postgres {
-            backend.init_postgres();
+            tokio::task::block_in_place(|| backend.init_postgres());
         }
         if kind != Kind::Sqlite {
             // Another process may take the port before the server does.
-            while !backend.try_start() {}
+            tokio::task::block_in_place(|| while !backend.try_start() {});
         }
         backend
     }
@@ -158,6 +172,15 @@ impl Backend {
         self.dir.path()
     }
 
+    /// Writes until the small disk is full, into a file that gives way again when it is deleted.
+    pub fn fill_disk(&self) -> PathBuf {
+        assert!(self.small, "only a small disk is filled");
+        let path = self.dir().join("filling");
+        let mut file = File::create(&path).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        path
+    }
+
     /// A store in it, and dead letters.
     pub fn stores(&self) -> (Arc<dyn DedupStore>, Arc<dyn DeadLetters>) {
         match self.kind {
@@ -240,7 +263,16 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.kill();
+        if self.small {
+            as_root("umount", &["--lazy"], self.dir());
+        }
     }
+}
+
+fn as_root(program: &str, arguments: &[&str], path: &Path) {
+    let mut command = if is_root() { Command::new("env") } else { Command::new("sudo") };
+    let output = command.arg(program).args(arguments).arg(path).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
 }
 
 /// A process and its children.
