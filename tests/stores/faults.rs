@@ -1,0 +1,277 @@
+//! Stores that fail in every way: deliveries are answered 503 without reaching the handler, and go through again within
+//! five seconds of the store's return, without anybody's help.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, PgConnection};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::support::{Backend, Fault, Instance, Kind, Proxy, Sent, as_nobody, eventually, example};
+
+const RECOVERY: Duration = Duration::from_secs(5);
+
+/// Events that come while the store is away.
+const IDS: [&str; 4] = ["evt_1", "evt_2", "evt_3", "evt_4"];
+
+/// Each is answered 503, also the second time, and none is handled.
+async fn all_are_refused(instance: &Instance) {
+    const REFUSED: Sent = Sent::Answered(503);
+    let [a, b, c, d] = IDS;
+    for _ in 0..2 {
+        let sent = tokio::join!(instance.send(a), instance.send(b), instance.send(c), instance.send(d));
+        assert_eq!(sent, (REFUSED, REFUSED, REFUSED, REFUSED));
+    }
+    assert!(!instance.handled().iter().any(|id| IDS.contains(&&**id)), "no handler runs without a claim");
+}
+
+/// Each is acknowledged before long, and handled once.
+async fn all_are_handled(instance: &Instance, what: &str) {
+    let back = Instant::now();
+    let [a, b, c, d] = IDS.map(|id| instance.send_until_acknowledged(id));
+    tokio::join!(a, b, c, d);
+    let took = back.elapsed();
+    assert!(took < RECOVERY, "{what}: recovered after {took:?}");
+    let mut handled = instance.handled();
+    handled.retain(|id| IDS.contains(&&**id));
+    handled.sort();
+    assert_eq!(handled, IDS, "{what}: each is handled once");
+}
+
+/// An instance that has handled an event, so that it has a connection.
+async fn working_instance(store: &str) -> Instance {
+    let instance = Instance::shared_store(store);
+    assert_eq!(instance.send("evt_before").await, Sent::Answered(200));
+    instance
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn down_at_start() {
+    for kind in Kind::SERVERS {
+        let mut backend = Backend::start(kind);
+        backend.kill();
+        let instance = Instance::shared_store(&backend.url());
+        all_are_refused(&instance).await;
+        backend.start_again();
+        all_are_handled(&instance, &format!("{kind:?} was down at start")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_and_restarted() {
+    for kind in Kind::SERVERS {
+        let mut backend = Backend::start(kind);
+        let instance = working_instance(&backend.url()).await;
+        backend.kill();
+        all_are_refused(&instance).await;
+        backend.start_again();
+        all_are_handled(&instance, &format!("{kind:?} was killed")).await;
+    }
+}
+
+/// An idle connection that has died costs nobody anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn restarted_unnoticed() {
+    for kind in Kind::SERVERS {
+        let mut backend = Backend::start(kind);
+        let instance = working_instance(&backend.url()).await;
+        backend.kill();
+        backend.start_again();
+        assert_eq!(instance.send("evt_after").await, Sent::Answered(200), "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paused_for_30_seconds() {
+    let mut pauses = JoinSet::new();
+    for kind in Kind::SERVERS {
+        pauses.spawn(async move {
+            let backend = Backend::start(kind);
+            let instance = working_instance(&backend.url()).await;
+            backend.pause();
+            let paused = Instant::now();
+            all_are_refused(&instance).await;
+            sleep(Duration::from_secs(30).saturating_sub(paused.elapsed())).await;
+            backend.resume();
+            all_are_handled(&instance, &format!("{kind:?} was paused")).await;
+        });
+    }
+    pauses.join_all().await;
+}
+
+async fn behind_a_proxy(fault: Fault) {
+    for kind in Kind::SERVERS {
+        let backend = Backend::start(kind);
+        let proxy = Proxy::start(backend.addr()).await;
+        let instance = working_instance(&backend.url_at(proxy.port)).await;
+        proxy.set(fault.clone());
+        all_are_refused(&instance).await;
+        proxy.set(Fault::None);
+        all_are_handled(&instance, &format!("{kind:?} with {fault:?}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_reset() {
+    behind_a_proxy(Fault::Reset).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence() {
+    behind_a_proxy(Fault::Silence).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_lost() {
+    behind_a_proxy(Fault::RepliesLost).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_out_of_connections() {
+    let settings = ["-c", "max_connections=8", "-c", "superuser_reserved_connections=0", "-c", "max_wal_senders=0"];
+    let backend = Backend::with_settings(Kind::Postgres, &settings);
+    let instance = working_instance(&backend.url()).await;
+    let mut taken = Vec::new();
+    // Until this test has every connection, and the instance none.
+    while taken.len() < 8 {
+        while let Ok(connection) = PgConnection::connect(&backend.url()).await {
+            taken.push(connection);
+        }
+        let theirs = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE query LIKE '%sendarix_claims%' AND pid <> pg_backend_pid()";
+        sqlx::raw_sql(theirs).execute(&mut taken[0]).await.unwrap();
+    }
+    all_are_refused(&instance).await;
+    drop(taken);
+    all_are_handled(&instance, "PostgreSQL was out of connections").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_out_of_connections() {
+    let backend = Backend::start(Kind::Redis);
+    let instance = working_instance(&backend.url()).await;
+    let client = redis::Client::open(backend.url()).unwrap();
+    let mut taken = client.get_multiplexed_async_connection().await.unwrap();
+    let run = async |connection: &mut redis::aio::MultiplexedConnection, command: &str| {
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        command.arg(words.collect::<Vec<_>>()).exec_async(connection).await.unwrap();
+    };
+    run(&mut taken, "CONFIG SET maxclients 1").await;
+    run(&mut taken, "CLIENT KILL TYPE normal SKIPME yes").await;
+    all_are_refused(&instance).await;
+    run(&mut taken, "CONFIG SET maxclients 100").await;
+    all_are_handled(&instance, "Redis was out of connections").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_read_only() {
+    let backend = Backend::start(Kind::Postgres);
+    let instance = working_instance(&backend.url()).await;
+    backend.sql("ALTER SYSTEM SET default_transaction_read_only = on");
+    backend.sql("SELECT pg_reload_conf()");
+    let read_only = || async { backend.sql("SHOW default_transaction_read_only") == "on" };
+    eventually("it is read-only", read_only).await;
+    all_are_refused(&instance).await;
+    backend.sql("ALTER SYSTEM RESET default_transaction_read_only");
+    backend.sql("SELECT pg_reload_conf()");
+    all_are_handled(&instance, "PostgreSQL was read-only").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_read_only() {
+    let backend = Backend::start(Kind::Redis);
+    let instance = working_instance(&backend.url()).await;
+    backend.redis(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
+    all_are_refused(&instance).await;
+    backend.redis(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    all_are_handled(&instance, "Redis was a replica").await;
+}
+
+/// The address moves from the old primary, now a replica, to the new one. The old one goes on answering.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_failover() {
+    let (old, new) = (Backend::start(Kind::Redis), Backend::start(Kind::Redis));
+    let proxy = Proxy::start(old.addr()).await;
+    let instance = working_instance(&old.url_at(proxy.port)).await;
+    old.redis(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
+    all_are_refused(&instance).await;
+    // Connections that there are stay with the old one.
+    proxy.redirect(new.addr());
+    all_are_handled(&instance, "the primary was another Redis").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_out_of_memory() {
+    let backend = Backend::start(Kind::Redis);
+    let instance = working_instance(&backend.url()).await;
+    backend.redis(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    all_are_refused(&instance).await;
+    backend.redis(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
+    all_are_handled(&instance, "Redis was out of memory").await;
+}
+
+/// Sends events until one is refused for want of space, which is where the disk is full.
+async fn until_full(instance: &Instance) {
+    for number in 0..20_000 {
+        if instance.send(&format!("evt_filling_{number}")).await == Sent::Answered(503) {
+            return;
+        }
+    }
+    panic!("a full disk takes everything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_full() {
+    for kind in Kind::ALL {
+        let settings: &[&str] = if kind == Kind::Redis { &["--appendonly", "yes"] } else { &[] };
+        let backend = Backend::on_small_disk(kind, settings);
+        let instance = working_instance(&backend.url()).await;
+        let filling = backend.fill_disk();
+        until_full(&instance).await;
+        all_are_refused(&instance).await;
+        std::fs::remove_file(filling).unwrap();
+        all_are_handled(&instance, &format!("the disk of {kind:?} was full")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_without_its_directory_at_start() {
+    let backend = Backend::start(Kind::Sqlite);
+    let directory = backend.dir().join("later");
+    let instance = Instance::shared_store(&format!("sqlite:{}", directory.join("events.sqlite").display()));
+    all_are_refused(&instance).await;
+    std::fs::create_dir(&directory).unwrap();
+    all_are_handled(&instance, "the directory was missing").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_read_only_at_start() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    let backend = Backend::start(Kind::Sqlite);
+    let permit = |mode| {
+        std::fs::set_permissions(backend.dir(), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    permit(0o555);
+    // Where it can be given away, this is root, whom no permission stops.
+    let _ = chown(backend.dir(), Some(65534), Some(65534));
+    let mut command = Command::new(example("shared_store"));
+    let arguments = ["--listen", "127.0.0.1:0", "--store", &backend.url()];
+    let instance = Instance::of_command("shared_store", as_nobody(&mut command), &arguments);
+    all_are_refused(&instance).await;
+    permit(0o755);
+    all_are_handled(&instance, "the directory was read-only").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_locked_by_another_process() {
+    let backend = Backend::start(Kind::Sqlite);
+    let instance = working_instance(&backend.url()).await;
+    let mut other = sqlx::SqliteConnection::connect(&backend.url()).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    all_are_refused(&instance).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    all_are_handled(&instance, "another process had the file").await;
+}

@@ -6,4 +6,8 @@ mod conformance;
 mod crashes;
 mod faults;
 mod instances;
+mod postgres;
+mod redis;
+mod redrive;
+mod round_trips;
 mod support;

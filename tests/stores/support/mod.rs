@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use self::process::{Instance, Sent, example};
 pub use self::proxy::{Fault, Proxy};
-pub use self::server::{Backend, Kind, as_nobody, postgres_binary};
+pub use self::server::{Backend, Kind, as_nobody};
 
 /// The longest that a test waits for a condition before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(40);

@@ -74,7 +74,16 @@ impl Instance {
 
     /// Sends an event with the time of another clock. Its recipient has the name of the event.
     pub async fn send_at(&self, event_id: &str, now: SystemTime) -> Sent {
-        let body = Sample::new(EventType::Delivered).event_id(event_id).recipient(event_id).body();
+        let sample = Sample::new(EventType::Delivered).event_id(event_id).recipient(event_id);
+        self.send_signed(sample.body(), now).await
+    }
+
+    /// Sends something, whatever it is.
+    pub async fn send_body(&self, body: &[u8]) -> Sent {
+        self.send_signed(body.to_vec(), SystemTime::now()).await
+    }
+
+    async fn send_signed(&self, body: Vec<u8>, now: SystemTime) -> Sent {
         let mut request = self.client.post(&self.url);
         for (name, value) in signed_headers(&SigningSecret::new(SECRET).unwrap(), &body, now) {
             request = request.header(name, value);
@@ -121,10 +130,6 @@ impl Instance {
         signal(self.process.id(), name);
     }
 
-    pub fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
 }
 
 impl Drop for Instance {

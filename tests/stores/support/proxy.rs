@@ -31,6 +31,7 @@ pub enum Fault {
 pub struct Proxy {
     pub port: u16,
     fault: Arc<watch::Sender<Fault>>,
+    target: Arc<watch::Sender<SocketAddr>>,
     round_trips: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
 }
@@ -50,8 +51,11 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let fault = Arc::new(watch::Sender::new(Fault::None));
+        let target = Arc::new(watch::Sender::new(target));
+        let to = target.subscribe();
         let (round_trips, held) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-        let proxy = Self { port, fault: Arc::clone(&fault), round_trips: round_trips.clone(), held: held.clone() };
+        let (counted, holding) = (round_trips.clone(), held.clone());
+        let proxy = Self { port, fault: fault.clone(), target, round_trips: counted, held: holding };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let link = Link {
@@ -60,7 +64,7 @@ impl Proxy {
                     held: held.clone(),
                     held_here: Arc::new(watch::Sender::new(false)),
                 };
-                tokio::spawn(link.serve(client, target));
+                tokio::spawn(link.serve(client, *to.borrow()));
             }
         });
         proxy
@@ -68,6 +72,11 @@ impl Proxy {
 
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// Sends every further connection elsewhere.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// How often the application has sent something and was answered.

@@ -297,7 +297,7 @@ pub fn as_nobody(command: &mut Command) -> &mut Command {
 }
 
 /// Debian keeps the server's programs away from the path.
-pub fn postgres_binary(name: &str) -> PathBuf {
+fn postgres_binary(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut places: Vec<PathBuf> = versions.map(|version| version.unwrap().path().join("bin").join(name)).collect();
     places.sort();

@@ -1,0 +1,288 @@
+//! What only PostgreSQL and the SQL stores have: tables, roles, poolers, transactions of the application's own.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sendarix_webhooks::store::{Claim, ClaimToken, CommitError, DedupStore, EventKey, PostgresStore, SqliteStore};
+use sendarix_webhooks::testing::{Sample, conformance, signed_headers};
+use sendarix_webhooks::{Delivery, EventType, HandlerError, Head, Outcome, Receiver, SigningSecret};
+use sqlx::{Connection, PgConnection, SqliteConnection};
+
+use crate::support::{Backend, Kind, as_nobody, eventually};
+
+const LEASE: Duration = Duration::from_secs(60);
+
+fn key(id: &str) -> EventKey {
+    EventKey::new("default", id)
+}
+
+/// A real pooler in transaction mode, with fewer connections to the server than the store has to it, so that the
+/// statements of one connection run on changing ones.
+struct PgBouncer(Child);
+
+impl PgBouncer {
+    async fn start(backend: &Backend) -> (Self, String) {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let settings = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n",
+            backend.port
+        );
+        let path = backend.dir().join("pgbouncer.ini");
+        std::fs::write(&path, settings).unwrap();
+        let mut command = Command::new("pgbouncer");
+        let command = as_nobody(command.arg("-q").arg(&path)).stdout(Stdio::null()).stderr(Stdio::null());
+        let pooler = Self(command.spawn().expect("pgbouncer is installed; `bash tests/run` installs it"));
+        eventually("the pooler listens", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() }).await;
+        (pooler, format!("postgres://postgres@127.0.0.1:{port}/postgres"))
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_pooler_in_transaction_mode() {
+    let backend = Backend::start(Kind::Postgres);
+    let (_pooler, url) = PgBouncer::start(&backend).await;
+    let store = PostgresStore::open(&url).unwrap();
+    conformance::dead_letters(Arc::new(store.dead_letters())).await;
+    conformance::dedup_store(Arc::new(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tables_have_the_names_that_were_chosen() {
+    let backend = Backend::start(Kind::Postgres);
+    backend.sql("CREATE SCHEMA \"Web_hooks\"");
+    let store = PostgresStore::builder(&backend.url()).unwrap().schema("Web_hooks");
+    let store = store.claims_table("select").dead_letters_table("_letters2").build().unwrap();
+    conformance::dead_letters(Arc::new(store.dead_letters())).await;
+    conformance::dedup_store(Arc::new(store)).await;
+    let tables = "SELECT string_agg(table_schema || '.' || table_name, ' ' ORDER BY table_name)
+        FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')";
+    assert_eq!(backend.sql(tables), "Web_hooks._letters2 Web_hooks.select");
+}
+
+#[test]
+fn names_that_are_none_are_refused() {
+    let builder = || PostgresStore::builder("postgres://localhost").unwrap();
+    let long = "x".repeat(58);
+    for name in ["", "a b", "a\"b", "a;b", "a.b", "ä", "1a", "a\0", &long] {
+        let error = builder().schema(name).build().unwrap_err().to_string();
+        assert!(error.contains("`schema`") && error.contains("57 ASCII letters"), "{error}");
+        assert!(builder().claims_table(name).build().unwrap_err().to_string().contains("`claims_table`"));
+        assert!(builder().dead_letters_table(name).build().unwrap_err().to_string().contains("`dead_letters_table`"));
+    }
+    assert!(builder().claims_table("a").dead_letters_table("a").build().is_err());
+    assert!(builder().max_connections(0).build().is_err());
+    assert!(builder().claims_table("x".repeat(57)).build().is_ok());
+}
+
+#[test]
+fn what_cannot_be_a_place_is_refused_without_showing_it() {
+    let postgres = PostgresStore::open("postgres://user:hunter2@host:notaport/").unwrap_err();
+    let redis = sendarix_webhooks::store::RedisStore::open("http://user:hunter2@host").unwrap_err();
+    for error in [postgres, redis] {
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+    for path in ["", ":memory:"] {
+        assert!(SqliteStore::open(path).unwrap_err().to_string().contains("is no file"));
+    }
+    let store = PostgresStore::open("postgres://user:hunter2@localhost/").unwrap();
+    assert!(!format!("{store:?} {:?}", store.dead_letters()).contains("hunter2"));
+    let store = sendarix_webhooks::store::RedisStore::open("redis://user:hunter2@localhost/").unwrap();
+    assert!(!format!("{store:?} {:?}", store.dead_letters()).contains("hunter2"));
+}
+
+/// The tables are made by the owner, and the application's role may do nothing but use them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_make_no_tables_uses_those_that_are_there() {
+    let backend = Backend::start(Kind::Postgres);
+    backend.sql("CREATE ROLE app LOGIN; REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO app");
+    let url = backend.url().replace("postgres@", "app@");
+    let (token, event) = (ClaimToken::random(), key("evt_1"));
+    let error = PostgresStore::open(&url).unwrap().claim(&event, token, LEASE).await.unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("permission denied"), "{error:?}");
+
+    backend.sql(&PostgresStore::open(&backend.url()).unwrap().migration());
+    backend.sql("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app");
+    let store = PostgresStore::open(&url).unwrap();
+    assert_eq!(store.claim(&event, token, LEASE).await.unwrap(), Claim::Granted { attempt: 1 });
+    assert_eq!(store.purge().await.unwrap(), 0);
+    conformance::dead_letters(Arc::new(store.dead_letters())).await;
+
+    // Without its own migration, a store says what is missing.
+    backend.sql("DROP TABLE sendarix_claims");
+    let store = PostgresStore::builder(&backend.url()).unwrap().without_migration().build().unwrap();
+    let error = store.claim(&event, token, LEASE).await.unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("does not exist"), "{error:?}");
+    store.migrate().await.unwrap();
+    store.migrate().await.unwrap();
+    assert_eq!(store.claim(&event, token, LEASE).await.unwrap(), Claim::Granted { attempt: 1 });
+}
+
+/// Eight instances make the tables at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_start_together_take_turns() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Arc::new(Backend::start(kind));
+        let mut starts = tokio::task::JoinSet::new();
+        for number in 0..8 {
+            let store = backend.store();
+            starts.spawn(async move { store.claim(&key(&format!("evt_{number}")), ClaimToken::random(), LEASE).await });
+        }
+        for claim in starts.join_all().await {
+            assert_eq!(claim.unwrap(), Claim::Granted { attempt: 1 }, "{kind:?}");
+        }
+    }
+}
+
+/// A row that is past its time goes; one that is claimed, remembered, or owned by somebody late stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_takes_what_is_over_and_nothing_else() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Backend::start(kind);
+        let store = backend.store();
+        let (long, short, over) = (Duration::from_secs(60), Duration::from_millis(1), Duration::from_millis(20));
+        let mut live = Vec::new();
+        for number in 0..2_500 {
+            let (event, token) = (key(&format!("evt_{number}")), ClaimToken::random());
+            let lease = if number % 5 == 0 { short } else { long };
+            assert_eq!(store.claim(&event, token, lease).await.unwrap(), Claim::Granted { attempt: 1 });
+            match number % 5 {
+                0 | 1 => live.push((event, token)),
+                2 => assert!(store.release(&event, token).await.unwrap()),
+                3 => assert!(store.complete(&event, token, long).await.unwrap()),
+                _ => assert!(store.complete(&event, token, short).await.unwrap()),
+            }
+        }
+        tokio::time::sleep(over).await;
+        let purged = match kind {
+            Kind::Sqlite => SqliteStore::open(backend.file()).unwrap().purge().await.unwrap(),
+            _ => PostgresStore::open(&backend.url()).unwrap().purge().await.unwrap(),
+        };
+        assert_eq!(purged, 500, "{kind:?}: those that were completed and are over");
+        assert_eq!(backend.sql("SELECT count(*) FROM sendarix_claims"), "2000");
+        for (event, token) in live {
+            assert!(store.complete(&event, token, long).await.unwrap(), "{kind:?}: no claim was purged");
+        }
+    }
+}
+
+/// More than one batch, and rows that somebody has locked are passed by.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_goes_on_and_waits_for_nobody() {
+    let backend = Backend::start(Kind::Postgres);
+    let store = PostgresStore::open(&backend.url()).unwrap();
+    store.migrate().await.unwrap();
+    backend.sql(
+        "INSERT INTO sendarix_claims SELECT 'default', convert_to('evt_' || n, 'UTF8'), '\\x00', 1, 'completed',
+         now() - interval '1 second' FROM generate_series(1, 3500) AS n",
+    );
+    let mut other = PgConnection::connect(&backend.url()).await.unwrap();
+    let mut tx = other.begin().await.unwrap();
+    sqlx::raw_sql("SELECT FROM sendarix_claims WHERE event_id = 'evt_7' FOR UPDATE").execute(&mut *tx).await.unwrap();
+    assert_eq!(store.purge().await.unwrap(), 3499);
+    tx.rollback().await.unwrap();
+    assert_eq!(store.purge().await.unwrap(), 1);
+}
+
+/// Somebody else claims the event while the handler runs.
+fn take_over(backend: &Backend) {
+    let token = if backend.kind == Kind::Sqlite { "x'00'" } else { "'\\x00'" };
+    backend.sql(&format!("UPDATE sendarix_claims SET token = {token}, attempt = attempt + 1"));
+}
+
+async fn deliver<F>(receiver: &Receiver, id: &str, handler: impl FnOnce(Delivery) -> F + Send + 'static) -> Outcome
+where
+    F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
+    let secret = SigningSecret::new("a secret for tests").unwrap();
+    let body = Sample::new(EventType::Delivered).event_id(id).body();
+    let headers = signed_headers(&secret, &body, std::time::SystemTime::now());
+    let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+    let admitted = receiver.admit(&Head::new("POST", headers)).unwrap();
+    admitted.verify(body).unwrap().deliver(handler).await.outcome()
+}
+
+fn receiver(backend: &Backend) -> Receiver {
+    let (store, letters) = backend.stores();
+    let builder = Receiver::builder(SigningSecret::new("a secret for tests").unwrap());
+    builder.shared_store(store).shared_dead_letters(letters).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_makes_the_commit_fail() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Arc::new(Backend::start(kind));
+        let receiver = receiver(&backend);
+        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
+        backend.sql("CREATE TABLE effects (id VARCHAR(255))");
+
+        for taken_over in [true, false] {
+            let theirs = Arc::clone(&backend);
+            let id = format!("evt_{taken_over}");
+            let outcome = deliver(&receiver, &id, move |delivery| async move {
+                if taken_over {
+                    take_over(&theirs);
+                }
+                match commit(&theirs, &delivery).await {
+                    Err(CommitError::TakenOver) => Err("taken over".into()),
+                    committed => Ok(committed?),
+                }
+            });
+            let expected = if taken_over { Outcome::Failed } else { Outcome::Processed };
+            assert_eq!(outcome.await, expected, "{kind:?}");
+            let effects = backend.sql("SELECT count(*) FROM effects");
+            assert_eq!(effects, if taken_over { "0" } else { "1" }, "{kind:?}: the effect goes with the claim");
+        }
+        let again = deliver(&receiver, "evt_false", |_| async { panic!("a duplicate") }).await;
+        assert_eq!(again, Outcome::Duplicate, "{kind:?}");
+    }
+}
+
+async fn commit(backend: &Backend, delivery: &Delivery) -> Result<(), CommitError> {
+    let insert = "INSERT INTO effects VALUES ('an effect')";
+    match backend.kind {
+        Kind::Sqlite => {
+            let mut connection = SqliteConnection::connect(&backend.url()).await.unwrap();
+            let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+            sqlx::raw_sql(insert).execute(&mut *tx).await.unwrap();
+            SqliteStore::open(backend.file()).unwrap().commit(tx, delivery.claim()).await
+        }
+        _ => {
+            let mut connection = PgConnection::connect(&backend.url()).await.unwrap();
+            let mut tx = connection.begin().await.unwrap();
+            sqlx::raw_sql(insert).execute(&mut *tx).await.unwrap();
+            PostgresStore::open(&backend.url()).unwrap().commit(tx, delivery.claim()).await
+        }
+    }
+}
+
+/// A claim that meets the handler's open transaction waits for it, and then finds the event handled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_waits_for_a_commit_that_is_under_way() {
+    let backend = Arc::new(Backend::start(Kind::Postgres));
+    let receiver = receiver(&backend);
+    deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
+    let (event, token) = (key("evt_1"), ClaimToken::random());
+    let store = backend.store();
+    let short = Duration::from_millis(1);
+    assert_eq!(store.claim(&event, token, short).await.unwrap(), Claim::Granted { attempt: 1 });
+    let mut connection = PgConnection::connect(&backend.url()).await.unwrap();
+    let mut tx = connection.begin().await.unwrap();
+    let complete = "UPDATE sendarix_claims SET state = 'completed', until = now() + interval '1 day'
+        WHERE event_id = 'evt_1'";
+    sqlx::raw_sql(complete).execute(&mut *tx).await.unwrap();
+    let other = tokio::spawn(async move { store.claim(&key("evt_1"), ClaimToken::random(), LEASE).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    eventually("the claim waits", || async { backend.sql(waits) == "1" }).await;
+    tx.commit().await.unwrap();
+    assert_eq!(other.await.unwrap().unwrap(), Claim::Completed);
+}
