@@ -123,7 +123,11 @@ async fn find(letters: &dyn DeadLetters, endpoint: &str, event_id: &str) -> anyh
 fn show(letter: &DeadLetter) {
     println!("event     {}", letter.key.event_id().escape_debug());
     println!("endpoint  {}", letter.key.endpoint());
-    println!("reason    {}{}", letter.reason.label(), if letter.is_retrying() { ", Sendarix may retry it" } else { "" });
+    println!(
+        "reason    {}{}",
+        letter.reason.label(),
+        if letter.is_retrying() { ", Sendarix may retry it" } else { "" }
+    );
     println!("error     {}", letter.error.escape_debug());
     if let Some(place) = letter.place {
         println!("at        {place}");

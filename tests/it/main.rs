@@ -16,5 +16,6 @@ mod handlers;
 mod headers;
 mod outcomes;
 mod placements;
+mod redrive;
 mod settings;
 mod stores;

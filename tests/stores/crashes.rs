@@ -111,7 +111,8 @@ async fn a_transaction_that_completes_the_claim_is_made_once_wherever_it_is_kill
         }
     }
     // What happens on the way to the server and back.
-    for fault in [Fault::HeldBefore("COMMIT"), Fault::HeldAfter("COMMIT"), Fault::HeldAfter("SET state = 'completed'")] {
+    for fault in [Fault::HeldBefore("COMMIT"), Fault::HeldAfter("COMMIT"), Fault::HeldAfter("SET state = 'completed'")]
+    {
         kills.spawn(async move {
             let backend = Backend::start(Kind::Postgres);
             let proxy = Proxy::start(backend.addr()).await;

@@ -66,7 +66,10 @@ async fn letters_are_listed_shown_and_redriven() {
         assert!(said.contains("evt_failed: processed") && said.contains(&format!("{malformed}: malformed")), "{said}");
         assert!(said.contains("2 redriven, 1 of them left"), "{said}");
         let left = stdout(&dead_letters(&backend, &["list"]));
-        assert!(left.starts_with(&format!("{malformed} malformed 2 ")) && left.lines().count() == 1, "{kind:?}: {left}");
+        assert!(
+            left.starts_with(&format!("{malformed} malformed 2 ")) && left.lines().count() == 1,
+            "{kind:?}: {left}"
+        );
 
         // What was redriven is a duplicate for the sender.
         for id in ["evt_failed", "evt_permanent"] {

@@ -129,7 +129,6 @@ impl Instance {
     pub fn signal(&self, name: &str) {
         signal(self.process.id(), name);
     }
-
 }
 
 impl Drop for Instance {
