@@ -196,13 +196,13 @@ impl SqliteStore {
     ///
     /// [`CommitError::TakenOver`] if the claim was lost, and [`CommitError::Failed`] if the database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Sqlite>, claim: &ClaimHandle) -> Result<(), CommitError> {
+        let failed = |error| CommitError::Failed(StoreError::new(error));
         let retention = units(claim.retention(), 1000);
         let completed = step(&mut tx, COMPLETE, claim.key(), claim.token(), retention).await;
-        let completed = completed.map_err(|error| CommitError::Failed(StoreError::new(error)))?;
-        if completed.is_none() {
-            return Err(CommitError::TakenOver);
+        if completed.map_err(failed)?.is_none() {
+            return Err(tx.rollback().await.map_or_else(failed, |()| CommitError::TakenOver));
         }
-        tx.commit().await.map_err(|error| CommitError::Failed(StoreError::new(error)))?;
+        tx.commit().await.map_err(failed)?;
         claim.set_completed();
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The stores against real servers, which the tests start for themselves on free ports and kill, stop and pause.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]
+#![allow(clippy::print_stderr)]
 
 mod conformance;
 mod crashes;

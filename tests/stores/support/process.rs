@@ -10,8 +10,8 @@ use reqwest::Client;
 use sendarix_webhooks::testing::{Sample, signed_headers};
 use sendarix_webhooks::{EventType, SigningSecret};
 
-use super::server::signal;
-use super::{PATIENCE, eventually};
+use super::eventually;
+use super::server::{PATIENCE, signal};
 
 const SECRET: &str = "a secret for tests";
 

@@ -167,7 +167,7 @@ impl Link {
 
     async fn hold(&self) {
         self.held.fetch_add(1, Ordering::SeqCst);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn while_silent(&self) {

@@ -8,12 +8,14 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sendarix_webhooks::dead_letter::DeadLetters;
 use sendarix_webhooks::store::{DedupStore, PostgresStore, RedisStore, SqliteStore};
 
-use super::{PATIENCE, TempDir};
+/// The longest that a test waits for a condition before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What a store can be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,4 +304,27 @@ fn postgres_binary(name: &str) -> PathBuf {
     let mut places: Vec<PathBuf> = versions.map(|version| version.unwrap().path().join("bin").join(name)).collect();
     places.sort();
     places.into_iter().rfind(|place| place.exists()).unwrap_or_else(|| name.into())
+}
+
+/// A directory that is deleted when it is dropped.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("sendarix-stores-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

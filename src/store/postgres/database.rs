@@ -1,0 +1,178 @@
+//! The tables, and how they are reached.
+
+use std::fmt::{self, Display};
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Error};
+use tokio::sync::OnceCell;
+
+use super::sql::{Statement, Text};
+use crate::store::sql::{Connections, Lent};
+
+/// The tables, and a few connections to them.
+#[derive(Debug)]
+pub(crate) struct Database {
+    connections: Connections<PgConnection>,
+    pub(super) claims: Table,
+    pub(crate) letters: Table,
+    migrate: bool,
+    migrated: OnceCell<()>,
+}
+
+/// A table's name. The builder has checked its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(super) schema: Option<String>,
+    pub(super) name: String,
+}
+
+/// `Sendarix`, in ASCII.
+const ADVISORY_LOCK: i64 = 0x5365_6e64_6172_6978;
+
+impl Database {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        max_connections: usize,
+        claims: Table,
+        letters: Table,
+        migrate: bool,
+    ) -> Self {
+        // A pooler may not know this setting, and no number here is a float.
+        let connections = Connections::new(options.extra_float_digits(None), max_connections);
+        Self { connections, claims, letters, migrate, migrated: OnceCell::new() }
+    }
+
+    /// Runs one statement, which must be safe to run twice: if an idle connection turns out to be dead, it is sent again
+    /// over a new one.
+    ///
+    /// It goes out as a simple query, with its values in it, which takes one round trip and leaves nothing behind.
+    pub(crate) async fn fetch(&self, sql: &str) -> Result<Vec<PgRow>, Error> {
+        loop {
+            let mut lent = self.lend().await?;
+            match ask(&mut lent, sql).await {
+                Err(error) if lent.is_fresh() => return Err(error),
+                // Dropping it drops the idle ones too, so the next is new.
+                Err(_) => {}
+                Ok(rows) => {
+                    lent.give_back();
+                    return Ok(rows);
+                }
+            }
+        }
+    }
+
+    /// Runs a statement that each session of the server plans once; otherwise as [`fetch`](Self::fetch).
+    pub(super) async fn run(&self, statement: &Statement, arguments: impl Display) -> Result<Vec<PgRow>, Error> {
+        let execute = statement.execute(arguments);
+        loop {
+            let mut lent = self.lend().await?;
+            let answer = match ask(&mut lent, &execute).await {
+                Err(error) if has_code(&error, UNKNOWN_STATEMENT) => {
+                    ask(&mut lent, &format!("{}; {execute}", statement.prepare())).await
+                }
+                answer => answer,
+            };
+            match answer {
+                // A pooler has gone over to a session that knows it after all.
+                Err(error) if has_code(&error, KNOWN_STATEMENT) => lent.give_back(),
+                Err(error) if lent.is_fresh() => return Err(error),
+                Err(_) => {}
+                Ok(rows) => {
+                    lent.give_back();
+                    return Ok(rows);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn migrate(&self) -> Result<(), Error> {
+        let mut lent = self.connections.lend().await?;
+        self.migrate_over(&mut lent).await?;
+        lent.give_back();
+        Ok(())
+    }
+
+    /// A connection to a database that has the tables.
+    async fn lend(&self) -> Result<Lent<'_, PgConnection>, Error> {
+        let mut lent = self.connections.lend().await?;
+        if self.migrate {
+            self.migrated.get_or_try_init(|| self.migrate_over(&mut lent)).await?;
+        }
+        Ok(lent)
+    }
+
+    async fn migrate_over(&self, lent: &mut Lent<'_, PgConnection>) -> Result<(), Error> {
+        // Asked first: a role that may not make tables may not say IF NOT EXISTS either.
+        let (claims, letters) = (self.claims.to_string(), self.letters.to_string());
+        let (claims, letters) = (Text(&claims), Text(&letters));
+        let missing = format!("SELECT 1 WHERE to_regclass({claims}) IS NULL OR to_regclass({letters}) IS NULL");
+        if ask(lent, &missing).await?.is_empty() {
+            return Ok(());
+        }
+        // Several statements in one are one transaction, and the lock makes instances that start together take turns.
+        ask(lent, &format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}", self.migration())).await.map(drop)
+    }
+
+    pub(super) fn migration(&self) -> String {
+        let Self { claims, letters, .. } = self;
+        format!(
+            "\
+CREATE TABLE IF NOT EXISTS {claims} (
+    endpoint text COLLATE \"C\" NOT NULL,
+    event_id bytea NOT NULL,
+    token bytea NOT NULL,
+    attempt bigint NOT NULL,
+    -- 'live', 'failed' or 'completed'
+    state text NOT NULL,
+    -- The end of a live claim's lease; after it, how long the row is needed
+    until timestamptz NOT NULL,
+    PRIMARY KEY (endpoint, event_id)
+);
+CREATE INDEX IF NOT EXISTS {} ON {claims} (until);
+CREATE TABLE IF NOT EXISTS {letters} (
+    endpoint text COLLATE \"C\" NOT NULL,
+    event_id bytea NOT NULL,
+    reason text NOT NULL,
+    error text NOT NULL,
+    attempts bigint NOT NULL,
+    first_at text COLLATE \"C\" NOT NULL,
+    last_at text COLLATE \"C\" NOT NULL,
+    signature text NOT NULL,
+    timestamp_header bigint,
+    error_line bigint,
+    error_column bigint,
+    body bytea NOT NULL,
+    PRIMARY KEY (endpoint, event_id)
+);
+",
+            claims.index("until"),
+        )
+    }
+}
+
+async fn ask(lent: &mut Lent<'_, PgConnection>, sql: &str) -> Result<Vec<PgRow>, Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(lent.connection()?).await
+}
+
+/// The codes of `PostgreSQL`, Appendix A: `invalid_sql_statement_name` and `duplicate_prepared_statement`.
+const UNKNOWN_STATEMENT: &str = "26000";
+const KNOWN_STATEMENT: &str = "42P05";
+
+fn has_code(error: &Error, code: &str) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|found| found == code)
+}
+
+impl Table {
+    fn index(&self, column: &str) -> String {
+        format!("\"{}_{column}\"", self.name)
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "\"{schema}\".")?;
+        }
+        write!(f, "\"{}\"", self.name)
+    }
+}

@@ -1,0 +1,301 @@
+//! The dedup memory of several instances, in PostgreSQL.
+
+mod builder;
+mod database;
+mod sql;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
+
+pub use self::builder::PostgresBuilder;
+pub(crate) use self::database::Database;
+use self::sql::{Arguments, Statement};
+pub(crate) use self::sql::{Bytes, Key, Text};
+use super::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, units};
+use super::{
+    Claim, ClaimHandle, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture,
+};
+use crate::dead_letter::PostgresDeadLetters;
+use crate::telemetry::{Chain, TARGET};
+
+/// Remembers events in PostgreSQL, for any number of instances.
+///
+/// Each step is one statement and one round trip. The server's clock decides, so the instances need not agree about the
+/// time. With [`commit`](Self::commit), a handler that writes to the same database makes its effect and the completion
+/// one transaction.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use sendarix_webhooks::{Receiver, SigningSecret, store::PostgresStore};
+///
+/// let store = PostgresStore::open("postgres://app@db.internal/app")?;
+/// let receiver = Receiver::builder(SigningSecret::new("a secret from the dashboard")?)
+///     .dead_letters(store.dead_letters())
+///     .store(store)
+///     .build()?;
+/// # Ok(()) }
+/// ```
+///
+/// # Connections
+///
+/// The store opens up to 8 connections of its own, when they are needed. While the server cannot be reached, deliveries
+/// are answered 503; once it can, they go through again, and nothing has to be restarted. A pooler in transaction mode
+/// may stand in between: every statement is by itself, and one that is prepared bears a name that nothing else can have,
+/// and is prepared again wherever it is missing. For TLS switch on a `tls-…` feature of sqlx 0.9 in your own `Cargo.toml`.
+///
+/// # The tables
+///
+/// `sendarix_claims` has a row for each event that is claimed or remembered, about 200 bytes with its indexes, and
+/// `sendarix_dead_letters` one for each dead letter. The store makes them when they are missing; if its role may not,
+/// run [`migration`](Self::migration) yourself. Rows that are over are deleted in the background, a thousand at a time. A
+/// purge passes by every row that somebody has locked, and every live claim.
+///
+/// # What PostgreSQL cannot promise
+///
+/// After a failover to an asynchronous replica, the last events are forgotten, and copies of them are handled again.
+/// Synchronous replication closes that gap.
+#[derive(Clone)]
+pub struct PostgresStore(Arc<Inner>);
+
+struct Inner {
+    database: Arc<Database>,
+    claim: Statement,
+    complete: Statement,
+    release: Statement,
+    housekeeping: Housekeeping,
+}
+
+/// The event, the token and a time in microseconds.
+const PARAMETERS: &str = "text, bytea, bytea, bigint";
+
+impl PostgresStore {
+    fn new(database: Database) -> Self {
+        let claims = &database.claims;
+        let row = "endpoint = $1 AND event_id = $2";
+        // The second half sees the row as it was before, and answers only if the first half did not claim it.
+        let claim = format!(
+            "WITH claimed AS (
+                INSERT INTO {claims} AS c (endpoint, event_id, token, attempt, state, until)
+                VALUES ($1, $2, $3, 1, 'live', clock_timestamp() + $4 * interval '1 microsecond')
+                ON CONFLICT (endpoint, event_id) DO UPDATE SET
+                    attempt = CASE
+                        WHEN c.state = 'live' AND c.token = excluded.token THEN c.attempt
+                        WHEN c.state = 'completed' THEN 1
+                        ELSE c.attempt + 1 END,
+                    token = excluded.token, state = 'live', until = excluded.until
+                WHERE (c.state = 'live' AND c.token = excluded.token)
+                    OR c.state = 'failed' OR c.until <= clock_timestamp()
+                RETURNING attempt
+             )
+             SELECT 'granted' AS state, attempt AS number FROM claimed
+             UNION ALL
+             SELECT state, (extract(epoch FROM until - clock_timestamp()) * 1000000)::bigint FROM {claims}
+             WHERE {row} AND NOT EXISTS (SELECT FROM claimed)"
+        );
+        let settle = |state: &str, not_from: &str| {
+            format!(
+                "UPDATE {claims} SET state = '{state}', until = clock_timestamp() + $4 * interval '1 microsecond'
+                 WHERE {row} AND token = $3 AND state <> '{not_from}' RETURNING 1"
+            )
+        };
+        let statement = |text| Statement::new(PARAMETERS, text);
+        Self(Arc::new(Inner {
+            claim: statement(claim),
+            complete: statement(settle("completed", "failed")),
+            release: statement(settle("failed", "completed")),
+            database: Arc::new(database),
+            housekeeping: Housekeeping::new(),
+        }))
+    }
+
+    /// A store at this URL (`postgres://user:password@host:port/database`), with every default. Does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// The URL cannot be read.
+    pub fn open(url: &str) -> Result<Self, StoreConfigError> {
+        Self::builder(url)?.build()
+    }
+
+    /// Starts a store at this URL.
+    ///
+    /// # Errors
+    ///
+    /// The URL cannot be read.
+    pub fn builder(url: &str) -> Result<PostgresBuilder, StoreConfigError> {
+        let options = url.parse().map_err(|error| StoreConfigError {
+            // The URL may have a password in it.
+            message: "the PostgreSQL URL cannot be read; it looks like postgres://user:password@host:5432/database"
+                .into(),
+            source: Some(Box::<sqlx::Error>::new(error)),
+        })?;
+        Ok(Self::with_options(options))
+    }
+
+    /// Starts a store that connects as sqlx's options say, such as those of your own pool:
+    /// `PgConnectOptions::clone(&pool.connect_options())`.
+    pub fn with_options(options: PgConnectOptions) -> PostgresBuilder {
+        PostgresBuilder::new(options)
+    }
+
+    /// Dead letters in the same database.
+    #[must_use]
+    pub fn dead_letters(&self) -> PostgresDeadLetters {
+        PostgresDeadLetters::new(Arc::clone(&self.0.database))
+    }
+
+    /// The SQL that makes the tables. It changes nothing where they are.
+    #[must_use]
+    pub fn migration(&self) -> String {
+        self.0.database.migration()
+    }
+
+    /// Runs the [`migration`](Self::migration) now. Without this it is run over the first connection.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be reached, or its role may not make tables.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        self.0.database.migrate().await.map_err(StoreError::new)
+    }
+
+    /// Commits the handler's transaction together with the completion of its claim: both happen, or neither.
+    ///
+    /// The transaction must be on the store's own database. Commit last in the handler: what fails afterwards is not
+    /// tried again.
+    ///
+    /// ```no_run
+    /// # use sendarix_webhooks::{Delivery, HandlerError, store::PostgresStore};
+    /// async fn credit(delivery: Delivery, store: PostgresStore, pool: sqlx::PgPool) -> Result<(), HandlerError> {
+    ///     let mut tx = pool.begin().await?;
+    ///     let credit = "UPDATE accounts SET balance = balance + 1 WHERE address = $1";
+    ///     sqlx::query(credit).bind(&*delivery.event().recipient).execute(&mut *tx).await?;
+    ///     store.commit(tx, delivery.claim()).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::TakenOver`] if the claim was lost, and [`CommitError::Failed`] if the database failed.
+    pub async fn commit(&self, mut tx: Transaction<'_, Postgres>, claim: &ClaimHandle) -> Result<(), CommitError> {
+        let failed = |error| CommitError::Failed(StoreError::new(error));
+        // Not by its own name: a name that is missing would end the transaction.
+        let complete = sqlx::query(AssertSqlSafe(&*self.0.complete.text));
+        let (key, token) = (claim.key(), claim.token().to_bytes());
+        let complete = complete.bind(key.endpoint()).bind(key.event_id().as_bytes()).bind(token.as_slice());
+        let complete = complete.bind(units(claim.retention(), 1_000_000));
+        if complete.fetch_all(&mut *tx).await.map_err(failed)?.is_empty() {
+            return Err(tx.rollback().await.map_or_else(failed, |()| CommitError::TakenOver));
+        }
+        tx.commit().await.map_err(failed)?;
+        claim.set_completed();
+        Ok(())
+    }
+
+    /// Deletes the rows that nobody needs any more, and returns how many. Live claims are never among them.
+    ///
+    /// The store does this by itself once a minute, as long as events are completed.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn purge(&self) -> Result<u64, StoreError> {
+        let (claims, kept) = (&self.0.database.claims, units(FAILED_FOR, 1_000_000));
+        // A live claim is not forgotten when its lease ends: its owner may still complete it, and its attempt still counts.
+        let purge = format!(
+            "DELETE FROM {claims} WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM {claims}
+                WHERE until < clock_timestamp() AND (state <> 'live' OR until < clock_timestamp() - interval '{kept} microseconds')
+                ORDER BY until LIMIT {PURGE_BATCH} FOR UPDATE SKIP LOCKED))
+             RETURNING 1"
+        );
+        let mut purged = 0;
+        loop {
+            let deleted = self.0.database.fetch(&purge).await.map_err(StoreError::new)?.len() as u64;
+            purged += deleted;
+            if deleted < PURGE_BATCH {
+                return Ok(purged);
+            }
+        }
+    }
+
+    fn purge_if_due(&self) {
+        if self.0.housekeeping.is_due() {
+            let store = self.clone();
+            drop(tokio::spawn(async move {
+                if let Err(error) = store.purge().await {
+                    let error = Chain(&error);
+                    tracing::warn!(target: TARGET, %error, "old events could not be deleted from PostgreSQL");
+                }
+            }));
+        }
+    }
+
+    async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Result<Claim, sqlx::Error> {
+        for _ in 0..TRIES {
+            let rows = self.0.database.run(&self.0.claim, Arguments(key, token, lease)).await?;
+            if let Some(row) = rows.first()
+                && let Some(claim) = answer(row)?
+            {
+                return Ok(claim);
+            }
+        }
+        Err(sqlx::Error::Protocol("the event's state went on changing".to_owned()))
+    }
+
+    async fn settle(
+        &self,
+        statement: &Statement,
+        key: &EventKey,
+        token: ClaimToken,
+        kept: Duration,
+    ) -> Result<bool, StoreError> {
+        let rows = self.0.database.run(statement, Arguments(key, token, kept)).await;
+        Ok(!rows.map_err(StoreError::new)?.is_empty())
+    }
+}
+
+/// So often at most is a claim sent again because the row changed while the statement ran.
+const TRIES: usize = 5;
+
+/// What a row says to a claim, unless the event is free by now.
+fn answer(row: &PgRow) -> Result<Option<Claim>, sqlx::Error> {
+    let number = u64::try_from(row.try_get::<i64, _>("number")?).ok().filter(|number| *number > 0);
+    let Some(number) = number else { return Ok(None) };
+    Ok(match row.try_get("state")? {
+        "granted" => Some(Claim::Granted { attempt: u32::try_from(number).unwrap_or(u32::MAX) }),
+        "completed" => Some(Claim::Completed),
+        "live" => Some(Claim::InFlight { remaining: Duration::from_micros(number) }),
+        _ => None,
+    })
+}
+
+impl DedupStore for PostgresStore {
+    fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
+        Box::pin(async move { self.try_claim(key, token, lease).await.map_err(StoreError::new) })
+    }
+
+    fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            self.purge_if_due();
+            self.settle(&self.0.complete, key, token, retention).await
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
+        Box::pin(self.settle(&self.0.release, key, token, FAILED_FOR))
+    }
+}
+
+/// Leaves out how to reach the server, which may include a password.
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").field("claims", &self.0.database.claims).finish_non_exhaustive()
+    }
+}
