@@ -25,7 +25,8 @@
 //! # What it promises
 //!
 //! A forged or replayed request never reaches the handler. An acknowledged event has been handled or is kept as a dead
-//! letter, whatever fails in between. Effects happen at least once, with duplicates suppressed.
+//! letter, whatever fails in between. Effects happen at least once, with duplicates suppressed;
+//! they happen effectively once where they share a transaction with the record of it.
 //!
 //! Two of these need a word. *Replayed*: the memory of what was handled lasts for the retention, 24 h by default; beyond
 //! it, [`max_event_age`](ReceiverBuilder::max_event_age) refuses a replay. *Kept*: dead letters need a place, which
@@ -40,6 +41,8 @@
 //! | read an event | [`SendarixEvent`], [`EventKind`] |
 //! | say that a handler failed | [`HandlerError`] |
 //! | change a limit, a status, a store | [`ReceiverBuilder`] |
+//! | run several instances, or survive a restart | [`store`] |
+//! | handle what could not be handled | [`Receiver::redrive`], [`dead_letter`] |
 //! | know what became of a delivery | [`Outcome`] |
 //! | use it without a framework | [`receiver`] |
 //! | write a store | [`store`], [`dead_letter`] |
@@ -54,6 +57,9 @@
 //! | `memory` | yes | [`MemoryStore`](store::MemoryStore), the dedup memory of one process |
 //! | `actix` | | [`SendarixMiddleware`], and the same argument and return value for actix-web handlers |
 //! | `tower` | | [`SendarixLayer`] for any tower service |
+//! | `sqlite` | | [`SqliteStore`](store::SqliteStore), for all processes of one machine; needs Rust 1.94 |
+//! | `redis` | | [`RedisStore`](store::RedisStore), for several instances |
+//! | `postgres` | | [`PostgresStore`](store::PostgresStore), for several instances; needs Rust 1.94 |
 //! | `testing` | | signed requests, sample events, a manual clock, the suites that stores must pass |
 //! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
 //!
@@ -62,7 +68,15 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Documentation on its own is built with all features; with fewer, some of what it names is not there.
 #![cfg_attr(
-    not(all(feature = "actix", feature = "axum", feature = "memory", feature = "testing")),
+    not(all(
+        feature = "actix",
+        feature = "axum",
+        feature = "memory",
+        feature = "postgres",
+        feature = "redis",
+        feature = "sqlite",
+        feature = "testing"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 
@@ -102,6 +116,6 @@ pub use receiver::{
 pub use verify::{SecretError, Signature, SigningSecret, SigningSecrets};
 
 /// The code in README.md, as tests.
-#[cfg(all(doctest, feature = "actix", feature = "axum", feature = "testing"))]
+#[cfg(all(doctest, feature = "actix", feature = "axum", feature = "postgres", feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -11,8 +11,13 @@
 //! | `unknown_type` | [`UnknownType`](DeadLetterReason::UnknownType) | dead |
 //! | `expired` | [`Expired`](DeadLetterReason::Expired) | dead |
 //!
-//! [`FileDeadLetters`] keeps them in a file of JSON lines. A receiver without any dead letters logs these events at
-//! error level and acknowledges them all the same: then a log line without the body is all that is left of them.
+//! [`FileDeadLetters`] keeps them in a file of JSON lines, for one process; [`SqliteDeadLetters`], [`RedisDeadLetters`] and
+//! [`PostgresDeadLetters`] beside the events of the store of that name. A receiver without any dead letters logs these
+//! events at error level and acknowledges them all the same: then a log line without the body is all that is left of them.
+//!
+//! [`Receiver::redrive`](crate::Receiver::redrive) delivers a letter again, and
+//! [`redrive_all`](crate::Receiver::redrive_all) all of them. A letter whose event has been handled may be left behind by
+//! a crash just then, or by a failing store; redriving it finds that out, and resolves it without the handler.
 
 mod file;
 mod journal;

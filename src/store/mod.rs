@@ -1,7 +1,15 @@
 //! Was it said before? The memory of which events have been claimed and which have been handled.
 //!
-//! [`MemoryStore`] serves one process. For anything else implement [`DedupStore`]; this page is the guide to it, and
-//! `testing::conformance::dedup_store` (feature `testing`) is the suite that every store must pass.
+//! | store | feature | for | survives a restart |
+//! |---|---|---|---|
+//! | [`MemoryStore`] | `memory`, a default | one process | no |
+//! | [`SqliteStore`] | `sqlite` | all processes of one machine | yes |
+//! | [`RedisStore`] | `redis` | several instances | as the server is set up |
+//! | [`PostgresStore`] | `postgres` | several instances | yes |
+//!
+//! [`SqliteStore::commit`] and [`PostgresStore::commit`] record the completion in a transaction of the handler's own. For
+//! another database implement [`DedupStore`]; this page is the guide to it, and `testing::conformance::dedup_store`
+//! (feature `testing`) is the suite that every store must pass.
 //!
 //! # The protocol
 //!
@@ -254,7 +262,7 @@ pub struct StoreConfigError {
 
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 impl StoreConfigError {
-    fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
+    fn new(message: impl Into<String>, source: Option<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { message: message.into(), source }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct Lent<'a, C: Connection> {
     home: &'a Connections<C>,
     /// `None` once it has been given back.
     connection: Option<C>,
+    #[cfg(feature = "postgres")]
     fresh: bool,
     _permit: SemaphorePermit<'a>,
 }
@@ -36,12 +37,16 @@ impl<C: Connection> Connections<C> {
     pub(crate) async fn lend(&self) -> Result<Lent<'_, C>, sqlx::Error> {
         let permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
-        let fresh = idle.is_none();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => self.options.connect().await?,
-        };
-        Ok(Lent { home: self, connection: Some(connection), fresh, _permit: permit })
+        Ok(Lent {
+            home: self,
+            #[cfg(feature = "postgres")]
+            fresh: idle.is_none(),
+            connection: Some(match idle {
+                Some(connection) => connection,
+                None => self.options.connect().await?,
+            }),
+            _permit: permit,
+        })
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<C>> {
@@ -55,6 +60,7 @@ impl<C: Connection> Lent<'_, C> {
     }
 
     /// Whether it was opened just now, so that an error is the database's and not that of a connection long dead.
+    #[cfg(feature = "postgres")]
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
     }

@@ -152,7 +152,8 @@ impl SqliteStore {
         let path = path.as_ref();
         if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().starts_with(b":memory:") {
             let found = path.display();
-            return Err(StoreConfigError::new(format!("`{found}` is no file; SQLite needs one, or use a MemoryStore")));
+            let message = format!("`{found}` is no file; SQLite needs one, or use a MemoryStore");
+            return Err(StoreConfigError::new(message, None));
         }
         let options = SqliteConnectOptions::new()
             .filename(path)

@@ -1,7 +1,7 @@
 //! An instance of an application, for tests that kill it: its effect is a line in a file, and at the point that it is told
 //! it waits for SIGUSR1.
 
-#![allow(clippy::print_stdout, missing_docs)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
 #[path = "../../examples/shared/serve.rs"]
 mod serve;

@@ -70,10 +70,10 @@ impl PostgresBuilder {
     /// same name; no connection is allowed.
     pub fn build(self) -> Result<PostgresStore, StoreConfigError> {
         if self.max_connections == 0 {
-            return Err(StoreConfigError::new("`max_connections` is 0; a store needs at least one connection"));
+            return Err(refused("`max_connections` is 0; a store needs at least one connection"));
         }
         if self.claims == self.letters {
-            return Err(StoreConfigError::new(format!("both tables are called `{}`", self.claims)));
+            return Err(refused(format!("both tables are called `{}`", self.claims)));
         }
         for (setting, name) in [("claims_table", &self.claims), ("dead_letters_table", &self.letters)]
             .into_iter()
@@ -90,13 +90,17 @@ impl PostgresBuilder {
 /// `PostgreSQL` cuts names at 63 bytes, and that of the index has 6 more than the table's.
 const MAX_NAME: usize = 57;
 
+fn refused(message: impl Into<String>) -> StoreConfigError {
+    StoreConfigError::new(message, None)
+}
+
 fn check_name(setting: &str, name: &str) -> Result<(), StoreConfigError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let digit_first = name.starts_with(|first: char| first.is_ascii_digit());
     if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(allowed) && !digit_first {
         return Ok(());
     }
-    Err(StoreConfigError::new(format!(
+    Err(refused(format!(
         "`{setting}` is {name:?}; a name has 1 to {MAX_NAME} ASCII letters, digits and underscores, and no digit first"
     )))
 }

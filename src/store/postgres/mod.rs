@@ -128,11 +128,11 @@ impl PostgresStore {
     ///
     /// The URL cannot be read.
     pub fn builder(url: &str) -> Result<PostgresBuilder, StoreConfigError> {
-        let options = url.parse().map_err(|error| StoreConfigError {
+        let options = url.parse().map_err(|error: sqlx::Error| {
             // The URL may have a password in it.
-            message: "the PostgreSQL URL cannot be read; it looks like postgres://user:password@host:5432/database"
-                .into(),
-            source: Some(Box::<sqlx::Error>::new(error)),
+            let message =
+                "the PostgreSQL URL cannot be read; it looks like postgres://user:password@host:5432/database";
+            StoreConfigError::new(message, Some(error.into()))
         })?;
         Ok(Self::with_options(options))
     }

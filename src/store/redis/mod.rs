@@ -82,10 +82,10 @@ impl RedisStore {
     ///
     /// The URL cannot be read.
     pub fn open(url: &str) -> Result<Self, StoreConfigError> {
-        let client = Client::open(url).map_err(|error| StoreConfigError {
+        let client = Client::open(url).map_err(|error| {
             // The URL may have a password in it.
-            message: "the Redis URL cannot be read; it looks like redis://user:password@host:6379/0".into(),
-            source: Some(error.into()),
+            let message = "the Redis URL cannot be read; it looks like redis://user:password@host:6379/0";
+            StoreConfigError::new(message, Some(error.into()))
         })?;
         Ok(Self::new(Connections::own(client)))
     }
