@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::StoreError;
+use crate::telemetry::{Chain, TARGET};
+
 /// A few connections to one database, opened when they are needed.
 ///
 /// sqlx's own pool asks every connection for a sign of life each time it comes back, which is a round trip, and goes on
@@ -100,14 +103,24 @@ impl Housekeeping {
         Self(Mutex::new(Instant::now()))
     }
 
-    /// Whether it is time, which it then is not for anybody else.
-    pub(crate) fn is_due(&self) -> bool {
+    /// Purges in the background if it is time, which it then is not for anybody else.
+    pub(crate) fn purge_if_due<F>(&self, purge: impl FnOnce() -> F)
+    where
+        F: Future<Output = Result<u64, StoreError>> + Send + 'static,
+    {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.elapsed() >= EVERY;
-        if due {
-            *last = Instant::now();
+        if last.elapsed() < EVERY {
+            return;
         }
-        due
+        *last = Instant::now();
+        let purge = purge();
+        drop(tokio::spawn(async move {
+            if let Err(error) = purge.await {
+                let error = Chain(&error);
+                let message = "events that are over could not be deleted; the table grows until they are";
+                tracing::warn!(target: TARGET, %error, message);
+            }
+        }));
     }
 }
 

@@ -16,7 +16,6 @@ use super::{
     Claim, ClaimHandle, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture,
 };
 use crate::dead_letter::SqliteDeadLetters;
-use crate::telemetry::{Chain, TARGET};
 
 /// Remembers events in an SQLite file, for all processes of one machine.
 ///
@@ -231,18 +230,6 @@ impl SqliteStore {
         }
     }
 
-    fn purge_if_due(&self) {
-        if self.0.housekeeping.is_due() {
-            let store = self.clone();
-            drop(tokio::spawn(async move {
-                if let Err(error) = store.purge().await {
-                    let error = Chain(&error);
-                    tracing::warn!(target: TARGET, %error, "old events could not be deleted from SQLite");
-                }
-            }));
-        }
-    }
-
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: i64) -> Result<Claim, StoreError> {
         let mut lent = self.0.claims().await?;
         let connection = lent.connection().map_err(StoreError::new)?;
@@ -317,7 +304,10 @@ impl DedupStore for SqliteStore {
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            self.purge_if_due();
+            self.0.housekeeping.purge_if_due(|| {
+                let store = self.clone();
+                async move { store.purge().await }
+            });
             self.step(COMPLETE, key, token, units(retention, 1000)).await
         })
     }

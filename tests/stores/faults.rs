@@ -275,3 +275,23 @@ async fn sqlite_locked_by_another_process() {
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
     all_are_handled(&instance, "another process had the file").await;
 }
+
+/// Whoever gives up waiting here goes on waiting there, in the queue for the lock, but not for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_locked() {
+    let backend = Backend::start(Kind::Postgres);
+    let instance = working_instance(&backend.url()).await;
+    let mut other = PgConnection::connect(&backend.url()).await.unwrap();
+    let mut tx = other.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE sendarix_claims").execute(&mut *tx).await.unwrap();
+    let locked = Instant::now();
+    let mut most = 0;
+    while locked.elapsed() < Duration::from_secs(12) {
+        all_are_refused(&instance).await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        most = most.max(backend.sql(waiting).parse().unwrap());
+    }
+    assert!((1..=32).contains(&most), "{most} sessions wait for the lock, of 8 that the store may have open");
+    tx.rollback().await.unwrap();
+    all_are_handled(&instance, "the table was locked").await;
+}

@@ -150,9 +150,15 @@ CREATE TABLE IF NOT EXISTS {letters} (
     }
 }
 
+/// Sends what is one transaction. The server gives it up in time: a connection that was given up here may wait for a lock
+/// there, and a queue of those would take the server's connections from everybody.
 async fn ask(lent: &mut Lent<'_, PgConnection>, sql: &str) -> Result<Vec<PgRow>, Error> {
+    let sql = format!("SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}; {sql}");
     sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(lent.connection()?).await
 }
+
+/// Longer than the receiver waits by default, and not much.
+const STATEMENT_TIMEOUT_MS: u32 = 5_000;
 
 /// The codes of `PostgreSQL`, Appendix A: `invalid_sql_statement_name` and `duplicate_prepared_statement`.
 const UNKNOWN_STATEMENT: &str = "26000";

@@ -20,7 +20,6 @@ use super::{
     Claim, ClaimHandle, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture,
 };
 use crate::dead_letter::PostgresDeadLetters;
-use crate::telemetry::{Chain, TARGET};
 
 /// Remembers events in PostgreSQL, for any number of instances.
 ///
@@ -225,18 +224,6 @@ impl PostgresStore {
         }
     }
 
-    fn purge_if_due(&self) {
-        if self.0.housekeeping.is_due() {
-            let store = self.clone();
-            drop(tokio::spawn(async move {
-                if let Err(error) = store.purge().await {
-                    let error = Chain(&error);
-                    tracing::warn!(target: TARGET, %error, "old events could not be deleted from PostgreSQL");
-                }
-            }));
-        }
-    }
-
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Result<Claim, sqlx::Error> {
         for _ in 0..TRIES {
             let rows = self.0.database.run(&self.0.claim, Arguments(key, token, lease)).await?;
@@ -283,7 +270,10 @@ impl DedupStore for PostgresStore {
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            self.purge_if_due();
+            self.0.housekeeping.purge_if_due(|| {
+                let store = self.clone();
+                async move { store.purge().await }
+            });
             self.settle(&self.0.complete, key, token, retention).await
         })
     }
