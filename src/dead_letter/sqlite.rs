@@ -34,7 +34,7 @@ impl SqliteDeadLetters {
         let record = sqlx::query(AssertSqlSafe(record)).bind(row.0).bind(row.1).bind(row.2).bind(row.3).bind(row.4);
         let record = record.bind(row.5).bind(row.6).bind(row.7).bind(row.8).bind(row.9).bind(row.10).bind(row.11);
         let mut lent = self.0.letters().await?;
-        record.execute(lent.connection()?).await?;
+        lent.ask(|connection| record.execute(connection)).await?;
         lent.give_back();
         Ok(())
     }
@@ -42,7 +42,7 @@ impl SqliteDeadLetters {
     async fn try_resolve(&self, key: &EventKey) -> Result<(), sqlx::Error> {
         let mut lent = self.0.letters().await?;
         let resolve = sqlx::query(RESOLVE).bind(key.endpoint()).bind(key.event_id().as_bytes());
-        resolve.execute(lent.connection()?).await?;
+        lent.ask(|connection| resolve.execute(connection)).await?;
         lent.give_back();
         Ok(())
     }
@@ -62,7 +62,7 @@ impl SqliteDeadLetters {
         let select = sqlx::query_as(AssertSqlSafe(select)).bind(endpoint).bind(event_id.as_bytes());
         let select = select.bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let mut lent = self.0.letters().await.map_err(DeadLetterError::new)?;
-        let rows = select.fetch_all(lent.connection().map_err(DeadLetterError::new)?).await;
+        let rows = lent.ask(|connection| select.fetch_all(connection)).await;
         let rows: Vec<Row> = rows.map_err(DeadLetterError::new)?;
         lent.give_back();
         rows.into_iter().map(letter).collect()

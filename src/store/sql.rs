@@ -1,11 +1,13 @@
 //! What the SQL stores share: connections that are trusted only as long as they answer, and the pace of cleaning up.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::{ConnectOptions, Connection};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 
 use super::StoreError;
 use crate::telemetry::{Chain, TARGET};
@@ -15,40 +17,46 @@ use crate::telemetry::{Chain, TARGET};
 /// sqlx's own pool asks every connection for a sign of life each time it comes back, which is a round trip, and goes on
 /// using one whose answer was not waited for. Here a connection comes back only after it has answered, and one that has
 /// not takes the idle ones with it: whatever happened to it may have happened to them.
-pub(crate) struct Connections<C: Connection> {
+pub(crate) struct Connections<C: Connection + 'static> {
     options: C::Options,
     idle: Mutex<Vec<C>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 /// A connection that is closed when it is dropped, unless it is given back.
-pub(crate) struct Lent<'a, C: Connection> {
+pub(crate) struct Lent<'a, C: Connection + 'static> {
     home: &'a Connections<C>,
     /// `None` once it has been given back.
     connection: Option<C>,
-    #[cfg(feature = "postgres")]
     fresh: bool,
-    _permit: SemaphorePermit<'a>,
+    /// Whether it has not answered yet.
+    asking: bool,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<C: Connection> Connections<C> {
+/// How long the place of a connection is kept that was given up before it answered. The database may go on with what it
+/// was asked, waiting for a lock for example, and one new connection after the other would soon be too many for it. Yet
+/// one that comes back should not have to wait long for connections.
+const PLACE_KEPT_FOR: Duration = Duration::from_secs(1);
+
+impl<C: Connection + 'static> Connections<C> {
     pub(crate) fn new(options: C::Options, max: usize) -> Self {
-        Self { options, idle: Mutex::default(), permits: Semaphore::new(max) }
+        Self { options, idle: Mutex::default(), permits: Arc::new(Semaphore::new(max)) }
     }
 
     /// Lends a connection that is idle, or else a new one, when it is this caller's turn.
     pub(crate) async fn lend(&self) -> Result<Lent<'_, C>, sqlx::Error> {
-        let permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
         Ok(Lent {
             home: self,
-            #[cfg(feature = "postgres")]
             fresh: idle.is_none(),
+            asking: false,
             connection: Some(match idle {
                 Some(connection) => connection,
                 None => self.options.connect().await?,
             }),
-            _permit: permit,
+            permit: Some(permit),
         })
     }
 
@@ -57,13 +65,22 @@ impl<C: Connection> Connections<C> {
     }
 }
 
-impl<C: Connection> Lent<'_, C> {
-    pub(crate) fn connection(&mut self) -> Result<&mut C, sqlx::Error> {
-        self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
+impl<C: Connection + 'static> Lent<'_, C> {
+    /// Asks the database something, and notices if nobody waits for the answer.
+    pub(crate) async fn ask<'c, T, F>(&'c mut self, question: impl FnOnce(&'c mut C) -> F) -> Result<T, sqlx::Error>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let Self { connection, asking, .. } = self;
+        let answer = question(connection.as_mut().ok_or(sqlx::Error::PoolClosed)?);
+        *asking = true;
+        let answer = answer.await;
+        *asking = false;
+        answer
     }
 
-    /// Whether it was opened just now, so that an error is the database's and not that of a connection long dead.
-    #[cfg(feature = "postgres")]
+    /// Whether it was opened just now, so that an error is the server's and not that of a connection long dead.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "a file has no connections that die"))]
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
     }
@@ -74,16 +91,24 @@ impl<C: Connection> Lent<'_, C> {
     }
 }
 
-impl<C: Connection> Drop for Lent<'_, C> {
+impl<C: Connection + 'static> Drop for Lent<'_, C> {
     fn drop(&mut self) {
-        if self.connection.is_some() {
-            self.home.idle().clear();
+        let Some(connection) = self.connection.take() else { return };
+        self.home.idle().clear();
+        if self.asking
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let place = (connection, self.permit.take());
+            drop(runtime.spawn(async move {
+                sleep(PLACE_KEPT_FOR).await;
+                drop(place);
+            }));
         }
     }
 }
 
 /// Leaves out how to reach the database, which may include a password.
-impl<C: Connection> fmt::Debug for Connections<C> {
+impl<C: Connection + 'static> fmt::Debug for Connections<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections").field("idle", &self.idle().len()).finish_non_exhaustive()
     }

@@ -90,7 +90,8 @@ const CREATE: &str = "
         PRIMARY KEY (endpoint, event_id)
     );";
 
-/// This moment in Unix milliseconds, when the statement has its lock.
+/// This moment in Unix milliseconds, when the statement has its lock. The clock has no more, so what is to last so long
+/// begins with the next one.
 macro_rules! now {
     () => {
         "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
@@ -107,7 +108,7 @@ const CLAIM: &str = concat!(
     "INSERT INTO sendarix_claims AS c (endpoint, event_id, token, attempt, state, until)
      VALUES (?1, ?2, ?3, 1, 'live', ",
     now!(),
-    " + ?4)
+    " + 1 + ?4)
      ON CONFLICT (endpoint, event_id) DO UPDATE SET
         attempt = CASE
             WHEN c.state = 'live' AND c.token = excluded.token THEN c.attempt
@@ -220,8 +221,9 @@ impl SqliteStore {
             let mut lent = self.0.claims().await?;
             let kept = units(FAILED_FOR, 1000);
             let batch = i64::try_from(PURGE_BATCH).unwrap_or(i64::MAX);
-            let purge = sqlx::query(PURGE).bind(kept).bind(batch).execute(lent.connection().map_err(StoreError::new)?);
-            let deleted = purge.await.map_err(StoreError::new)?.rows_affected();
+            let purge = sqlx::query(PURGE).bind(kept).bind(batch);
+            let purged_now = lent.ask(|connection| purge.execute(connection)).await.map_err(StoreError::new)?;
+            let deleted = purged_now.rows_affected();
             lent.give_back();
             purged += deleted;
             if deleted < PURGE_BATCH {
@@ -232,16 +234,14 @@ impl SqliteStore {
 
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: i64) -> Result<Claim, StoreError> {
         let mut lent = self.0.claims().await?;
-        let connection = lent.connection().map_err(StoreError::new)?;
-        let claim = try_claim(connection, key, token, lease).await.map_err(StoreError::new)?;
+        let claim = lent.ask(|connection| try_claim(connection, key, token, lease)).await.map_err(StoreError::new)?;
         lent.give_back();
         claim.ok_or_else(|| StoreError::new("the event's state went on changing"))
     }
 
     async fn step(&self, sql: &'static str, key: &EventKey, token: ClaimToken, kept: i64) -> Result<bool, StoreError> {
         let mut lent = self.0.claims().await?;
-        let connection = lent.connection().map_err(StoreError::new)?;
-        let row = step(connection, sql, key, token, kept).await.map_err(StoreError::new)?;
+        let row = lent.ask(|connection| step(connection, sql, key, token, kept)).await.map_err(StoreError::new)?;
         lent.give_back();
         Ok(row.is_some())
     }
@@ -275,7 +275,8 @@ async fn try_claim(
 /// Why the event in this row cannot be claimed, if that is so.
 fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Error> {
     let remaining = u64::try_from(row.try_get::<i64, _>("remaining")?).ok().filter(|remaining| *remaining > 0);
-    let Some(remaining) = remaining.map(Duration::from_millis) else { return Ok(None) };
+    // A lease has begun with the millisecond after its claim.
+    let Some(remaining) = remaining.map(|ms| Duration::from_millis((ms - 1).max(1))) else { return Ok(None) };
     Ok(match row.try_get("state")? {
         "completed" => Some(Claim::Completed),
         "live" if row.try_get::<&[u8], _>("token")? != token.to_bytes() => Some(Claim::InFlight { remaining }),
@@ -332,8 +333,7 @@ impl Database {
         connections: &'a Connections<SqliteConnection>,
     ) -> Result<Lent<'a, SqliteConnection>, sqlx::Error> {
         let mut lent = connections.lend().await?;
-        let connection = lent.connection()?;
-        let create = async { sqlx::raw_sql(CREATE).execute(connection).await.map(drop) };
+        let create = lent.ask(|connection| async { sqlx::raw_sql(CREATE).execute(connection).await.map(drop) });
         self.created.get_or_try_init(|| create).await?;
         Ok(lent)
     }

@@ -150,15 +150,15 @@ CREATE TABLE IF NOT EXISTS {letters} (
     }
 }
 
-/// Sends what is one transaction. The server gives it up in time: a connection that was given up here may wait for a lock
-/// there, and a queue of those would take the server's connections from everybody.
+/// Sends what is one transaction. The server gives it up in time, since it goes on with what nobody waits for here: in
+/// the queue for a lock, for example.
 async fn ask(lent: &mut Lent<'_, PgConnection>, sql: &str) -> Result<Vec<PgRow>, Error> {
     let sql = format!("SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}; {sql}");
-    sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(lent.connection()?).await
+    lent.ask(|connection| sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await
 }
 
 /// Longer than the receiver waits by default, and not much.
-const STATEMENT_TIMEOUT_MS: u32 = 5_000;
+const STATEMENT_TIMEOUT_MS: u32 = 3_000;
 
 /// The codes of `PostgreSQL`, Appendix A: `invalid_sql_statement_name` and `duplicate_prepared_statement`.
 const UNKNOWN_STATEMENT: &str = "26000";

@@ -1,6 +1,6 @@
 -- KEYS: the event. ARGV: token, lease in ms, how long to remember the attempt in ms.
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = time[1] * 1000 + time[2] / 1000
 local attempt = 1
 local value = redis.call('GET', KEYS[1])
 if value then
@@ -10,11 +10,11 @@ if value then
   if state == 'live' and token == ARGV[1] then
     attempt = tonumber(before)
   elseif state == 'live' and tonumber(till) > now then
-    return {'live', tonumber(till) - now}
+    return {'live', math.max(1, math.floor(till - now))}
   else
     attempt = before + 1
   end
 end
-local value = string.format('live %s %.0f %.0f', ARGV[1], attempt, now + ARGV[2])
+local value = string.format('live %s %.0f %.0f', ARGV[1], attempt, math.ceil(now + ARGV[2]))
 redis.call('SET', KEYS[1], value, 'PX', ARGV[2] + ARGV[3])
 return {'granted', attempt}

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
 
@@ -110,7 +111,16 @@ impl Instance {
         self.stderr.lock().unwrap().clone()
     }
 
-    /// The ids of the events that it has handled.
+    /// The ids of the events that it has handled, with none still on its way here.
+    pub async fn all_handled(&self) -> Vec<String> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let last = format!("evt_last_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.send_until_acknowledged(&last).await;
+        eventually("the last line comes", || async { self.handled().contains(&last) }).await;
+        self.handled().into_iter().filter(|id| !id.starts_with("evt_last_")).collect()
+    }
+
+    /// The ids of the events that it has handled, as far as they have come here.
     pub fn handled(&self) -> Vec<String> {
         let stdout = self.stdout();
         stdout.iter().filter_map(|line| line.strip_prefix("handled ")?.split(' ').nth(1).map(str::to_owned)).collect()
