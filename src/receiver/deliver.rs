@@ -173,6 +173,7 @@ impl Verified {
 
     async fn settle<R: HandlerResponse>(&self, claim: HeldClaim, result: Result<R, Failure>) -> Reply<R> {
         let attempt = claim.attempt;
+        let result = if claim.handle.is_in_doubt() { result.and(Err(Failure::Uncommitted)) } else { result };
         match result {
             Ok(response) if (200..300).contains(&response.status()) => {
                 let letter = self.letter_to_resolve(&claim);
@@ -201,7 +202,7 @@ impl Verified {
                         self.log(Outcome::Failed, PANICKED, Some(attempt), Some(&error));
                         Reply::Receiver(Answer::new(Outcome::Failed, PANICKED))
                     }
-                    Failure::Error(_) | Failure::Timeout(_) => {
+                    Failure::Error(_) | Failure::Timeout(_) | Failure::Uncommitted => {
                         self.give_back(claim, &error).await;
                         Reply::Receiver(self.settled(Outcome::Failed, Some(attempt), Some(&error)))
                     }
@@ -364,6 +365,8 @@ enum Failure {
     Panic(String),
     #[error("the handler was stopped at its limit of {0:?}")]
     Timeout(Duration),
+    #[error("the handler reported success, though its transaction was not committed")]
+    Uncommitted,
 }
 
 impl Failure {

@@ -1,7 +1,7 @@
 //! A claim in the hands of a handler.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::{ClaimToken, EventKey, StoreError};
@@ -20,12 +20,20 @@ struct Inner {
     key: EventKey,
     token: ClaimToken,
     retention: Duration,
-    completed: AtomicBool,
+    completion: AtomicU8,
+}
+
+/// How far the handler has come with completing the claim by itself.
+mod completion {
+    pub(super) const NOT_BEGUN: u8 = 0;
+    pub(super) const BEGUN: u8 = 1;
+    pub(super) const DONE: u8 = 2;
 }
 
 impl ClaimHandle {
     pub(crate) fn new(key: EventKey, retention: Duration) -> Self {
-        Self(Arc::new(Inner { key, token: ClaimToken::random(), retention, completed: AtomicBool::new(false) }))
+        let completion = AtomicU8::new(completion::NOT_BEGUN);
+        Self(Arc::new(Inner { key, token: ClaimToken::random(), retention, completion }))
     }
 
     /// The event that is claimed.
@@ -48,11 +56,21 @@ impl ClaimHandle {
 
     /// The store has the completion for good, so the receiver need not record it.
     pub fn set_completed(&self) {
-        self.0.completed.store(true, Ordering::Release);
+        self.0.completion.store(completion::DONE, Ordering::Release);
+    }
+
+    /// Until it is completed, a handler that reports success has not noticed that its transaction failed.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn begin_completing(&self) {
+        self.0.completion.store(completion::BEGUN, Ordering::Release);
     }
 
     pub(crate) fn is_completed(&self) -> bool {
-        self.0.completed.load(Ordering::Acquire)
+        self.0.completion.load(Ordering::Acquire) == completion::DONE
+    }
+
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.0.completion.load(Ordering::Acquire) == completion::BEGUN
     }
 }
 

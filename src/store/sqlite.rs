@@ -197,6 +197,7 @@ impl SqliteStore {
     ///
     /// [`CommitError::TakenOver`] if the claim was lost, and [`CommitError::Failed`] if the database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Sqlite>, claim: &ClaimHandle) -> Result<(), CommitError> {
+        claim.begin_completing();
         let failed = |error| CommitError::Failed(StoreError::new(error));
         let retention = units(claim.retention(), 1000);
         let completed = step(&mut tx, COMPLETE, claim.key(), claim.token(), retention).await;

@@ -247,6 +247,29 @@ async fn a_takeover_makes_the_commit_fail() {
     }
 }
 
+/// The handler does not look whether its transaction was committed, and says that all is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_overlooks_a_failed_commit_has_failed() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Arc::new(Backend::start(kind));
+        let receiver = receiver(&backend);
+        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
+        backend.sql("CREATE TABLE effects (id VARCHAR(255))");
+        let theirs = Arc::clone(&backend);
+        let overlooked = deliver(&receiver, "evt_1", move |delivery| async move {
+            take_over(&theirs);
+            drop(commit(&theirs, &delivery).await);
+            Ok(())
+        });
+        assert_eq!(overlooked.await, Outcome::Failed, "{kind:?}");
+        backend.sql("DELETE FROM sendarix_claims");
+        let theirs = Arc::clone(&backend);
+        let again = deliver(&receiver, "evt_1", move |delivery| async move { Ok(commit(&theirs, &delivery).await?) });
+        assert_eq!(again.await, Outcome::Processed, "{kind:?}");
+        assert_eq!(backend.sql("SELECT count(*) FROM effects"), "1", "{kind:?}");
+    }
+}
+
 async fn commit(backend: &Backend, delivery: &Delivery) -> Result<(), CommitError> {
     let insert = "INSERT INTO effects VALUES ('an effect')";
     match backend.kind {

@@ -183,6 +183,7 @@ impl PostgresStore {
     ///
     /// [`CommitError::TakenOver`] if the claim was lost, and [`CommitError::Failed`] if the database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Postgres>, claim: &ClaimHandle) -> Result<(), CommitError> {
+        claim.begin_completing();
         let failed = |error| CommitError::Failed(StoreError::new(error));
         // Not by its own name: a name that is missing would end the transaction.
         let complete = sqlx::query(AssertSqlSafe(&*self.0.complete.text));
