@@ -156,7 +156,7 @@ const SQLITE: [&str; 3] = [
      ON CONFLICT (endpoint, event_id) DO UPDATE SET token = excluded.token, state = 'live', until = excluded.until
      WHERE c.state = 'failed' OR c.until <= CAST(unixepoch('subsec') * 1000 AS INTEGER) RETURNING attempt",
     "UPDATE sendarix_claims SET state = 'completed', until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?4
-     WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state <> 'failed' RETURNING 1",
+     WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state IN ('live', 'completed') RETURNING 1",
 ];
 
 const POSTGRES: [&str; 2] = [
@@ -170,7 +170,7 @@ const POSTGRES: [&str; 2] = [
      SELECT state, (extract(epoch FROM until - clock_timestamp()) * 1000000)::bigint FROM sendarix_claims
      WHERE endpoint = $1 AND event_id = $2 AND NOT EXISTS (SELECT FROM claimed)",
     "UPDATE sendarix_claims SET state = 'completed', until = clock_timestamp() + $4 * interval '1 microsecond'
-     WHERE endpoint = $1 AND event_id = $2 AND token = $3 AND state <> 'failed' RETURNING 1::bigint AS number",
+     WHERE endpoint = $1 AND event_id = $2 AND token = $3 AND state IN ('live', 'completed') RETURNING 1::bigint AS number",
 ];
 
 impl Driver {
@@ -274,7 +274,7 @@ async fn redis_event(connection: &mut MultiplexedConnection, [claim, settle]: &[
     let (granted, _): (String, u64) = claim.invoke_async(connection).await.unwrap();
     assert_eq!(granted, "granted");
     let mut settle = settle.key(&name);
-    let settle = settle.arg(&token).arg("completed").arg("failed").arg(86_400_000);
+    let settle = settle.arg(&token).arg("completed").arg(86_400_000);
     assert!(settle.invoke_async::<bool>(connection).await.unwrap());
 }
 

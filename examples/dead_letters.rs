@@ -85,7 +85,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         .shared_store(options.store.events())
         .shared_dead_letters(letters.clone())
         .build()?;
-    match options.command {
+    let done = match options.command {
         Command::List => list(letters.as_ref(), &options.endpoint).await,
         Command::Show { event_id } => {
             show(&find(letters.as_ref(), &options.endpoint, &event_id).await?);
@@ -97,7 +97,9 @@ async fn main() -> anyhow::Result<ExitCode> {
             Ok(report(&[(EventKey::new(options.endpoint, event_id), outcome)]))
         }
         Command::Redrive(Redrive { event_id: None, .. }) => Ok(report(&receiver.redrive_all(on_event).await?)),
-    }
+    };
+    receiver.drain().await;
+    done
 }
 
 async fn list(letters: &dyn DeadLetters, endpoint: &str) -> anyhow::Result<ExitCode> {

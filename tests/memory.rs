@@ -39,6 +39,14 @@ impl DedupStore for Counted {
     fn release<'a>(&'a self, _: &'a EventKey, _: ClaimToken) -> StoreFuture<'a, bool> {
         self.fail()
     }
+
+    fn give_up<'a>(&'a self, _: &'a EventKey, _: ClaimToken, _: Duration) -> StoreFuture<'a, bool> {
+        self.fail()
+    }
+
+    fn reopen<'a>(&'a self, _: &'a EventKey) -> StoreFuture<'a, ()> {
+        self.fail()
+    }
 }
 
 /// The default limit of a body.

@@ -13,8 +13,8 @@ use crate::store::postgres::{Bytes, Database, Key, Text};
 /// Keeps dead letters in PostgreSQL, beside the events of a [`PostgresStore`](crate::store::PostgresStore), which makes
 /// them: [`dead_letters`](crate::store::PostgresStore::dead_letters).
 ///
-/// The table holds recipients and whatever else the events and the handler's errors say. An error's NUL characters, which
-/// PostgreSQL cannot keep in a text, become U+FFFD.
+/// The table holds recipients and whatever else the events and the handler's errors say. Its ids and errors are UTF-8 in
+/// `bytea`, which keeps every character in a database of any encoding: read them with `convert_from(error, 'UTF8')`.
 #[derive(Clone)]
 pub struct PostgresDeadLetters(Arc<Database>);
 
@@ -27,10 +27,9 @@ impl PostgresDeadLetters {
         let number = |number: Option<i64>| number.map_or("NULL".to_owned(), |number| number.to_string());
         let letters = &self.0.letters;
         let row = row(letter);
-        let error = row.3.replace('\0', "\u{fffd}");
-        let [endpoint, reason, error, first_at, last_at, signature] =
-            [&row.0, &row.2, &error, &row.5, &row.6, &row.7].map(|text| Text(text));
-        let (event_id, attempts, body) = (Bytes(&row.1), row.4, Bytes(&row.11));
+        let [endpoint, reason, first_at, last_at, signature] =
+            [&row.0, &row.2, &row.5, &row.6, &row.7].map(|text| Text(text));
+        let (event_id, error, attempts, body) = (Bytes(&row.1), Bytes(&row.3), row.4, Bytes(&row.11));
         let [timestamp_header, line, column] = [row.8, row.9, row.10].map(number);
         format!(
             "INSERT INTO {letters} AS l ({COLUMNS})
@@ -45,7 +44,11 @@ impl PostgresDeadLetters {
 
     async fn select(&self, condition: String, limit: usize) -> Result<Vec<DeadLetter>, DeadLetterError> {
         let letters = &self.0.letters;
-        let select = format!("SELECT {COLUMNS} FROM {letters} WHERE {condition} ORDER BY event_id LIMIT {limit}");
+        // Whatever the role's setting: sqlx reads nothing but this.
+        let select = format!(
+            "SET LOCAL bytea_output = hex;
+             SELECT {COLUMNS} FROM {letters} WHERE {condition} ORDER BY event_id LIMIT {limit}"
+        );
         let rows = self.0.fetch(&select).await.map_err(DeadLetterError::new)?;
         rows.iter().map(|row| letter(Row::from_row(row).map_err(DeadLetterError::new)?)).collect()
     }

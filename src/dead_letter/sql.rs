@@ -24,7 +24,7 @@ pub(super) const SUPERSEDE: &str = "
         body = excluded.body";
 
 pub(super) type Row =
-    (String, Vec<u8>, String, String, i64, String, String, String, Option<i64>, Option<i64>, Option<i64>, Vec<u8>);
+    (String, Vec<u8>, String, Vec<u8>, i64, String, String, String, Option<i64>, Option<i64>, Option<i64>, Vec<u8>);
 
 /// The row of a letter. Times are texts that sort as the times do.
 pub(super) fn row(letter: &DeadLetter) -> Row {
@@ -32,7 +32,7 @@ pub(super) fn row(letter: &DeadLetter) -> Row {
         letter.key.endpoint().to_owned(),
         letter.key.event_id().into(),
         letter.reason.label().to_owned(),
-        letter.error.clone(),
+        letter.error.clone().into_bytes(),
         letter.attempts.into(),
         letter.first_at.to_sortable(),
         letter.last_at.to_sortable(),
@@ -69,7 +69,7 @@ pub(super) fn letter(row: Row) -> Result<DeadLetter, DeadLetterError> {
         timestamp_header: timestamp_header.map(i64::cast_unsigned),
         reason: DeadLetterReason::from_label(&reason)
             .ok_or_else(|| DeadLetterError::new(format!("`{reason}` is no reason of a dead letter")))?,
-        error,
+        error: String::from_utf8(error).map_err(DeadLetterError::new)?,
         place: line.zip(column).and_then(|(line, column)| place(line, column)),
         attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         first_at: first_at.parse().map_err(DeadLetterError::new)?,

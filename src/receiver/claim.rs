@@ -6,6 +6,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::running::RunningGuard;
@@ -33,6 +34,14 @@ pub(super) struct HeldClaim {
     running: RunningGuard,
 }
 
+/// How an event has ended that is not to be delivered again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ending {
+    Handled,
+    /// It is kept as a dead letter.
+    GivenUp,
+}
+
 /// Why there is no claim.
 #[derive(Debug)]
 pub(super) enum NotClaimed {
@@ -42,13 +51,18 @@ pub(super) enum NotClaimed {
 }
 
 impl HeldClaim {
+    /// Claims the event; one that was given up too, if it is `reopened`.
     pub(super) async fn take(
         store: Arc<dyn DedupStore>,
         handle: ClaimHandle,
+        reopened: bool,
         lease: Duration,
         timeout: Duration,
         running: RunningGuard,
     ) -> Result<Self, NotClaimed> {
+        if reopened {
+            step(timeout, store.reopen(handle.key())).await.map_err(NotClaimed::StoreFailed)?;
+        }
         let lease_end = Instant::now() + lease;
         let mut claim = Self { store, handle, settled: false, attempt: 0, lease_end, timeout, running };
         let answer = step(timeout, claim.store.claim(claim.key(), claim.handle.token(), lease)).await;
@@ -73,12 +87,19 @@ impl HeldClaim {
         self.handle.key()
     }
 
-    /// Records that the event has been handled. `false`: the claim was taken over in the meantime.
-    pub(super) async fn complete(&mut self) -> Result<bool, StoreError> {
-        // The event has been handled, so whatever happens to the record, the claim must not be given back.
+    /// Records how the event has ended. `false`: the claim was taken over in the meantime.
+    pub(super) async fn end(&mut self, ending: Ending) -> Result<bool, StoreError> {
+        // Nothing is left to be delivered, so whatever happens to the record, the claim must not be given back.
         self.settled = true;
-        let handle = &self.handle;
-        step(self.timeout, self.store.complete(handle.key(), handle.token(), handle.retention())).await
+        let (key, token, retention) = (self.handle.key(), self.handle.token(), self.handle.retention());
+        step(
+            self.timeout,
+            match ending {
+                Ending::Handled => self.store.complete(key, token, retention),
+                Ending::GivenUp => self.store.give_up(key, token, retention),
+            },
+        )
+        .await
     }
 
     /// The handler has recorded it.
@@ -127,33 +148,57 @@ impl Drop for HeldClaim {
             return;
         }
         // Without a runtime there is nobody to wait for the store, and the end of the lease has to do.
-        if let Ok(runtime) = Handle::try_current() {
-            let (store, handle, running) = (Arc::clone(&self.store), self.handle.clone(), self.running.clone());
-            let (limit, lease_end) = (self.timeout, self.lease_end);
-            drop(runtime.spawn(async move {
-                let mut released = step(limit, release).await;
-                // A shutdown waits for the first try alone.
-                drop(running);
-                // A store that comes back may find the claim, sent before it went away, only after this release. So one
-                // that finds nothing to release is sent again, and only then believed.
-                let mut found_nothing = matches!(released, Ok(false));
-                while !matches!(released, Ok(true)) && Instant::now() < lease_end {
-                    sleep(RELEASE_AGAIN_AFTER).await;
-                    released = step(limit, store.release(handle.key(), handle.token())).await;
-                    if found_nothing && released.is_ok() {
-                        break;
-                    }
-                    found_nothing = matches!(released, Ok(false));
+        let Ok(runtime) = Handle::try_current() else { return };
+        let releases = self.running.releases();
+        let Ok(place) = Arc::clone(&releases.waiting).try_acquire_owned() else {
+            return log_release(self.key(), Err(StoreError::new("too many claims wait to be released")));
+        };
+        let (store, handle, running) = (Arc::clone(&self.store), self.handle.clone(), self.running.clone());
+        let limit = self.timeout;
+        drop(runtime.spawn(async move {
+            let mut released = step(limit, release).await;
+            // A shutdown waits for the first try alone.
+            drop(running);
+            // A store that comes back may find the claim, sent before it went away, only after this release. So one that
+            // finds nothing to release is sent again, and only then believed.
+            let mut found_nothing = matches!(released, Ok(false));
+            while !matches!(released, Ok(true)) {
+                sleep(RELEASE_AGAIN_AFTER).await;
+                let _turn = releases.at_once.acquire().await;
+                released = step(limit, store.release(handle.key(), handle.token())).await;
+                if found_nothing && released.is_ok() {
+                    break;
                 }
-                log_release(handle.key(), released);
-            }));
-        }
+                found_nothing = matches!(released, Ok(false));
+            }
+            drop(place);
+        }));
     }
 }
 
-/// A store that fails is asked again to release a claim, so that it takes no longer than this to free an event once it is
-/// back. Shorter would be a burden on it just then.
+/// The claims that wait for a store to take them back.
+#[derive(Debug)]
+pub(super) struct Releases {
+    waiting: Arc<Semaphore>,
+    at_once: Semaphore,
+}
+
+/// At some kilobytes each. Beyond them the end of the lease has to do.
+const MAX_RELEASES: usize = 10_000;
+
+/// Few, so that a store that comes back has room for new deliveries.
+const RELEASES_AT_ONCE: usize = 4;
+
+/// A store that fails is asked again to release a claim, so that it takes little longer than this to free an event once it
+/// is back.
 const RELEASE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+impl Default for Releases {
+    fn default() -> Self {
+        let waiting = Arc::new(Semaphore::new(MAX_RELEASES));
+        Self { waiting, at_once: Semaphore::new(RELEASES_AT_ONCE) }
+    }
+}
 
 fn log_release(key: &EventKey, released: Result<bool, StoreError>) {
     if let Err(error) = released {

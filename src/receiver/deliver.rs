@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
-use super::claim::{HeldClaim, NotClaimed};
+use super::claim::{Ending, HeldClaim, NotClaimed};
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::settings::MAX_EVENT_AHEAD;
 use super::time_limit::within;
@@ -114,10 +114,9 @@ impl Verified {
     async fn keep_dead(&self, claim: HeldClaim, outcome: Outcome, reason: DeadLetterReason, error: &str) -> Answer {
         let letter = self.letter(claim.key().event_id(), claim.attempt, reason, error);
         let kept = self.record(&letter).await;
-        if kept.is_ok() && !self.has_claim_of_its_own() {
-            self.complete(claim).await;
-        } else {
-            self.release(claim).await;
+        match kept {
+            Ok(()) => self.end(claim, Ending::GivenUp).await,
+            Err(_) => self.release(claim).await,
         }
         kept.err().unwrap_or_else(|| self.settled(outcome, Some(letter.attempts), Some(error)))
     }
@@ -137,7 +136,8 @@ impl Verified {
         let settings = self.receiver().settings();
         let claimed = HeldClaim::take(
             Arc::clone(self.receiver().store()),
-            ClaimHandle::new(self.claim_key(&event.event_id), settings.retention),
+            ClaimHandle::new(self.key(&event.event_id), settings.retention),
+            self.redriven.is_some(),
             settings.lease,
             settings.store_timeout,
             self.request.running.clone(),
@@ -177,7 +177,7 @@ impl Verified {
         match result {
             Ok(response) if (200..300).contains(&response.status()) => {
                 let letter = self.letter_to_resolve(&claim);
-                self.complete(claim).await;
+                self.end(claim, Ending::Handled).await;
                 if let Some(key) = letter {
                     self.resolve(&key).await;
                 }
@@ -211,23 +211,23 @@ impl Verified {
         }
     }
 
-    /// Records that the event has been handled.
+    /// Records how the event has ended.
     ///
     /// If the store fails, this goes on trying until the lease is over, and in a task of its own rather than make the
     /// answer late: to run the handler twice is worse than a missing record.
-    async fn complete(&self, mut claim: HeldClaim) {
+    async fn end(&self, mut claim: HeldClaim, ending: Ending) {
         if claim.is_completed() {
             return claim.disarm();
         }
         let settings = self.receiver().settings();
-        match claim.complete().await {
-            Ok(completed) => return log_completion(completed),
+        match claim.end(ending).await {
+            Ok(ended) => return log_ending(ended),
             Err(error) => {
                 let error = Chain(&error);
-                tracing::warn!(target: telemetry::TARGET, %error, "the completion could not be recorded; trying again");
+                tracing::warn!(target: telemetry::TARGET, %error, "the end of the event could not be recorded; trying again");
             }
         }
-        let mut retries = Box::pin(complete_within_lease(claim).in_current_span());
+        let mut retries = Box::pin(end_within_lease(claim, ending).in_current_span());
         // Before the acknowledgement deadline, which would answer that the handler is still running.
         let answer_by = self.request.admitted_at + settings.acknowledgement_deadline * 9 / 10;
         if timeout_at(answer_by, &mut retries).await.is_err() {
@@ -391,16 +391,16 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
-async fn complete_within_lease(mut claim: HeldClaim) {
+async fn end_within_lease(mut claim: HeldClaim, ending: Ending) {
     let mut pause = Duration::from_millis(50);
     loop {
         sleep(pause).await;
-        match claim.complete().await {
-            Ok(completed) => return log_completion(completed),
+        match claim.end(ending).await {
+            Ok(ended) => return log_ending(ended),
             Err(error) if Instant::now() + pause >= claim.lease_end => {
                 let error = Chain(&error);
-                let message = "an event was handled and acknowledged, but not recorded as such: sent again, it will \
-                    be handled again";
+                let message = "an event has ended and is acknowledged, but not recorded as such: sent again, it will be \
+                    handled again";
                 tracing::error!(target: telemetry::TARGET, %error, message);
                 return;
             }
@@ -409,8 +409,8 @@ async fn complete_within_lease(mut claim: HeldClaim) {
     }
 }
 
-fn log_completion(completed: bool) {
-    if !completed {
+fn log_ending(ended: bool) {
+    if !ended {
         log_takeover();
     }
 }

@@ -32,7 +32,8 @@ pub struct Delivering<R, D: ?Sized = dyn Future<Output = Reply<R>> + Send> {
     /// The deadline has passed, and there was no task to move into.
     stranded: bool,
     receiver: Receiver,
-    admitted_at: Instant,
+    /// `None` if there is no sender who waits for an acknowledgement.
+    admitted_at: Option<Instant>,
     span: Span,
     reply: PhantomData<fn() -> R>,
 }
@@ -45,7 +46,7 @@ pub type LocalDelivering<R> = Delivering<R, dyn Future<Output = Reply<R>>>;
 type Spawn<D> = fn(Pin<Box<D>>) -> Result<(), Pin<Box<D>>>;
 
 impl<R: Send + 'static> Delivering<R> {
-    pub(super) fn new<F>(delivery: F, receiver: Receiver, admitted_at: Instant, span: Span) -> Self
+    pub(super) fn new<F>(delivery: F, receiver: Receiver, admitted_at: Option<Instant>, span: Span) -> Self
     where
         F: Future<Output = Reply<R>> + Send + 'static,
     {
@@ -54,7 +55,7 @@ impl<R: Send + 'static> Delivering<R> {
 }
 
 impl<R: 'static> LocalDelivering<R> {
-    pub(super) fn new_local<F>(delivery: F, receiver: Receiver, admitted_at: Instant, span: Span) -> Self
+    pub(super) fn new_local<F>(delivery: F, receiver: Receiver, admitted_at: Option<Instant>, span: Span) -> Self
     where
         F: Future<Output = Reply<R>> + 'static,
     {
@@ -67,7 +68,7 @@ impl<R, D: ?Sized> Delivering<R, D> {
         spawn: Spawn<D>,
         delivery: Pin<Box<D>>,
         receiver: Receiver,
-        admitted_at: Instant,
+        admitted_at: Option<Instant>,
         span: Span,
     ) -> Self {
         let (delivery, timer, reply) = (Some(delivery), None, PhantomData);
@@ -108,10 +109,8 @@ where
             return Poll::Ready(reply);
         }
         self.delivery = Some(delivery);
-        if self.stranded {
-            return Poll::Pending;
-        }
-        let deadline = self.admitted_at + self.receiver.settings().acknowledgement_deadline;
+        let Some(admitted_at) = self.admitted_at.filter(|_| !self.stranded) else { return Poll::Pending };
+        let deadline = admitted_at + self.receiver.settings().acknowledgement_deadline;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
@@ -121,7 +120,6 @@ where
             return Poll::Pending;
         }
         let answer = self.receiver.answer(Outcome::Slow);
-        let admitted_at = self.admitted_at;
         self.span.in_scope(|| telemetry::settled(Outcome::Slow, answer.status(), admitted_at, None, None));
         Poll::Ready(Reply::Receiver(answer))
     }

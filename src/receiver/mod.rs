@@ -376,7 +376,7 @@ impl Verified {
         R: HandlerResponse + Send + 'static,
     {
         let (event, span) = self.decode();
-        let (receiver, admitted_at) = (self.request.receiver.clone(), self.request.admitted_at);
+        let (receiver, admitted_at) = (self.request.receiver.clone(), self.awaited_since());
         Delivering::new(self.run(event, handler).instrument(span.clone()), receiver, admitted_at, span)
     }
 
@@ -388,8 +388,13 @@ impl Verified {
         R: HandlerResponse + 'static,
     {
         let (event, span) = self.decode();
-        let (receiver, admitted_at) = (self.request.receiver.clone(), self.request.admitted_at);
+        let (receiver, admitted_at) = (self.request.receiver.clone(), self.awaited_since());
         LocalDelivering::new_local(self.run(event, handler).instrument(span.clone()), receiver, admitted_at, span)
+    }
+
+    /// Since when the sender has been waiting for an answer, if there is one.
+    fn awaited_since(&self) -> Option<Instant> {
+        self.redriven.is_none().then_some(self.request.admitted_at)
     }
 
     /// The event, and the span of its delivery.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::{Admitted, Outcome, Receiver, Verified};
-use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterReason};
+use crate::dead_letter::{DeadLetter, DeadLetterError};
 use crate::store::EventKey;
 use crate::telemetry;
 
@@ -14,7 +14,6 @@ use crate::telemetry;
 #[derive(Debug)]
 pub(crate) struct Redriven {
     key: EventKey,
-    reason: DeadLetterReason,
     pub(super) attempts: u32,
 }
 
@@ -27,7 +26,9 @@ impl Receiver {
     ///
     /// It goes through the same steps with the same deduplication: an event that has been handled in the meantime is a
     /// [`Duplicate`](Outcome::Duplicate), one that is being handled is [`InFlight`](Outcome::InFlight), and the letter is
-    /// resolved once the event has been handled. Only the age of the event is not looked at again.
+    /// resolved once the event has been handled. The store knows which is the case, however old the letter is. Only the age
+    /// of the event is not looked at again, and nobody waits for an acknowledgement, so it is never
+    /// [`Slow`](Outcome::Slow).
     ///
     /// The signature is not checked again, since the secret may have been exchanged: whoever can write into the
     /// dead-letter store can make events.
@@ -59,7 +60,7 @@ impl Receiver {
             admitted_at: Instant::now(),
             running: self.0.running.enter().ok_or(RedriveError(Cause::Draining))?,
         };
-        let redriven = Redriven { key: letter.key, reason: letter.reason, attempts: letter.attempts };
+        let redriven = Redriven { key: letter.key, attempts: letter.attempts };
         let secret = Arc::from(telemetry::REDRIVEN);
         Ok(Verified { request, body: letter.body, secret, redriven: Some(redriven) })
     }
@@ -97,23 +98,6 @@ impl Receiver {
 }
 
 impl Verified {
-    /// What the event is claimed by.
-    pub(super) fn claim_key(&self, event_id: &str) -> EventKey {
-        if self.has_claim_of_its_own() {
-            // No endpoint has a name with a slash.
-            EventKey::new(format!("{}/redrive", self.receiver().settings().endpoint), event_id)
-        } else {
-            self.key(event_id)
-        }
-    }
-
-    /// Whether the event is recorded as handled because it was given up, so that further copies of it are duplicates. To
-    /// handle it all the same takes another claim, which lasts until the letter is resolved.
-    pub(super) fn has_claim_of_its_own(&self) -> bool {
-        let reason = self.redriven.as_ref().map(|redriven| redriven.reason);
-        matches!(reason, Some(DeadLetterReason::FailedPermanently | DeadLetterReason::Expired))
-    }
-
     /// Where the dead letter of this delivery is, or would be.
     pub(super) fn letter_key(&self, event_id: &str) -> EventKey {
         self.redriven.as_ref().map_or_else(|| self.key(event_id), |redriven| redriven.key.clone())
@@ -121,11 +105,7 @@ impl Verified {
 
     /// Resolves the letter of a redriven event that has been handled already.
     pub(super) async fn resolve_duplicate(&self) {
-        let (Some(redriven), Some(dead_letters)) = (&self.redriven, self.receiver().dead_letters()) else { return };
-        // The event may as well have been given up since the letter was read, which is in the letter by now.
-        if let Ok(Some(letter)) = self.within_limit(dead_letters.get(&redriven.key)).await
-            && letter.reason == redriven.reason
-        {
+        if let Some(redriven) = &self.redriven {
             self.resolve(&redriven.key).await;
         }
     }

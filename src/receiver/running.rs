@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::claim::Releases;
+
 /// Counts the deliveries that are under way, and closes the door.
 #[derive(Debug, Default)]
 pub(super) struct Running {
@@ -15,6 +17,7 @@ pub(super) struct Running {
     /// Nobody waits any longer.
     given_up: AtomicBool,
     ended: Notify,
+    releases: Arc<Releases>,
 }
 
 /// Held by everything that a shutdown should wait for.
@@ -69,6 +72,10 @@ impl RunningGuard {
     fn new(running: &Arc<Running>) -> Self {
         running.deliveries.fetch_add(1, SeqCst);
         Self(Arc::clone(running))
+    }
+
+    pub(super) fn releases(&self) -> Arc<Releases> {
+        Arc::clone(&self.0.releases)
     }
 }
 

@@ -81,6 +81,10 @@ pub enum CommitError {
     /// Another delivery owns the event, or has handled it. Everything was rolled back.
     #[error("the claim was taken over while the handler ran, so its transaction was rolled back")]
     TakenOver,
+    /// The transaction was committed, and yet the store does not see the completion: it is nested in another one, which is
+    /// still open, or on another database.
+    #[error("the transaction was committed, but not for the store to see: it is nested, or of another database")]
+    Elsewhere,
     /// The database failed. Unless the very commit did, everything was rolled back; if so, nobody knows, and the next
     /// delivery of the event finds out.
     #[error("the handler's transaction could not be committed")]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
+use moka::Expiry;
 use moka::sync::Cache;
 
 use super::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
@@ -30,8 +31,8 @@ pub struct MemoryStore {
     /// Live claims, which nothing but their own end may remove. A step holds the lock of its id's shard throughout, and
     /// so is atomic over everything below as well.
     live: [Mutex<HashMap<Digest, Live, DigestState>>; SHARDS],
-    /// The last attempt at each event that failed and has not been claimed again.
-    failed: Cache<Digest, Failed, DigestState>,
+    /// The last attempt at each event that failed or was given up, and has not been claimed again.
+    ended: Cache<Digest, Ended, DigestState>,
     /// Completed events: one memory for each retention that has been asked for, which is one a receiver.
     completed: ArcSwap<Vec<Arc<Completed>>>,
 }
@@ -44,9 +45,23 @@ struct Live {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Failed {
+struct Ended {
     token: ClaimToken,
     attempt: u32,
+    /// For how long the event counts as handled, if it was given up.
+    given_up_for: Option<Duration>,
+}
+
+struct EndedExpiry;
+
+impl Expiry<Digest, Ended> for EndedExpiry {
+    fn expire_after_create(&self, _: &Digest, ended: &Ended, _: Instant) -> Option<Duration> {
+        Some(ended.given_up_for.map_or(FAILED_FOR, |retention| retention.min(LONGEST)))
+    }
+
+    fn expire_after_update(&self, key: &Digest, ended: &Ended, now: Instant, _: Option<Duration>) -> Option<Duration> {
+        self.expire_after_create(key, ended, now)
+    }
 }
 
 /// So many steps at most can be under way at the same time.
@@ -65,7 +80,7 @@ impl MemoryStore {
         Self {
             digester: Digester::default(),
             live: std::array::from_fn(|_| Mutex::default()),
-            failed: Cache::builder().time_to_live(FAILED_FOR).build_with_hasher(DigestState::default()),
+            ended: Cache::builder().expire_after(EndedExpiry).build_with_hasher(DigestState::default()),
             completed: ArcSwap::default(),
         }
     }
@@ -81,7 +96,14 @@ impl MemoryStore {
             Some(owner) if owner.token == token => owner.attempt,
             Some(owner) if owner.until > now => return Claim::InFlight { remaining: owner.until - now },
             Some(late) => late.attempt.saturating_add(1),
-            None => self.failed.remove(&digest).map_or(1, |failed| failed.attempt.saturating_add(1)),
+            None => match self.ended.get(&digest) {
+                None => 1,
+                Some(Ended { given_up_for: Some(_), .. }) => return Claim::Completed,
+                Some(failed) => {
+                    self.ended.remove(&digest);
+                    failed.attempt.saturating_add(1)
+                }
+            },
         };
         live.insert(digest, Live { token, attempt, until: now + lease.min(LONGEST) });
         Claim::Granted { attempt }
@@ -99,17 +121,29 @@ impl MemoryStore {
         self.completed_by(digest, now) == Some(TokenTag::of(token))
     }
 
-    fn release_now(&self, key: &EventKey, token: ClaimToken) -> bool {
+    /// Ends a claim without the event being handled: for the next delivery, or for good.
+    fn end_now(&self, key: &EventKey, token: ClaimToken, given_up_for: Option<Duration>) -> bool {
         let digest = self.digester.digest(key);
         let mut live = lock_shard(&self.live, digest);
         match live.get(&digest) {
             Some(owner) if owner.token == token => {
-                self.failed.insert(digest, Failed { token, attempt: owner.attempt });
+                self.ended.insert(digest, Ended { token, attempt: owner.attempt, given_up_for });
                 live.remove(&digest);
                 true
             }
             Some(_) => false,
-            None => self.failed.get(&digest).is_some_and(|failed| failed.token == token),
+            None => self
+                .ended
+                .get(&digest)
+                .is_some_and(|ended| ended.token == token && ended.given_up_for.is_some() == given_up_for.is_some()),
+        }
+    }
+
+    fn reopen_now(&self, key: &EventKey) {
+        let digest = self.digester.digest(key);
+        let _live = lock_shard(&self.live, digest);
+        if let Some(ended) = self.ended.get(&digest) {
+            self.ended.insert(digest, Ended { given_up_for: None, ..ended });
         }
     }
 
@@ -148,7 +182,18 @@ impl DedupStore for MemoryStore {
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(async move { Ok(self.release_now(key, token)) })
+        Box::pin(async move { Ok(self.end_now(key, token, None)) })
+    }
+
+    fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(async move { Ok(self.end_now(key, token, Some(retention))) })
+    }
+
+    fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            self.reopen_now(key);
+            Ok(())
+        })
     }
 }
 

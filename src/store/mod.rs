@@ -15,13 +15,19 @@
 //!
 //! ```text
 //! absent ─claim▶ live{token, attempt, lease} ─complete(token)▶ completed ─(retention)▶ absent
-//!                      ▲      │release(token)
-//!                      └──────┴▶ failed{attempt}        live with its lease over: the next claim takes it over
+//!                  ▲       │       │give_up(token)
+//!                  │       │       └──▶ given up ─(retention)▶ absent
+//!                  │       │release(token)  │reopen
+//!                  └─claim─┴▶ failed{attempt} ◀┘           live with its lease over: the next claim takes it over
 //! ```
 //!
 //! An event is claimed before its handler runs, completed after it succeeded and released after it failed. Whoever
 //! holds the live claim is the only one to run the handler. Nobody can hold it for ever: once the lease is over, the
 //! next claim takes it over, and the token tells the late owner from the new one.
+//!
+//! An event that can never be handled is given up, once it is kept as a dead letter. To a claim it is like a completed
+//! one. But when its letter is redriven it is reopened first, which a completed one cannot be: so the store, and not a
+//! letter that may be out of date, knows whether an event has been handled.
 //!
 //! # Writing a store
 //!
@@ -30,10 +36,10 @@
 //! 2. **The store's clock decides** whether a lease or the retention is over, never the caller's: instances disagree
 //!    about the time.
 //! 3. **Every method may be sent again with the same token**, because a reply can be lost after the step was made. A
-//!    repeated `claim` of a live claim is granted again, with the same attempt and a new lease. A repeated `complete`
-//!    or `release` answers `true` again.
+//!    repeated `claim` of a live claim is granted again, with the same attempt and a new lease. A repeated `complete`,
+//!    `release` or `give_up` answers `true` again.
 //! 4. **A live claim is never forgotten** before its lease is over: not by a cache's eviction, not by a purge.
-//! 5. **A completed event is remembered for at least the retention**, a failed attempt's number for at least
+//! 5. **A completed or given up event is remembered for at least the retention**, a failed attempt's number for at least
 //!    [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE).
 //! 6. **An error means that nothing is known** of what happened. Return it; the receiver answers 503, sends a release,
 //!    and Sendarix delivers again. Time limits are the receiver's.
@@ -49,8 +55,8 @@
 //! #[derive(Debug)]
 //! struct Entry { token: ClaimToken, attempt: u32, state: State }
 //!
-//! #[derive(Debug, PartialEq)]
-//! enum State { Live { until: Instant }, Failed, Completed { until: Instant } }
+//! #[derive(Clone, Copy, Debug, PartialEq)]
+//! enum State { Live { until: Instant }, Failed, GivenUp { until: Instant }, Completed { until: Instant } }
 //!
 //! impl DedupStore for Ledger {
 //!     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
@@ -63,8 +69,8 @@
 //!                 return Ok(Claim::Granted { attempt: 1 });
 //!             };
 //!             match entry.state {
-//!                 State::Completed { until } if until > now => return Ok(Claim::Completed),
-//!                 State::Completed { .. } => *entry = Entry { token, attempt: 1, state: live },
+//!                 State::Completed { until } | State::GivenUp { until } if until > now => return Ok(Claim::Completed),
+//!                 State::Completed { .. } | State::GivenUp { .. } => *entry = Entry { token, attempt: 1, state: live },
 //!                 State::Live { .. } if entry.token == token => entry.state = live,
 //!                 State::Live { until } if until > now => return Ok(Claim::InFlight { remaining: until - now }),
 //!                 State::Live { .. } | State::Failed => {
@@ -76,27 +82,36 @@
 //!     }
 //!
 //!     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-//!         Box::pin(async move {
-//!             match self.0.lock().unwrap().get_mut(key).filter(|entry| entry.token == token) {
-//!                 Some(entry) if entry.state != State::Failed => {
-//!                     entry.state = State::Completed { until: Instant::now() + retention };
-//!                     Ok(true)
-//!                 }
-//!                 _ => Ok(false),
-//!             }
-//!         })
+//!         Box::pin(async move { Ok(self.end(key, token, State::Completed { until: Instant::now() + retention })) })
 //!     }
 //!
 //!     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
+//!         Box::pin(async move { Ok(self.end(key, token, State::Failed)) })
+//!     }
+//!
+//!     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+//!         Box::pin(async move { Ok(self.end(key, token, State::GivenUp { until: Instant::now() + retention })) })
+//!     }
+//!
+//!     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
 //!         Box::pin(async move {
-//!             match self.0.lock().unwrap().get_mut(key).filter(|entry| entry.token == token) {
-//!                 Some(entry) if !matches!(entry.state, State::Completed { .. }) => {
-//!                     entry.state = State::Failed;
-//!                     Ok(true)
-//!                 }
-//!                 _ => Ok(false),
+//!             if let Some(entry) = self.0.lock().unwrap().get_mut(key) {
+//!                 if let State::GivenUp { .. } = entry.state { entry.state = State::Failed; }
 //!             }
+//!             Ok(())
 //!         })
+//!     }
+//! }
+//!
+//! impl Ledger {
+//!     /// From live, or from the same state again.
+//!     fn end(&self, key: &EventKey, token: ClaimToken, state: State) -> bool {
+//!         match self.0.lock().unwrap().get_mut(key).filter(|entry| entry.token == token) {
+//!             Some(entry) if matches!(entry.state, State::Live { .. }) => entry.state = state,
+//!             Some(entry) => return std::mem::discriminant(&entry.state) == std::mem::discriminant(&state),
+//!             None => return false,
+//!         }
+//!         true
 //!     }
 //! }
 //! # #[cfg(feature = "testing")]
@@ -151,6 +166,15 @@ pub trait DedupStore: Debug + Send + Sync + 'static {
     ///
     /// `false` means that this token held no claim, or not any more, and that nothing was changed.
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool>;
+
+    /// Records that the event is not to be delivered again although it has not been handled, and remembers that for the
+    /// retention. To a claim it is completed, until it is reopened.
+    ///
+    /// `false` means that this token held no claim, or not any more, and that nothing was changed.
+    fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool>;
+
+    /// Lets an event that was given up be claimed again, as if it had failed. Any other stays as it is.
+    fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()>;
 }
 
 /// What a [`DedupStore`] returns: boxed, so that stores can be exchanged behind `dyn`.
@@ -170,7 +194,7 @@ pub enum Claim {
         /// How long its lease has to run.
         remaining: Duration,
     },
-    /// The event has been handled.
+    /// The event has been handled, or given up.
     Completed,
 }
 

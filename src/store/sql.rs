@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::{ConnectOptions, Connection};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::StoreError;
 use crate::telemetry::{Chain, TARGET};
@@ -54,7 +54,7 @@ impl<C: Connection + 'static> Connections<C> {
             asking: false,
             connection: Some(match idle {
                 Some(connection) => connection,
-                None => self.options.connect().await?,
+                None => in_time(self.options.connect()).await?,
             }),
             permit: Some(permit),
         })
@@ -74,13 +74,12 @@ impl<C: Connection + 'static> Lent<'_, C> {
         let Self { connection, asking, .. } = self;
         let answer = question(connection.as_mut().ok_or(sqlx::Error::PoolClosed)?);
         *asking = true;
-        let answer = answer.await;
-        *asking = false;
+        let answer = in_time(answer).await;
+        *asking = matches!(answer, Err(sqlx::Error::PoolTimedOut));
         answer
     }
 
     /// Whether it was opened just now, so that an error is the server's and not that of a connection long dead.
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "a file has no connections that die"))]
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
     }
@@ -106,6 +105,14 @@ impl<C: Connection + 'static> Drop for Lent<'_, C> {
         }
     }
 }
+
+/// No answer in time is an error, also for a purge, whose place would else be lost together with its connection.
+async fn in_time<T>(step: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(LONGEST_STEP, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+/// Longer than a receiver should ever wait.
+const LONGEST_STEP: Duration = Duration::from_secs(5);
 
 /// Leaves out how to reach the database, which may include a password.
 impl<C: Connection + 'static> fmt::Debug for Connections<C> {

@@ -8,8 +8,7 @@ use std::time::Duration;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Row, Sqlite, Transaction};
-use tokio::sync::OnceCell;
+use sqlx::{ConnectOptions, Row, Sqlite, Transaction};
 
 use super::sql::{Connections, FAILED_FOR, Housekeeping, Lent, PURGE_BATCH, units};
 use super::{
@@ -45,7 +44,8 @@ use crate::dead_letter::SqliteDeadLetters;
 /// # The file
 ///
 /// The table `sendarix_claims`, made when it is missing, has a row for each event that is claimed or remembered, about 150
-/// bytes. Rows that are over are deleted in the background, a thousand at a time, and their pages used again.
+/// bytes. Rows that are over are deleted in the background, a thousand at a time, and their pages used again. Do not
+/// delete or replace the file while a process has it open: that process would go on with the old one.
 #[derive(Clone)]
 pub struct SqliteStore(Arc<Database>);
 
@@ -54,7 +54,6 @@ pub struct SqliteStore(Arc<Database>);
 pub(crate) struct Database {
     claims: Connections<SqliteConnection>,
     letters: Connections<SqliteConnection>,
-    created: OnceCell<()>,
     housekeeping: Housekeeping,
 }
 
@@ -67,7 +66,7 @@ const CREATE: &str = "
         event_id BLOB NOT NULL,
         token BLOB NOT NULL,
         attempt INTEGER NOT NULL,
-        -- 'live', 'failed' or 'completed'
+        -- 'live', 'failed', 'given_up' or 'completed'
         state TEXT NOT NULL,
         -- In Unix milliseconds: the end of a live claim's lease; after it, how long the row is needed
         until INTEGER NOT NULL,
@@ -78,7 +77,7 @@ const CREATE: &str = "
         endpoint TEXT NOT NULL,
         event_id BLOB NOT NULL,
         reason TEXT NOT NULL,
-        error TEXT NOT NULL,
+        error BLOB NOT NULL,
         attempts INTEGER NOT NULL,
         first_at TEXT NOT NULL,
         last_at TEXT NOT NULL,
@@ -112,7 +111,7 @@ const CLAIM: &str = concat!(
      ON CONFLICT (endpoint, event_id) DO UPDATE SET
         attempt = CASE
             WHEN c.state = 'live' AND c.token = excluded.token THEN c.attempt
-            WHEN c.state = 'completed' THEN 1
+            WHEN c.state IN ('completed', 'given_up') THEN 1
             ELSE c.attempt + 1 END,
         token = excluded.token, state = 'live', until = excluded.until
      WHERE (c.state = 'live' AND c.token = excluded.token) OR c.state = 'failed' OR c.until <= ",
@@ -120,16 +119,32 @@ const CLAIM: &str = concat!(
     " RETURNING attempt"
 );
 
-const COMPLETE: &str = concat!(
-    "UPDATE sendarix_claims SET state = 'completed', until = ",
-    now!(),
-    " + ?4 WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state <> 'failed' RETURNING 1"
-);
+/// From live, or from the same state again.
+macro_rules! settle {
+    ($state:literal) => {
+        concat!(
+            "UPDATE sendarix_claims SET state = '",
+            $state,
+            "', until = ",
+            now!(),
+            " + 1 + ?4 WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state IN ('live', '",
+            $state,
+            "') RETURNING 1"
+        )
+    };
+}
 
-const RELEASE: &str = concat!(
+const COMPLETE: &str = settle!("completed");
+const RELEASE: &str = settle!("failed");
+const GIVE_UP: &str = settle!("given_up");
+
+const IS_COMPLETED: &str = "SELECT 1 FROM sendarix_claims
+    WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state = 'completed'";
+
+const REOPEN: &str = concat!(
     "UPDATE sendarix_claims SET state = 'failed', until = ",
     now!(),
-    " + ?4 WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state <> 'completed' RETURNING 1"
+    " + ?3 WHERE endpoint = ?1 AND event_id = ?2 AND state = 'given_up'"
 );
 
 /// A live claim is not forgotten when its lease ends: its owner may still complete it, and its attempt still counts.
@@ -138,7 +153,9 @@ const PURGE: &str = concat!(
         SELECT endpoint, event_id FROM sendarix_claims
         WHERE until < ",
     now!(),
-    " - CASE state WHEN 'live' THEN ?1 ELSE 0 END
+    " AND (state <> 'live' OR until < ",
+    now!(),
+    " - ?1)
         ORDER BY until LIMIT ?2)"
 );
 
@@ -160,12 +177,13 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .auto_vacuum(SqliteAutoVacuum::None)
-            .busy_timeout(BUSY_TIMEOUT);
+            .busy_timeout(BUSY_TIMEOUT)
+            // A slow statement's text is nobody's business, and the receiver logs what fails.
+            .disable_statement_logging();
         Ok(Self(Arc::new(Database {
             // One is enough: the file has one writer at a time, and whoever waits here waits in order.
             claims: Connections::new(options.clone().synchronous(SqliteSynchronous::Normal), 1),
             letters: Connections::new(options.synchronous(SqliteSynchronous::Full), 1),
-            created: OnceCell::new(),
             housekeeping: Housekeeping::new(),
         })))
     }
@@ -195,7 +213,8 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// [`CommitError::TakenOver`] if the claim was lost, and [`CommitError::Failed`] if the database failed.
+    /// [`CommitError::TakenOver`] if the claim was lost, [`CommitError::Elsewhere`] if the transaction is nested in another
+    /// one or on another file, and [`CommitError::Failed`] if the database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Sqlite>, claim: &ClaimHandle) -> Result<(), CommitError> {
         claim.begin_completing();
         let failed = |error| CommitError::Failed(StoreError::new(error));
@@ -205,6 +224,15 @@ impl SqliteStore {
             return Err(tx.rollback().await.map_or_else(failed, |()| CommitError::TakenOver));
         }
         tx.commit().await.map_err(failed)?;
+        let mut lent = self.0.claims().await.map_err(CommitError::Failed)?;
+        let (key, token) = (claim.key(), claim.token().to_bytes());
+        let found =
+            sqlx::query(IS_COMPLETED).bind(key.endpoint()).bind(key.event_id().as_bytes()).bind(token.as_slice());
+        let found = lent.ask(|connection| found.fetch_all(connection)).await.map_err(failed)?;
+        lent.give_back();
+        if found.is_empty() {
+            return Err(CommitError::Elsewhere);
+        }
         claim.set_completed();
         Ok(())
     }
@@ -279,7 +307,7 @@ fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Er
     // A lease has begun with the millisecond after its claim.
     let Some(remaining) = remaining.map(|ms| Duration::from_millis((ms - 1).max(1))) else { return Ok(None) };
     Ok(match row.try_get("state")? {
-        "completed" => Some(Claim::Completed),
+        "completed" | "given_up" => Some(Claim::Completed),
         "live" if row.try_get::<&[u8], _>("token")? != token.to_bytes() => Some(Claim::InFlight { remaining }),
         _ => None,
     })
@@ -317,6 +345,21 @@ impl DedupStore for SqliteStore {
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
         Box::pin(self.step(RELEASE, key, token, units(FAILED_FOR, 1000)))
     }
+
+    fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(self.step(GIVE_UP, key, token, units(retention, 1000)))
+    }
+
+    fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let reopen = sqlx::query(REOPEN).bind(key.endpoint()).bind(key.event_id().as_bytes());
+            let reopen = reopen.bind(units(FAILED_FOR, 1000));
+            let mut lent = self.0.claims().await?;
+            lent.ask(|connection| reopen.execute(connection)).await.map_err(StoreError::new)?;
+            lent.give_back();
+            Ok(())
+        })
+    }
 }
 
 impl Database {
@@ -328,14 +371,15 @@ impl Database {
         self.lend(&self.letters).await
     }
 
-    /// A connection to a file that has the tables.
+    /// A connection to a file that has the tables. Whoever opens it makes them: the file may be another than before.
     async fn lend<'a>(
         &self,
         connections: &'a Connections<SqliteConnection>,
     ) -> Result<Lent<'a, SqliteConnection>, sqlx::Error> {
         let mut lent = connections.lend().await?;
-        let create = lent.ask(|connection| async { sqlx::raw_sql(CREATE).execute(connection).await.map(drop) });
-        self.created.get_or_try_init(|| create).await?;
+        if lent.is_fresh() {
+            lent.ask(|connection| sqlx::raw_sql(CREATE).execute(connection)).await?;
+        }
         Ok(lent)
     }
 }

@@ -231,6 +231,41 @@ async fn what_cannot_be_redriven_says_why() {
     assert_eq!(desk.receiver.redrive(desk.letter()).unwrap_err().kind(), RedriveErrorKind::Draining);
 }
 
+/// The letter was kept and nobody heard of it, so the event was given back: Sendarix and the operator both have it.
+#[tokio::test]
+async fn an_event_that_the_sender_still_has_is_handled_once() {
+    let desk = Desk::new();
+    desk.deliver(&event("evt_1"), retry()).await;
+    let mut letter = desk.letter();
+    letter.reason = DeadLetterReason::FailedPermanently;
+    desk.stores.record(&letter).await.unwrap();
+    assert_eq!(desk.redrive(desk.letter(), Ok(())).await, Outcome::Processed);
+    assert_eq!(desk.deliver(&event("evt_1"), never()).await, Outcome::Duplicate);
+    desk.assert_no_letters();
+}
+
+/// Nobody waits for an acknowledgement, so the next letter waits for the end of this one.
+#[tokio::test]
+async fn a_slow_handler_is_waited_for() {
+    let desk = Desk::with(|builder| builder.acknowledgement_deadline(Duration::from_millis(20)));
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        desk.deliver(&event(id), retry()).await;
+    }
+    let running = Arc::new(AtomicUsize::new(0));
+    let outcomes = desk.receiver.redrive_all(move |_| {
+        let running = Arc::clone(&running);
+        async move {
+            assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "one after the other");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        }
+    });
+    let outcomes = outcomes.await.unwrap();
+    assert!(outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Processed), "{outcomes:?}");
+    desk.assert_no_letters();
+}
+
 /// While the store is away nothing is handled, and the letter stays.
 #[tokio::test]
 async fn a_store_that_fails_keeps_the_letter() {

@@ -100,6 +100,30 @@ async fn paused_for_30_seconds() {
     pauses.join_all().await;
 }
 
+/// The claims that were sent before the pause begin their lease after it, and nobody is there any more to complete them.
+#[tokio::test(flavor = "multi_thread")]
+async fn paused_for_longer_than_the_lease() {
+    let mut pauses = JoinSet::new();
+    for kind in Kind::SERVERS {
+        pauses.spawn(async move {
+            let backend = Backend::start(kind);
+            let effects = backend.dir().join("effects");
+            std::fs::write(&effects, "").unwrap();
+            let (store, effects) = (backend.url(), effects.display().to_string());
+            let arguments = ["--store", &store, "--effects", &effects, "--lease-ms", "10000"];
+            let instance = Instance::start("instance", &arguments);
+            assert_eq!(instance.send("evt_before").await, Sent::Answered(200));
+            backend.pause();
+            let paused = Instant::now();
+            all_are_refused(&instance).await;
+            sleep(Duration::from_secs(15).saturating_sub(paused.elapsed())).await;
+            backend.resume();
+            all_are_handled(&instance, &format!("{kind:?} was paused for longer than the lease")).await;
+        });
+    }
+    pauses.join_all().await;
+}
+
 async fn behind_a_proxy(fault: Fault) {
     for kind in Kind::SERVERS {
         let backend = Backend::start(kind);

@@ -105,6 +105,14 @@ impl DedupStore for Pausing {
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
         self.store.release(key, token)
     }
+
+    fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        self.store.give_up(key, token, retention)
+    }
+
+    fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        self.store.reopen(key)
+    }
 }
 
 #[tokio::main]

@@ -10,7 +10,7 @@ use sendarix_webhooks::testing::{Sample, conformance, signed_headers};
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Head, Outcome, Receiver, SigningSecret};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
-use crate::support::{Backend, Kind, as_nobody, eventually};
+use crate::support::{Backend, Fault, Kind, Proxy, as_nobody, eventually};
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -286,6 +286,111 @@ async fn commit(backend: &Backend, delivery: &Delivery) -> Result<(), CommitErro
             PostgresStore::open(&backend.url()).unwrap().commit(tx, delivery.claim()).await
         }
     }
+}
+
+/// The letter says that the event was given up, and the store knows better: the handler had committed, or another
+/// delivery has handled the event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_of_an_event_that_was_handled_is_resolved_without_the_handler() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Arc::new(Backend::start(kind));
+        let receiver = receiver(&backend);
+        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
+        backend.sql("CREATE TABLE effects (id VARCHAR(255))");
+        for by_another in [false, true] {
+            let theirs = Arc::clone(&backend);
+            let outcome = deliver(&receiver, &format!("evt_{by_another}"), move |delivery| async move {
+                commit(&theirs, &delivery).await?;
+                if by_another {
+                    take_over(&theirs);
+                }
+                Err(HandlerError::permanent("and then it failed"))
+            })
+            .await;
+            assert_eq!(outcome, Outcome::FailedPermanently, "{kind:?}");
+        }
+        let redriven = receiver.redrive_all(|_| async { panic!("it is handled a second time") as Result<(), _> });
+        let redriven = redriven.await.unwrap();
+        assert_eq!(redriven.len(), 2, "{kind:?}");
+        assert!(redriven.iter().all(|(_, outcome)| *outcome == Outcome::Duplicate), "{kind:?}: {redriven:?}");
+        assert_eq!(backend.stores().1.list("default", None, 10).await.unwrap(), [], "{kind:?}");
+        assert_eq!(backend.sql("SELECT count(*) FROM effects"), "2", "{kind:?}");
+    }
+}
+
+/// What is committed is a savepoint, and the transaction around it is rolled back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nested_transaction_is_no_commit() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Arc::new(Backend::start(kind));
+        let receiver = receiver(&backend);
+        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
+        let theirs = Arc::clone(&backend);
+        let nested = deliver(&receiver, "evt_1", move |delivery| async move {
+            let error = match theirs.kind {
+                Kind::Sqlite => {
+                    let mut connection = SqliteConnection::connect(&theirs.url()).await.unwrap();
+                    let mut outer = connection.begin().await.unwrap();
+                    let store = SqliteStore::open(theirs.file()).unwrap();
+                    store.commit(outer.begin().await.unwrap(), delivery.claim()).await
+                }
+                _ => {
+                    let mut connection = PgConnection::connect(&theirs.url()).await.unwrap();
+                    let mut outer = connection.begin().await.unwrap();
+                    let store = PostgresStore::open(&theirs.url()).unwrap();
+                    store.commit(outer.begin().await.unwrap(), delivery.claim()).await
+                }
+            };
+            assert!(matches!(error, Err(CommitError::Elsewhere)), "{error:?}");
+            Ok(())
+        });
+        assert_eq!(nested.await, Outcome::Failed, "{kind:?}");
+        assert_eq!(deliver(&receiver, "evt_1", |_| async { Ok(()) }).await, Outcome::Processed, "{kind:?}");
+    }
+}
+
+/// Somebody drops the tables, or fails over to a database without them.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_gone_are_made_again() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Backend::start(kind);
+        let receiver = receiver(&backend);
+        let never = |_| async { Err(HandlerError::permanent("never")) };
+        assert_eq!(deliver(&receiver, "evt_1", never).await, Outcome::FailedPermanently, "{kind:?}");
+        backend.sql("DROP TABLE sendarix_claims; DROP TABLE sendarix_dead_letters");
+        let recovered = || async { deliver(&receiver, "evt_2", never).await == Outcome::FailedPermanently };
+        eventually("the tables are back", recovered).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_do_not_depend_on_the_settings_of_the_database() {
+    let backend = Backend::start(Kind::Postgres);
+    backend.sql(
+        "ALTER ROLE postgres SET bytea_output = escape; ALTER ROLE postgres SET standard_conforming_strings = off",
+    );
+    backend.sql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    let server = backend.url().trim_end_matches("/postgres").to_owned();
+    for database in ["postgres", "latin"] {
+        let url = format!("{server}/{database}");
+        let store = PostgresStore::open(&url).unwrap();
+        conformance::dead_letters(Arc::new(store.dead_letters())).await;
+        conformance::dedup_store(Arc::new(store)).await;
+    }
+}
+
+/// The server's answer to a purge never comes, and everybody else goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_is_lost_gives_its_place_back() {
+    let backend = Backend::start(Kind::Postgres);
+    let proxy = Proxy::start(backend.addr()).await;
+    let store = PostgresStore::builder(&backend.url_at(proxy.port)).unwrap().max_connections(1).build().unwrap();
+    let claim = async |id: &str| store.claim(&key(id), ClaimToken::random(), LEASE).await;
+    assert_eq!(claim("evt_1").await.unwrap(), Claim::Granted { attempt: 1 });
+    proxy.set(Fault::HeldAfter("DELETE FROM"));
+    assert!(store.purge().await.is_err());
+    proxy.set(Fault::None);
+    assert_eq!(claim("evt_2").await.unwrap(), Claim::Granted { attempt: 1 });
 }
 
 /// A claim that meets the handler's open transaction waits for it, and then finds the event handled.

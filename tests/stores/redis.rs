@@ -133,3 +133,23 @@ async fn a_provider_is_asked_for_every_step() {
     assert_eq!(store.claim(&key, token, lease).await.unwrap(), Claim::Granted { attempt: 1 });
     assert!(*asked.lock().unwrap() >= 3);
 }
+
+/// Half of a letter was evicted. The others are still there to be redriven.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_is_gone_hides_no_other() {
+    let backend = Backend::start(Kind::Redis);
+    let instance = Instance::shared_store(&backend.url());
+    for body in ["a", "b", "c"] {
+        assert_eq!(instance.send_body(body.as_bytes()).await, Sent::Answered(200));
+    }
+    let letters = backend.stores().1;
+    let listed = letters.list("default", None, 10).await.unwrap();
+    assert_eq!(listed.len(), 3);
+    backend.redis(&["HDEL", "sendarix:letters:{default}", listed[0].key.event_id()]).unwrap();
+    for limit in [1, 10] {
+        let rest = letters.list("default", None, limit).await.unwrap();
+        assert_eq!(rest, listed[1..][..rest.len()]);
+        assert_eq!(rest.len(), limit.min(2));
+    }
+    assert_eq!(backend.redis(&["ZCARD", "sendarix:letter-ids:{default}"]).unwrap(), "2");
+}

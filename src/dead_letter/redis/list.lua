@@ -1,4 +1,12 @@
 -- KEYS: the letters by id, the ids in order. ARGV: the first id in the notation of ZRANGEBYLEX, how many.
-local ids = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], '+', 'LIMIT', 0, ARGV[2])
-if #ids == 0 then return {} end
-return redis.call('HMGET', KEYS[1], unpack(ids))
+local letters, first = {}, ARGV[1]
+repeat
+  local ids = redis.call('ZRANGEBYLEX', KEYS[2], first, '+', 'LIMIT', 0, ARGV[2])
+  for _, id in ipairs(ids) do
+    first = '(' .. id
+    -- An id may be left without its letter, where the server evicts keys.
+    local letter = redis.call('HGET', KEYS[1], id)
+    if letter then letters[#letters + 1] = letter else redis.call('ZREM', KEYS[2], id) end
+  end
+until #letters > 0 or #ids == 0
+return letters

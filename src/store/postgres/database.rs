@@ -1,10 +1,10 @@
 //! The tables, and how they are reached.
 
 use std::fmt::{self, Display};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Error};
-use tokio::sync::OnceCell;
+use sqlx::{AssertSqlSafe, ConnectOptions, Error};
 
 use super::sql::{Statement, Text};
 use crate::store::sql::{Connections, Lent};
@@ -16,7 +16,8 @@ pub(crate) struct Database {
     pub(super) claims: Table,
     pub(crate) letters: Table,
     migrate: bool,
-    migrated: OnceCell<()>,
+    /// Whether the tables have been seen.
+    migrated: AtomicBool,
 }
 
 /// A table's name. The builder has checked its parts.
@@ -37,9 +38,10 @@ impl Database {
         letters: Table,
         migrate: bool,
     ) -> Self {
-        // A pooler may not know this setting, and no number here is a float.
-        let connections = Connections::new(options.extra_float_digits(None), max_connections);
-        Self { connections, claims, letters, migrate, migrated: OnceCell::new() }
+        // A pooler may not know this setting, and no number here is a float. A slow statement's text has recipients in it.
+        let options = options.extra_float_digits(None).disable_statement_logging();
+        let connections = Connections::new(options, max_connections);
+        Self { connections, claims, letters, migrate, migrated: AtomicBool::new(false) }
     }
 
     /// Runs one statement, which must be safe to run twice: if an idle connection turns out to be dead, it is sent again
@@ -50,7 +52,7 @@ impl Database {
         loop {
             let mut lent = self.lend().await?;
             match ask(&mut lent, sql).await {
-                Err(error) if lent.is_fresh() => return Err(error),
+                Err(error) if self.is_final(&lent, &error) => return Err(error),
                 // Dropping it drops the idle ones too, so the next is new.
                 Err(_) => {}
                 Ok(rows) => {
@@ -75,7 +77,7 @@ impl Database {
             match answer {
                 // A pooler has gone over to a session that knows it after all.
                 Err(error) if has_code(&error, KNOWN_STATEMENT) => lent.give_back(),
-                Err(error) if lent.is_fresh() => return Err(error),
+                Err(error) if self.is_final(&lent, &error) => return Err(error),
                 Err(_) => {}
                 Ok(rows) => {
                     lent.give_back();
@@ -83,6 +85,15 @@ impl Database {
                 }
             }
         }
+    }
+
+    /// Whether another connection would not fare better.
+    fn is_final(&self, lent: &Lent<'_, PgConnection>, error: &Error) -> bool {
+        if has_code(error, UNDEFINED_TABLE) {
+            // The next one looks for the tables again: this may be another database than it was.
+            return !self.migrated.swap(false, Ordering::AcqRel);
+        }
+        lent.is_fresh()
     }
 
     pub(super) async fn migrate(&self) -> Result<(), Error> {
@@ -95,8 +106,9 @@ impl Database {
     /// A connection to a database that has the tables.
     async fn lend(&self) -> Result<Lent<'_, PgConnection>, Error> {
         let mut lent = self.connections.lend().await?;
-        if self.migrate {
-            self.migrated.get_or_try_init(|| self.migrate_over(&mut lent)).await?;
+        if self.migrate && !self.migrated.load(Ordering::Acquire) {
+            self.migrate_over(&mut lent).await?;
+            self.migrated.store(true, Ordering::Release);
         }
         Ok(lent)
     }
@@ -122,7 +134,7 @@ CREATE TABLE IF NOT EXISTS {claims} (
     event_id bytea NOT NULL,
     token bytea NOT NULL,
     attempt bigint NOT NULL,
-    -- 'live', 'failed' or 'completed'
+    -- 'live', 'failed', 'given_up' or 'completed'
     state text NOT NULL,
     -- The end of a live claim's lease; after it, how long the row is needed
     until timestamptz NOT NULL,
@@ -133,7 +145,8 @@ CREATE TABLE IF NOT EXISTS {letters} (
     endpoint text COLLATE \"C\" NOT NULL,
     event_id bytea NOT NULL,
     reason text NOT NULL,
-    error text NOT NULL,
+    -- UTF-8, whatever the encoding of the database
+    error bytea NOT NULL,
     attempts bigint NOT NULL,
     first_at text COLLATE \"C\" NOT NULL,
     last_at text COLLATE \"C\" NOT NULL,
@@ -160,9 +173,11 @@ async fn ask(lent: &mut Lent<'_, PgConnection>, sql: &str) -> Result<Vec<PgRow>,
 /// Longer than the receiver waits by default, and not much.
 const STATEMENT_TIMEOUT_MS: u32 = 3_000;
 
-/// The codes of `PostgreSQL`, Appendix A: `invalid_sql_statement_name` and `duplicate_prepared_statement`.
+/// The codes of `PostgreSQL`, Appendix A: `invalid_sql_statement_name`, `duplicate_prepared_statement`,
+/// `undefined_table`.
 const UNKNOWN_STATEMENT: &str = "26000";
 const KNOWN_STATEMENT: &str = "42P05";
+const UNDEFINED_TABLE: &str = "42P01";
 
 fn has_code(error: &Error, code: &str) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|found| found == code)

@@ -66,6 +66,7 @@ struct Inner {
     claim: Statement,
     complete: Statement,
     release: Statement,
+    give_up: Statement,
     housekeeping: Housekeeping,
 }
 
@@ -84,7 +85,7 @@ impl PostgresStore {
                 ON CONFLICT (endpoint, event_id) DO UPDATE SET
                     attempt = CASE
                         WHEN c.state = 'live' AND c.token = excluded.token THEN c.attempt
-                        WHEN c.state = 'completed' THEN 1
+                        WHEN c.state IN ('completed', 'given_up') THEN 1
                         ELSE c.attempt + 1 END,
                     token = excluded.token, state = 'live', until = excluded.until
                 WHERE (c.state = 'live' AND c.token = excluded.token)
@@ -96,17 +97,19 @@ impl PostgresStore {
              SELECT state, (extract(epoch FROM until - clock_timestamp()) * 1000000)::bigint FROM {claims}
              WHERE {row} AND NOT EXISTS (SELECT FROM claimed)"
         );
-        let settle = |state: &str, not_from: &str| {
+        // From live, or from the same state again.
+        let settle = |state: &str| {
             format!(
                 "UPDATE {claims} SET state = '{state}', until = clock_timestamp() + $4 * interval '1 microsecond'
-                 WHERE {row} AND token = $3 AND state <> '{not_from}' RETURNING 1"
+                 WHERE {row} AND token = $3 AND state IN ('live', '{state}') RETURNING 1"
             )
         };
         let statement = |text| Statement::new(PARAMETERS, text);
         Self(Arc::new(Inner {
             claim: statement(claim),
-            complete: statement(settle("completed", "failed")),
-            release: statement(settle("failed", "completed")),
+            complete: statement(settle("completed")),
+            release: statement(settle("failed")),
+            give_up: statement(settle("given_up")),
             database: Arc::new(database),
             housekeeping: Housekeeping::new(),
         }))
@@ -181,7 +184,8 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// [`CommitError::TakenOver`] if the claim was lost, and [`CommitError::Failed`] if the database failed.
+    /// [`CommitError::TakenOver`] if the claim was lost, [`CommitError::Elsewhere`] if the transaction is nested in another
+    /// one or of another database, and [`CommitError::Failed`] if the database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Postgres>, claim: &ClaimHandle) -> Result<(), CommitError> {
         claim.begin_completing();
         let failed = |error| CommitError::Failed(StoreError::new(error));
@@ -194,6 +198,15 @@ impl PostgresStore {
             return Err(tx.rollback().await.map_or_else(failed, |()| CommitError::TakenOver));
         }
         tx.commit().await.map_err(failed)?;
+        let completed = format!(
+            "SELECT 1 FROM {} WHERE {} AND token = {} AND state = 'completed'",
+            self.0.database.claims,
+            Key(claim.key()),
+            Bytes(&claim.token().to_bytes())
+        );
+        if self.0.database.fetch(&completed).await.map_err(failed)?.is_empty() {
+            return Err(CommitError::Elsewhere);
+        }
         claim.set_completed();
         Ok(())
     }
@@ -211,7 +224,7 @@ impl PostgresStore {
         let purge = format!(
             "DELETE FROM {claims} WHERE ctid = ANY (ARRAY(
                 SELECT ctid FROM {claims}
-                WHERE until < clock_timestamp() AND (state <> 'live' OR until < clock_timestamp() - interval '{kept} microseconds')
+                WHERE until < now() AND (state <> 'live' OR until < now() - interval '{kept} microseconds')
                 ORDER BY until LIMIT {PURGE_BATCH} FOR UPDATE SKIP LOCKED))
              RETURNING 1"
         );
@@ -258,7 +271,7 @@ fn answer(row: &PgRow) -> Result<Option<Claim>, sqlx::Error> {
     let Some(number) = number else { return Ok(None) };
     Ok(match row.try_get("state")? {
         "granted" => Some(Claim::Granted { attempt: u32::try_from(number).unwrap_or(u32::MAX) }),
-        "completed" => Some(Claim::Completed),
+        "completed" | "given_up" => Some(Claim::Completed),
         "live" => Some(Claim::InFlight { remaining: Duration::from_micros(number) }),
         _ => None,
     })
@@ -281,6 +294,22 @@ impl DedupStore for PostgresStore {
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
         Box::pin(self.settle(&self.0.release, key, token, FAILED_FOR))
+    }
+
+    fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(self.settle(&self.0.give_up, key, token, retention))
+    }
+
+    fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let (claims, kept) = (&self.0.database.claims, units(FAILED_FOR, 1_000_000));
+            let reopen = format!(
+                "UPDATE {claims} SET state = 'failed', until = now() + interval '{kept} microseconds'
+                 WHERE {} AND state = 'given_up'",
+                Key(key)
+            );
+            self.0.database.fetch(&reopen).await.map(drop).map_err(StoreError::new)
+        })
     }
 }
 

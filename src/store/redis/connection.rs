@@ -128,7 +128,9 @@ impl Current {
 /// Whether an error speaks against the connection, and not only against the command.
 fn is_doubtful(error: &RedisError) -> bool {
     let of_a_replica = [ServerErrorKind::ReadOnly, ServerErrorKind::MasterDown].map(ErrorKind::Server);
-    error.is_io_error() || error.is_unrecoverable_error() || of_a_replica.contains(&error.kind())
+    // Before version 7, Redis only quotes the error of a command inside a script.
+    let quoted = || error.detail().is_some_and(|detail| detail.contains("-READONLY") || detail.contains("-MASTERDOWN"));
+    error.is_io_error() || error.is_unrecoverable_error() || of_a_replica.contains(&error.kind()) || quoted()
 }
 
 /// Gives up the connection when it is dropped: its answer was an error, or nobody waited for it any longer.

@@ -68,6 +68,7 @@ pub(crate) struct Server {
     connections: Connections,
     claim: Script,
     settle: Script,
+    reopen: Script,
     /// Whether its settings have been looked at.
     inspected: AtomicBool,
 }
@@ -117,14 +118,16 @@ impl RedisStore {
     fn new(connections: Connections) -> Self {
         let claim = Script::new(include_str!("claim.lua"));
         let settle = Script::new(include_str!("settle.lua"));
-        let server = Server { connections, claim, settle, inspected: AtomicBool::new(false) };
+        let reopen = Script::new(include_str!("reopen.lua"));
+        let server = Server { connections, claim, settle, reopen, inspected: AtomicBool::new(false) };
         Self { server: Arc::new(server), prefix: "sendarix".into() }
     }
 
     /// What the keys begin with. Default: `sendarix`. Choose it before the [dead letters](Self::dead_letters) are made.
+    /// Braces, which a cluster would read as its own, become `%7B` and `%7D`.
     #[must_use]
-    pub fn prefix(self, prefix: impl Into<Arc<str>>) -> Self {
-        Self { prefix: prefix.into(), ..self }
+    pub fn prefix(self, prefix: &str) -> Self {
+        Self { prefix: prefix.replace('{', "%7B").replace('}', "%7D").into(), ..self }
     }
 
     /// Dead letters in the same server.
@@ -146,17 +149,10 @@ impl RedisStore {
         }
     }
 
-    /// Brings a claim of this token into another state, unless it is in the one from which there is no way there.
-    async fn settle(
-        &self,
-        key: &EventKey,
-        token: ClaimToken,
-        state: &str,
-        not_from: &str,
-        kept: Duration,
-    ) -> Result<bool, StoreError> {
+    /// Brings a live claim of this token into another state.
+    async fn settle(&self, key: &EventKey, token: ClaimToken, state: &str, kept: Duration) -> Result<bool, StoreError> {
         let keys = [self.key(key)];
-        self.server.run(&self.server.settle, &keys, (hex(token), state, not_from, milliseconds(kept))).await
+        self.server.run(&self.server.settle, &keys, (hex(token), state, milliseconds(kept))).await
     }
 
     fn key(&self, key: &EventKey) -> String {
@@ -195,11 +191,23 @@ impl DedupStore for RedisStore {
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(self.settle(key, token, "completed", "failed", retention))
+        Box::pin(self.settle(key, token, "completed", retention))
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(self.settle(key, token, "failed", "completed", FAILED_FOR))
+        Box::pin(self.settle(key, token, "failed", FAILED_FOR))
+    }
+
+    fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(self.settle(key, token, "given_up", retention))
+    }
+
+    fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let keys = [self.key(key)];
+            let reopened = self.server.run(&self.server.reopen, &keys, milliseconds(FAILED_FOR)).await;
+            reopened.map(|_: u64| ())
+        })
     }
 }
 

@@ -25,6 +25,7 @@ pub async fn dedup_store(store: Arc<dyn DedupStore>) {
     suite.an_ended_lease_is_taken_over_and_the_late_owner_changes_nothing().await;
     suite.an_ended_lease_that_nobody_took_over_can_still_be_completed().await;
     suite.a_repeated_claim_renews_the_lease().await;
+    suite.an_event_that_was_given_up_is_claimed_again_only_after_it_is_reopened().await;
     suite.keys_are_compared_as_a_whole().await;
     suite.one_of_many_racing_claims_is_granted().await;
     dedup_store_sequence(suite.store, rand::random()).await;
@@ -128,6 +129,32 @@ impl DedupSuite {
         tokio::time::sleep(SHORT * 2).await;
         let other = self.claim(&key, ClaimToken::random(), LONG).await;
         assert!(matches!(other, Claim::InFlight { .. }), "a claim sent again renews its lease, but: {other:?}");
+    }
+
+    async fn an_event_that_was_given_up_is_claimed_again_only_after_it_is_reopened(&self) {
+        let (key, first, second) = (new_key(), ClaimToken::random(), ClaimToken::random());
+        let give_up = async |token| must(self.store.give_up(&key, token, LONG).await);
+        let reopen = async || must(self.store.reopen(&key).await);
+        reopen().await;
+        assert_eq!(self.claim(&key, first, LONG).await, Claim::Granted { attempt: 1 });
+        assert!(!give_up(second).await, "only the owner can give up");
+        reopen().await;
+        let live = self.claim(&key, second, LONG).await;
+        assert!(matches!(live, Claim::InFlight { .. }), "a live claim is not reopened, but: {live:?}");
+        for _ in 0..2 {
+            assert!(give_up(first).await, "the owner can give up, and say so again");
+        }
+        assert_eq!(self.claim(&key, second, LONG).await, Claim::Completed, "an event given up is not claimed");
+        assert!(!self.complete(&key, first).await && !self.release(&key, first).await, "it has ended");
+        for _ in 0..2 {
+            reopen().await;
+        }
+        assert_eq!(self.claim(&key, second, LONG).await, Claim::Granted { attempt: 2 }, "until it is reopened");
+        assert!(!give_up(first).await, "the owner before cannot give up");
+        assert!(self.complete(&key, second).await);
+        assert!(!give_up(second).await, "a completed event is not given up");
+        reopen().await;
+        assert_eq!(self.claim(&key, first, LONG).await, Claim::Completed, "a completed event is not reopened");
     }
 
     async fn keys_are_compared_as_a_whole(&self) {

@@ -20,14 +20,16 @@ pub async fn dedup_store_sequence(store: Arc<dyn DedupStore>, seed: u64) {
     for _ in 0..300 {
         let (event, owner) = (random.below(events.len()), random.below(tokens.len()));
         let Some(((key, model), token)) = events.get_mut(event).zip(tokens.get(owner).copied()) else { continue };
-        if matches!(model, Model::Completed { .. }) && random.below(4) == 0 {
+        if matches!(model, Model::Completed { .. } | Model::GivenUp { .. }) && random.below(4) == 0 {
             (*key, *model) = (new_key(), Model::Absent);
         }
-        let step = match random.below(8) {
+        let step = match random.below(9) {
             0..3 => Step::Claim(LONG),
             3 => Step::Claim(Duration::from_millis(1)),
             4..6 => Step::Complete,
-            _ => Step::Release,
+            6 => Step::Release,
+            7 => Step::GiveUp,
+            _ => Step::Reopen,
         };
         let times = if random.below(4) == 0 { 2 } else { 1 };
         for _ in 0..times {
@@ -35,6 +37,11 @@ pub async fn dedup_store_sequence(store: Arc<dyn DedupStore>, seed: u64) {
                 Step::Claim(lease) => Reply::of(must(store.claim(key, token, lease).await)),
                 Step::Complete => Reply::Done(must(store.complete(key, token, LONG).await)),
                 Step::Release => Reply::Done(must(store.release(key, token).await)),
+                Step::GiveUp => Reply::Done(must(store.give_up(key, token, LONG).await)),
+                Step::Reopen => {
+                    must(store.reopen(key).await);
+                    Reply::Reopened
+                }
             };
             let expected = model.step(step, token);
             steps.push(format!("{step:?} of event {event} by {owner}: {answer:?}"));
@@ -52,10 +59,13 @@ enum Step {
     Claim(Duration),
     Complete,
     Release,
+    GiveUp,
+    Reopen,
 }
 
 #[derive(Debug, PartialEq)]
 enum Reply {
+    Reopened,
     Granted(u32),
     InFlight,
     Completed,
@@ -78,19 +88,20 @@ enum Model {
     Absent,
     Live { token: ClaimToken, attempt: u32, over: bool },
     Failed { token: ClaimToken, attempt: u32 },
+    GivenUp { token: ClaimToken, attempt: u32 },
     Completed { token: ClaimToken },
 }
 
 impl Model {
     fn step(&mut self, step: Step, token: ClaimToken) -> Reply {
         let (next, reply) = match (step, *self) {
-            (Step::Claim(_), Self::Completed { .. }) => return Reply::Completed,
+            (Step::Claim(_), Self::Completed { .. } | Self::GivenUp { .. }) => return Reply::Completed,
             (Step::Claim(_), Self::Live { token: owner, over: false, .. }) if owner != token => return Reply::InFlight,
             (Step::Claim(lease), state) => {
                 let attempt = match state {
                     Self::Live { token: owner, attempt, .. } if owner == token => attempt,
                     Self::Live { attempt, .. } | Self::Failed { attempt, .. } => attempt + 1,
-                    Self::Absent | Self::Completed { .. } => 1,
+                    Self::Absent | Self::GivenUp { .. } | Self::Completed { .. } => 1,
                 };
                 (Self::Live { token, attempt, over: lease < LONG }, Reply::Granted(attempt))
             }
@@ -102,7 +113,14 @@ impl Model {
             {
                 (Self::Failed { token, attempt }, Reply::Done(true))
             }
-            (Step::Complete | Step::Release, _) => return Reply::Done(false),
+            (Step::GiveUp, Self::Live { token: owner, attempt, .. } | Self::GivenUp { token: owner, attempt })
+                if owner == token =>
+            {
+                (Self::GivenUp { token, attempt }, Reply::Done(true))
+            }
+            (Step::Reopen, Self::GivenUp { token, attempt }) => (Self::Failed { token, attempt }, Reply::Reopened),
+            (Step::Reopen, _) => return Reply::Reopened,
+            (Step::Complete | Step::Release | Step::GiveUp, _) => return Reply::Done(false),
         };
         *self = next;
         reply

@@ -82,6 +82,20 @@ impl DedupStore for FaultyStores {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
         self.0.memory.release(key, token)
     }
+
+    fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            if self.is(&self.0.completions_fail) {
+                return Err(StoreError::new(INTERNAL));
+            }
+            self.0.memory.give_up(key, token, retention).await
+        })
+    }
+
+    fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        self.0.memory.reopen(key)
+    }
 }
 
 impl DeadLetters for FaultyStores {
