@@ -17,7 +17,8 @@
 //!
 //! [`Receiver::redrive`](crate::Receiver::redrive) delivers a letter again, and
 //! [`redrive_all`](crate::Receiver::redrive_all) all of them. A letter whose event has been handled may be left behind by
-//! a crash just then, or by a failing store; redriving it finds that out, and resolves it without the handler.
+//! a crash just then, or by a failing store. The dedup store tells, for as long as it remembers the event (the retention),
+//! and such a letter is resolved without the handler.
 
 mod file;
 mod journal;
