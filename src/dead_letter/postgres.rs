@@ -43,7 +43,7 @@ impl PostgresDeadLetters {
     }
 
     async fn select(&self, condition: String, limit: usize) -> Result<Vec<DeadLetter>, DeadLetterError> {
-        let letters = &self.0.letters;
+        let (letters, limit) = (&self.0.letters, i64::try_from(limit).unwrap_or(i64::MAX));
         // Whatever the role's setting: sqlx reads nothing but this.
         let select = format!(
             "SET LOCAL bytea_output = hex;

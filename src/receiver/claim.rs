@@ -47,6 +47,7 @@ pub(super) enum Ending {
 pub(super) enum NotClaimed {
     InFlight { remaining: Duration },
     Completed,
+    GivenUp,
     StoreFailed(StoreError),
 }
 
@@ -78,6 +79,10 @@ impl HeldClaim {
             Ok(Claim::Completed) => {
                 claim.settled = true;
                 Err(NotClaimed::Completed)
+            }
+            Ok(Claim::GivenUp) => {
+                claim.settled = true;
+                Err(NotClaimed::GivenUp)
             }
             Err(error) => Err(NotClaimed::StoreFailed(error)),
         }

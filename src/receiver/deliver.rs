@@ -148,6 +148,11 @@ impl Verified {
                 self.resolve_duplicate().await;
                 Err(self.settled(Outcome::Duplicate, None, None))
             }
+            Err(NotClaimed::GivenUp) => {
+                // A redriven event was reopened a moment ago, so somebody else has just given it up again. The letter stays.
+                let outcome = if self.redriven.is_some() { Outcome::InFlight } else { Outcome::Duplicate };
+                Err(self.settled(outcome, None, None))
+            }
             Err(NotClaimed::InFlight { remaining }) => {
                 Err(self.settled(Outcome::InFlight, None, None).retry_after(remaining))
             }
@@ -173,7 +178,12 @@ impl Verified {
 
     async fn settle<R: HandlerResponse>(&self, claim: HeldClaim, result: Result<R, Failure>) -> Reply<R> {
         let attempt = claim.attempt;
-        let result = if claim.handle.is_in_doubt() { result.and(Err(Failure::Uncommitted)) } else { result };
+        let result = match result {
+            Ok(response) if (200..300).contains(&response.status()) && claim.handle.is_in_doubt() => {
+                Err(Failure::Uncommitted)
+            }
+            result => result,
+        };
         match result {
             Ok(response) if (200..300).contains(&response.status()) => {
                 let letter = self.letter_to_resolve(&claim);

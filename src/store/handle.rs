@@ -62,7 +62,9 @@ impl ClaimHandle {
     /// Until it is completed, a handler that reports success has not noticed that its transaction failed.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn begin_completing(&self) {
-        self.0.completion.store(completion::BEGUN, Ordering::Release);
+        let (from, to) = (completion::NOT_BEGUN, completion::BEGUN);
+        // Once it is done, it stays so.
+        let _ = self.0.completion.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     pub(crate) fn is_completed(&self) -> bool {
@@ -81,12 +83,12 @@ pub enum CommitError {
     /// Another delivery owns the event, or has handled it. Everything was rolled back.
     #[error("the claim was taken over while the handler ran, so its transaction was rolled back")]
     TakenOver,
-    /// The transaction was committed, and yet the store does not see the completion: it is nested in another one, which is
-    /// still open, or on another database.
-    #[error("the transaction was committed, but not for the store to see: it is nested, or of another database")]
+    /// The store sees no completion: the transaction is nested in another one, which is still open, or on another
+    /// database.
+    #[error("the store does not see the transaction: it is nested in another one, or of another database")]
     Elsewhere,
-    /// The database failed. Unless the very commit did, everything was rolled back; if so, nobody knows, and the next
-    /// delivery of the event finds out.
+    /// The database failed. Unless it did so during the commit or just after it, everything was rolled back. If so, nobody
+    /// knows, and the next delivery of the event finds out; so does another `commit`, which never does it a second time.
     #[error("the handler's transaction could not be committed")]
     Failed(#[source] StoreError),
 }

@@ -98,7 +98,7 @@ impl MemoryStore {
             Some(late) => late.attempt.saturating_add(1),
             None => match self.ended.get(&digest) {
                 None => 1,
-                Some(Ended { given_up_for: Some(_), .. }) => return Claim::Completed,
+                Some(Ended { given_up_for: Some(_), .. }) => return Claim::GivenUp,
                 Some(failed) => {
                     self.ended.remove(&digest);
                     failed.attempt.saturating_add(1)

@@ -25,7 +25,7 @@
 //! holds the live claim is the only one to run the handler. Nobody can hold it for ever: once the lease is over, the
 //! next claim takes it over, and the token tells the late owner from the new one.
 //!
-//! An event that can never be handled is given up, once it is kept as a dead letter. To a claim it is like a completed
+//! An event that can never be handled is given up, once it is kept as a dead letter. It cannot be claimed, like a completed
 //! one. But when its letter is redriven it is reopened first, which a completed one cannot be: so the store, and not a
 //! letter that may be out of date, knows whether an event has been handled.
 //!
@@ -69,7 +69,8 @@
 //!                 return Ok(Claim::Granted { attempt: 1 });
 //!             };
 //!             match entry.state {
-//!                 State::Completed { until } | State::GivenUp { until } if until > now => return Ok(Claim::Completed),
+//!                 State::Completed { until } if until > now => return Ok(Claim::Completed),
+//!                 State::GivenUp { until } if until > now => return Ok(Claim::GivenUp),
 //!                 State::Completed { .. } | State::GivenUp { .. } => *entry = Entry { token, attempt: 1, state: live },
 //!                 State::Live { .. } if entry.token == token => entry.state = live,
 //!                 State::Live { until } if until > now => return Ok(Claim::InFlight { remaining: until - now }),
@@ -168,7 +169,7 @@ pub trait DedupStore: Debug + Send + Sync + 'static {
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool>;
 
     /// Records that the event is not to be delivered again although it has not been handled, and remembers that for the
-    /// retention. To a claim it is completed, until it is reopened.
+    /// retention. It cannot be claimed until it is reopened.
     ///
     /// `false` means that this token held no claim, or not any more, and that nothing was changed.
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool>;
@@ -194,8 +195,10 @@ pub enum Claim {
         /// How long its lease has to run.
         remaining: Duration,
     },
-    /// The event has been handled, or given up.
+    /// The event has been handled.
     Completed,
+    /// The event has not been handled, and is not to be delivered again. Its dead letter may be redriven.
+    GivenUp,
 }
 
 /// What names an event in a store: the endpoint that received it, and its id.

@@ -119,27 +119,31 @@ const CLAIM: &str = concat!(
     " RETURNING attempt"
 );
 
-/// From live, or from the same state again.
+/// From live, or from one more state.
 macro_rules! settle {
     ($state:literal) => {
+        settle!($state, $state)
+    };
+    ($state:literal, $or_from:literal) => {
         concat!(
             "UPDATE sendarix_claims SET state = '",
             $state,
             "', until = ",
             now!(),
             " + 1 + ?4 WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state IN ('live', '",
-            $state,
+            $or_from,
             "') RETURNING 1"
         )
     };
 }
 
 const COMPLETE: &str = settle!("completed");
+/// For a transaction, which is no repetition of another one.
+const COMPLETE_ONCE: &str = settle!("completed", "live");
 const RELEASE: &str = settle!("failed");
 const GIVE_UP: &str = settle!("given_up");
 
-const IS_COMPLETED: &str = "SELECT 1 FROM sendarix_claims
-    WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3 AND state = 'completed'";
+const STATE: &str = "SELECT state FROM sendarix_claims WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3";
 
 const REOPEN: &str = concat!(
     "UPDATE sendarix_claims SET state = 'failed', until = ",
@@ -217,24 +221,41 @@ impl SqliteStore {
     /// one or on another file, and [`CommitError::Failed`] if the database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Sqlite>, claim: &ClaimHandle) -> Result<(), CommitError> {
         claim.begin_completing();
+        self.purge_if_due();
         let failed = |error| CommitError::Failed(StoreError::new(error));
         let retention = units(claim.retention(), 1000);
-        let completed = step(&mut tx, COMPLETE, claim.key(), claim.token(), retention).await;
-        if completed.map_err(failed)?.is_none() {
-            return Err(tx.rollback().await.map_or_else(failed, |()| CommitError::TakenOver));
+        let completed = step(&mut tx, COMPLETE_ONCE, claim.key(), claim.token(), retention).await.map_err(failed)?;
+        match completed {
+            Some(_) => tx.commit().await,
+            None => tx.rollback().await,
         }
-        tx.commit().await.map_err(failed)?;
-        let mut lent = self.0.claims().await.map_err(CommitError::Failed)?;
-        let (key, token) = (claim.key(), claim.token().to_bytes());
-        let found =
-            sqlx::query(IS_COMPLETED).bind(key.endpoint()).bind(key.event_id().as_bytes()).bind(token.as_slice());
-        let found = lent.ask(|connection| found.fetch_all(connection)).await.map_err(failed)?;
-        lent.give_back();
-        if found.is_empty() {
-            return Err(CommitError::Elsewhere);
+        .map_err(failed)?;
+        match self.state(claim).await?.as_deref() {
+            // Now, or by a commit before, which nobody had heard of.
+            Some("completed") => claim.set_completed(),
+            Some("live") => return Err(CommitError::Elsewhere),
+            _ => return Err(CommitError::TakenOver),
         }
-        claim.set_completed();
         Ok(())
+    }
+
+    /// What the store itself sees of a claim, unless it is not this one's any more.
+    async fn state(&self, claim: &ClaimHandle) -> Result<Option<String>, CommitError> {
+        let (key, token) = (claim.key(), claim.token().to_bytes());
+        let state =
+            sqlx::query_scalar(STATE).bind(key.endpoint()).bind(key.event_id().as_bytes()).bind(token.as_slice());
+        let mut lent = self.0.claims().await.map_err(CommitError::Failed)?;
+        let state = lent.ask(|connection| state.fetch_all(connection)).await;
+        let state = state.map_err(|error| CommitError::Failed(StoreError::new(error)))?;
+        lent.give_back();
+        Ok(state.into_iter().next())
+    }
+
+    fn purge_if_due(&self) {
+        self.0.housekeeping.purge_if_due(|| {
+            let store = self.clone();
+            async move { store.purge().await }
+        });
     }
 
     /// Deletes the rows that nobody needs any more, and returns how many. Live claims are never among them.
@@ -307,7 +328,8 @@ fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Er
     // A lease has begun with the millisecond after its claim.
     let Some(remaining) = remaining.map(|ms| Duration::from_millis((ms - 1).max(1))) else { return Ok(None) };
     Ok(match row.try_get("state")? {
-        "completed" | "given_up" => Some(Claim::Completed),
+        "completed" => Some(Claim::Completed),
+        "given_up" => Some(Claim::GivenUp),
         "live" if row.try_get::<&[u8], _>("token")? != token.to_bytes() => Some(Claim::InFlight { remaining }),
         _ => None,
     })
@@ -334,10 +356,7 @@ impl DedupStore for SqliteStore {
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            self.0.housekeeping.purge_if_due(|| {
-                let store = self.clone();
-                async move { store.purge().await }
-            });
+            self.purge_if_due();
             self.step(COMPLETE, key, token, units(retention, 1000)).await
         })
     }
@@ -347,6 +366,7 @@ impl DedupStore for SqliteStore {
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        self.purge_if_due();
         Box::pin(self.step(GIVE_UP, key, token, units(retention, 1000)))
     }
 

@@ -238,6 +238,19 @@ async fn what_cannot_be_redriven_says_why() {
     assert_eq!(desk.receiver.redrive(desk.letter()).unwrap_err().kind(), RedriveErrorKind::Draining);
 }
 
+/// Somebody else has given the event up again just then, or a failover has lost that it was reopened.
+#[tokio::test]
+async fn an_event_that_is_not_handled_keeps_its_letter() {
+    let desk = Desk::new();
+    desk.deliver(&event("evt_1"), never()).await;
+    desk.stores.reopening_is_forgotten(true);
+    assert_eq!(desk.redrive(desk.letter(), Ok(())).await, Outcome::InFlight);
+    assert_eq!(desk.letter().reason, DeadLetterReason::FailedPermanently);
+    desk.stores.reopening_is_forgotten(false);
+    assert_eq!(desk.redrive(desk.letter(), Ok(())).await, Outcome::Processed);
+    desk.assert_no_letters();
+}
+
 /// The letter was kept and nobody heard of it, so the event was given back: Sendarix and the operator both have it.
 #[tokio::test]
 async fn an_event_that_the_sender_still_has_is_handled_once() {

@@ -247,6 +247,26 @@ async fn a_takeover_makes_the_commit_fail() {
     }
 }
 
+/// The handler tries again after a commit whose reply it has not understood. The second time nothing happens.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_committed_once() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Arc::new(Backend::start(kind));
+        let receiver = receiver(&backend);
+        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
+        backend.sql("CREATE TABLE effects (id VARCHAR(255))");
+        let theirs = Arc::clone(&backend);
+        let outcome = deliver(&receiver, "evt_1", move |delivery| async move {
+            for _ in 0..3 {
+                commit(&theirs, &delivery).await?;
+            }
+            Ok(())
+        });
+        assert_eq!(outcome.await, Outcome::Processed, "{kind:?}");
+        assert_eq!(backend.sql("SELECT count(*) FROM effects"), "1", "{kind:?}");
+    }
+}
+
 /// The handler does not look whether its transaction was committed, and says that all is well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_overlooks_a_failed_commit_has_failed() {

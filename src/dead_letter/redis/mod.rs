@@ -102,19 +102,17 @@ impl RedisDeadLetters {
 
     /// Warns of a server that keeps letters only in its memory, once.
     async fn inspect_once(&self) {
-        if self.0.inspected.swap(true, Ordering::Relaxed) {
+        if self.0.inspected.load(Ordering::Relaxed) {
             return;
         }
-        match self.0.server.info("aof_enabled").await {
-            Ok(Some(enabled)) if enabled == "0" => {
-                let message = "this Redis has no append-only file, so a restart may lose dead letters; set appendonly to \
-                    yes and appendfsync to always";
-                tracing::warn!(target: TARGET, message);
-            }
-            Ok(_) => {}
-            // It is asked again with the next letter.
-            Err(_) => self.0.inspected.store(false, Ordering::Relaxed),
+        // Without an answer it is asked again with the next letter.
+        let Ok(enabled) = self.0.server.info("aof_enabled").await else { return };
+        if enabled.is_some_and(|enabled| enabled == "0") && !self.0.inspected.swap(true, Ordering::Relaxed) {
+            let message = "this Redis has no append-only file, so a restart may lose dead letters; set appendonly to yes and \
+                appendfsync to always";
+            tracing::warn!(target: TARGET, message);
         }
+        self.0.inspected.store(true, Ordering::Relaxed);
     }
 }
 

@@ -49,12 +49,13 @@ impl Database {
     ///
     /// It goes out as a simple query, with its values in it, which takes one round trip and leaves nothing behind.
     pub(crate) async fn fetch(&self, sql: &str) -> Result<Vec<PgRow>, Error> {
+        let mut looked_for_tables = false;
         loop {
             let mut lent = self.lend().await?;
             match ask(&mut lent, sql).await {
-                Err(error) if self.is_final(&lent, &error) => return Err(error),
                 // Dropping it drops the idle ones too, so the next is new.
-                Err(_) => {}
+                Err(error) if self.may_recover(&lent, &error, &mut looked_for_tables) => {}
+                Err(error) => return Err(error),
                 Ok(rows) => {
                     lent.give_back();
                     return Ok(rows);
@@ -66,6 +67,7 @@ impl Database {
     /// Runs a statement that each session of the server plans once; otherwise as [`fetch`](Self::fetch).
     pub(super) async fn run(&self, statement: &Statement, arguments: impl Display) -> Result<Vec<PgRow>, Error> {
         let execute = statement.execute(arguments);
+        let mut looked_for_tables = false;
         loop {
             let mut lent = self.lend().await?;
             let answer = match ask(&mut lent, &execute).await {
@@ -77,8 +79,8 @@ impl Database {
             match answer {
                 // A pooler has gone over to a session that knows it after all.
                 Err(error) if has_code(&error, KNOWN_STATEMENT) => lent.give_back(),
-                Err(error) if self.is_final(&lent, &error) => return Err(error),
-                Err(_) => {}
+                Err(error) if self.may_recover(&lent, &error, &mut looked_for_tables) => {}
+                Err(error) => return Err(error),
                 Ok(rows) => {
                     lent.give_back();
                     return Ok(rows);
@@ -87,13 +89,18 @@ impl Database {
         }
     }
 
-    /// Whether another connection would not fare better.
-    fn is_final(&self, lent: &Lent<'_, PgConnection>, error: &Error) -> bool {
-        if has_code(error, UNDEFINED_TABLE) {
-            // The next one looks for the tables again: this may be another database than it was.
-            return !self.migrated.swap(false, Ordering::AcqRel);
+    /// Whether it is worth asking again over another connection.
+    fn may_recover(&self, lent: &Lent<'_, PgConnection>, error: &Error, looked_for_tables: &mut bool) -> bool {
+        if !lent.is_fresh() {
+            return true;
         }
-        lent.is_fresh()
+        // This may be another database than it was: the next connection looks for the tables again, once.
+        let tables_gone = has_code(error, UNDEFINED_TABLE) && self.migrate && !*looked_for_tables;
+        if tables_gone {
+            *looked_for_tables = true;
+            self.migrated.store(false, Ordering::Release);
+        }
+        tables_gone
     }
 
     pub(super) async fn migrate(&self) -> Result<(), Error> {

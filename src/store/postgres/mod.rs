@@ -65,6 +65,8 @@ struct Inner {
     database: Arc<Database>,
     claim: Statement,
     complete: Statement,
+    /// For a transaction, which is no repetition of another one.
+    complete_once: String,
     release: Statement,
     give_up: Statement,
     housekeeping: Housekeeping,
@@ -97,19 +99,20 @@ impl PostgresStore {
              SELECT state, (extract(epoch FROM until - clock_timestamp()) * 1000000)::bigint FROM {claims}
              WHERE {row} AND NOT EXISTS (SELECT FROM claimed)"
         );
-        // From live, or from the same state again.
-        let settle = |state: &str| {
+        // From live, or from one more state.
+        let settle = |state: &str, or_from: &str| {
             format!(
                 "UPDATE {claims} SET state = '{state}', until = clock_timestamp() + $4 * interval '1 microsecond'
-                 WHERE {row} AND token = $3 AND state IN ('live', '{state}') RETURNING 1"
+                 WHERE {row} AND token = $3 AND state IN ('live', '{or_from}') RETURNING 1"
             )
         };
         let statement = |text| Statement::new(PARAMETERS, text);
         Self(Arc::new(Inner {
             claim: statement(claim),
-            complete: statement(settle("completed")),
-            release: statement(settle("failed")),
-            give_up: statement(settle("given_up")),
+            complete: statement(settle("completed", "completed")),
+            complete_once: settle("completed", "live"),
+            release: statement(settle("failed", "failed")),
+            give_up: statement(settle("given_up", "given_up")),
             database: Arc::new(database),
             housekeeping: Housekeeping::new(),
         }))
@@ -188,27 +191,39 @@ impl PostgresStore {
     /// one or of another database, and [`CommitError::Failed`] if the database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Postgres>, claim: &ClaimHandle) -> Result<(), CommitError> {
         claim.begin_completing();
+        self.purge_if_due();
         let failed = |error| CommitError::Failed(StoreError::new(error));
         // Not by its own name: a name that is missing would end the transaction.
-        let complete = sqlx::query(AssertSqlSafe(&*self.0.complete.text));
+        let complete = sqlx::query(AssertSqlSafe(&*self.0.complete_once));
         let (key, token) = (claim.key(), claim.token().to_bytes());
         let complete = complete.bind(key.endpoint()).bind(key.event_id().as_bytes()).bind(token.as_slice());
         let complete = complete.bind(units(claim.retention(), 1_000_000));
         if complete.fetch_all(&mut *tx).await.map_err(failed)?.is_empty() {
-            return Err(tx.rollback().await.map_or_else(failed, |()| CommitError::TakenOver));
+            tx.rollback().await.map_err(failed)?;
+        } else {
+            tx.commit().await.map_err(failed)?;
         }
-        tx.commit().await.map_err(failed)?;
-        let completed = format!(
-            "SELECT 1 FROM {} WHERE {} AND token = {} AND state = 'completed'",
-            self.0.database.claims,
-            Key(claim.key()),
-            Bytes(&claim.token().to_bytes())
-        );
-        if self.0.database.fetch(&completed).await.map_err(failed)?.is_empty() {
-            return Err(CommitError::Elsewhere);
+        match self.state(claim).await.map_err(failed)?.as_deref() {
+            // Now, or by a commit before, which nobody had heard of.
+            Some("completed") => claim.set_completed(),
+            Some("live") => return Err(CommitError::Elsewhere),
+            _ => return Err(CommitError::TakenOver),
         }
-        claim.set_completed();
         Ok(())
+    }
+
+    /// What the store itself sees of a claim, unless it is not this one's any more.
+    async fn state(&self, claim: &ClaimHandle) -> Result<Option<String>, sqlx::Error> {
+        let (claims, token) = (&self.0.database.claims, claim.token().to_bytes());
+        let state = format!("SELECT state FROM {claims} WHERE {} AND token = {}", Key(claim.key()), Bytes(&token));
+        self.0.database.fetch(&state).await?.first().map(|row| row.try_get("state")).transpose()
+    }
+
+    fn purge_if_due(&self) {
+        self.0.housekeeping.purge_if_due(|| {
+            let store = self.clone();
+            async move { store.purge().await }
+        });
     }
 
     /// Deletes the rows that nobody needs any more, and returns how many. Live claims are never among them.
@@ -271,7 +286,8 @@ fn answer(row: &PgRow) -> Result<Option<Claim>, sqlx::Error> {
     let Some(number) = number else { return Ok(None) };
     Ok(match row.try_get("state")? {
         "granted" => Some(Claim::Granted { attempt: u32::try_from(number).unwrap_or(u32::MAX) }),
-        "completed" | "given_up" => Some(Claim::Completed),
+        "completed" => Some(Claim::Completed),
+        "given_up" => Some(Claim::GivenUp),
         "live" => Some(Claim::InFlight { remaining: Duration::from_micros(number) }),
         _ => None,
     })
@@ -284,10 +300,7 @@ impl DedupStore for PostgresStore {
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            self.0.housekeeping.purge_if_due(|| {
-                let store = self.clone();
-                async move { store.purge().await }
-            });
+            self.purge_if_due();
             self.settle(&self.0.complete, key, token, retention).await
         })
     }
@@ -297,6 +310,7 @@ impl DedupStore for PostgresStore {
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        self.purge_if_due();
         Box::pin(self.settle(&self.0.give_up, key, token, retention))
     }
 

@@ -23,7 +23,7 @@ pub(crate) struct Key<'a>(pub(crate) &'a EventKey);
 pub(super) struct Statement {
     name: String,
     parameters: &'static str,
-    pub(super) text: String,
+    text: String,
 }
 
 impl Statement {

@@ -6,7 +6,7 @@ local value = redis.call('GET', KEYS[1])
 if value then
   local state, token, before, till = value:match('^(%S+) (%x+) (%d+) (%d+)$')
   if not state then return redis.error_reply('the key does not hold an event') end
-  if state == 'completed' or state == 'given_up' then return {'completed', 0} end
+  if state == 'completed' or state == 'given_up' then return {state, 0} end
   if state == 'live' and token == ARGV[1] then
     attempt = tonumber(before)
   elseif state == 'live' and tonumber(till) > now then

@@ -145,6 +145,7 @@ impl RedisStore {
         match &*answer {
             "granted" => Ok(Claim::Granted { attempt: u32::try_from(number).unwrap_or(u32::MAX) }),
             "live" => Ok(Claim::InFlight { remaining: Duration::from_millis(number) }),
+            "given_up" => Ok(Claim::GivenUp),
             _ => Ok(Claim::Completed),
         }
     }

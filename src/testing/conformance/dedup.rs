@@ -144,7 +144,7 @@ impl DedupSuite {
         for _ in 0..2 {
             assert!(give_up(first).await, "the owner can give up, and say so again");
         }
-        assert_eq!(self.claim(&key, second, LONG).await, Claim::Completed, "an event given up is not claimed");
+        assert_eq!(self.claim(&key, second, LONG).await, Claim::GivenUp, "an event given up is not claimed");
         assert!(!self.complete(&key, first).await && !self.release(&key, first).await, "it has ended");
         for _ in 0..2 {
             reopen().await;

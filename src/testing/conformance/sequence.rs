@@ -69,6 +69,7 @@ enum Reply {
     Granted(u32),
     InFlight,
     Completed,
+    GivenUp,
     Done(bool),
 }
 
@@ -78,6 +79,7 @@ impl Reply {
             Claim::Granted { attempt } => Self::Granted(attempt),
             Claim::InFlight { .. } => Self::InFlight,
             Claim::Completed => Self::Completed,
+            Claim::GivenUp => Self::GivenUp,
         }
     }
 }
@@ -95,7 +97,8 @@ enum Model {
 impl Model {
     fn step(&mut self, step: Step, token: ClaimToken) -> Reply {
         let (next, reply) = match (step, *self) {
-            (Step::Claim(_), Self::Completed { .. } | Self::GivenUp { .. }) => return Reply::Completed,
+            (Step::Claim(_), Self::Completed { .. }) => return Reply::Completed,
+            (Step::Claim(_), Self::GivenUp { .. }) => return Reply::GivenUp,
             (Step::Claim(_), Self::Live { token: owner, over: false, .. }) if owner != token => return Reply::InFlight,
             (Step::Claim(lease), state) => {
                 let attempt = match state {

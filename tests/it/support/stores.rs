@@ -21,6 +21,7 @@ struct Faults {
     pub claim_replies_lost: AtomicBool,
     pub completions_fail: AtomicBool,
     pub letters_fail: AtomicBool,
+    pub reopening_is_forgotten: AtomicBool,
     pub calls: AtomicUsize,
 }
 
@@ -31,7 +32,15 @@ macro_rules! switches {
         }
     )* } };
 }
-switches!(claims_fail, claims_hang, claims_wait, claim_replies_lost, completions_fail, letters_fail);
+switches!(
+    claims_fail,
+    claims_hang,
+    claims_wait,
+    claim_replies_lost,
+    completions_fail,
+    letters_fail,
+    reopening_is_forgotten
+);
 
 impl FaultyStores {
     /// How often any of them was asked for anything.
@@ -93,8 +102,12 @@ impl DedupStore for FaultyStores {
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        self.0.calls.fetch_add(1, Ordering::SeqCst);
-        self.0.memory.reopen(key)
+        Box::pin(async move {
+            if self.is(&self.0.reopening_is_forgotten) {
+                return Ok(());
+            }
+            self.0.memory.reopen(key).await
+        })
     }
 }
 
