@@ -26,7 +26,7 @@ impl Receiver {
     ///
     /// It goes through the same steps with the same deduplication: an event that has been handled in the meantime is a
     /// [`Duplicate`](Outcome::Duplicate), one that is being handled is [`InFlight`](Outcome::InFlight), and the letter is
-    /// resolved once the event has been handled. The store knows which is the case, however old the letter is. Only the age
+    /// resolved once the event has been handled. The store knows which is the case for as long as it remembers the event. Only the age
     /// of the event is not looked at again, and nobody waits for an acknowledgement, so it is never
     /// [`Slow`](Outcome::Slow).
     ///

@@ -201,8 +201,10 @@ impl SqliteStore {
     /// Commits the handler's transaction together with the completion of its claim: both happen, or neither.
     ///
     /// The transaction must be on the store's own file. Begin it with `BEGIN IMMEDIATE` (sqlx's `begin_with`): one that
-    /// reads first and then writes fails whenever another has written in between. Commit last in the handler: what fails
-    /// afterwards is not tried again.
+    /// reads first and then writes fails whenever another has written in between. Begin it last and keep it short: while it
+    /// is open nobody else can write to the file, and no event can be claimed, also when the process is stopped. Commit last
+    /// in the handler: what fails afterwards is not tried again. A second `commit` of the same claim is rolled back and
+    /// answers `Ok`, since the first stands.
     ///
     /// ```no_run
     /// # use sendarix_webhooks::{Delivery, HandlerError, store::SqliteStore};

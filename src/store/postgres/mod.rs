@@ -171,8 +171,10 @@ impl PostgresStore {
 
     /// Commits the handler's transaction together with the completion of its claim: both happen, or neither.
     ///
-    /// The transaction must be on the store's own database. Commit last in the handler: what fails afterwards is not
-    /// tried again.
+    /// The transaction must be on the store's own database, and is best begun last and kept short: rows that it has locked
+    /// stay locked for as long as it is open, also when the process is stopped. Commit last in the handler: what fails
+    /// afterwards is not tried again. A second `commit` of the same claim is rolled back and answers `Ok`, since the first
+    /// stands.
     ///
     /// ```no_run
     /// # use sendarix_webhooks::{Delivery, HandlerError, store::PostgresStore};
@@ -193,6 +195,8 @@ impl PostgresStore {
         claim.begin_completing();
         self.purge_if_due();
         let failed = |error| CommitError::Failed(StoreError::new(error));
+        // From the next statement on the event's row is locked, and a process that stops before its commit would keep it so.
+        sqlx::raw_sql(SET_IDLE_TIMEOUT).execute(&mut *tx).await.map_err(failed)?;
         // Not by its own name: a name that is missing would end the transaction.
         let complete = sqlx::query(AssertSqlSafe(&*self.0.complete_once));
         let (key, token) = (claim.key(), claim.token().to_bytes());
@@ -276,6 +280,9 @@ impl PostgresStore {
         Ok(!rows.map_err(StoreError::new)?.is_empty())
     }
 }
+
+/// How long the server waits for the commit of a transaction that has completed a claim.
+const SET_IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
 /// So often at most is a claim sent again because the row changed while the statement ran.
 const TRIES: usize = 5;

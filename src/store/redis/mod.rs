@@ -17,7 +17,8 @@ use crate::telemetry::{Chain, TARGET};
 
 /// Remembers events in Redis 5 or later or Valkey, for any number of instances.
 ///
-/// An event is one key, and each step one script on it and one round trip, so a cluster serves it as well. The server's
+/// An event is one key, and each step one script on it and one round trip, so a cluster serves it as well, over a
+/// `ClusterConnection` of [your own](Self::with_connections). The server's
 /// clock decides, so the instances need not agree about the time.
 ///
 /// ```
