@@ -9,6 +9,7 @@ use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Row, Sqlite, Transaction};
+use tokio::time::{Instant, sleep};
 
 use super::sql::{Connections, FAILED_FOR, Housekeeping, Lent, PURGE_BATCH, units};
 use super::{
@@ -368,8 +369,10 @@ impl DedupStore for SqliteStore {
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        self.purge_if_due();
-        Box::pin(self.step(GIVE_UP, key, token, units(retention, 1000)))
+        Box::pin(async move {
+            self.purge_if_due();
+            self.step(GIVE_UP, key, token, units(retention, 1000)).await
+        })
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
@@ -393,17 +396,36 @@ impl Database {
         self.lend(&self.letters).await
     }
 
-    /// A connection to a file that has the tables. Whoever opens it makes them: the file may be another than before.
     async fn lend<'a>(
         &self,
         connections: &'a Connections<SqliteConnection>,
     ) -> Result<Lent<'a, SqliteConnection>, sqlx::Error> {
-        let mut lent = connections.lend().await?;
-        if lent.is_fresh() {
-            lent.ask(|connection| sqlx::raw_sql(CREATE).execute(connection)).await?;
+        let give_up = Instant::now() + BUSY_TIMEOUT;
+        loop {
+            match open(connections).await {
+                // Unlike everything else, a file's change to WAL does not wait for its turn.
+                Err(error) if is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
+                lent => return lent,
+            }
         }
-        Ok(lent)
     }
+}
+
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// A connection to a file that has the tables. Whoever opens it makes them: the file may be another than before.
+async fn open(connections: &Connections<SqliteConnection>) -> Result<Lent<'_, SqliteConnection>, sqlx::Error> {
+    let mut lent = connections.lend().await?;
+    if lent.is_fresh() {
+        lent.ask(|connection| sqlx::raw_sql(CREATE).execute(connection)).await?;
+    }
+    Ok(lent)
+}
+
+/// `SQLITE_BUSY` with any extension of the code.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 impl fmt::Debug for SqliteStore {
