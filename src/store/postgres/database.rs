@@ -49,58 +49,49 @@ impl Database {
     ///
     /// It goes out as a simple query, with its values in it, which takes one round trip and leaves nothing behind.
     pub(crate) async fn fetch(&self, sql: &str) -> Result<Vec<PgRow>, Error> {
-        let mut looked_for_tables = false;
-        loop {
-            let mut lent = self.lend().await?;
-            match ask(&mut lent, sql).await {
-                // Dropping it drops the idle ones too, so the next is new.
-                Err(error) if self.may_recover(&lent, &error, &mut looked_for_tables) => {}
-                Err(error) => return Err(error),
-                Ok(rows) => {
-                    lent.give_back();
-                    return Ok(rows);
-                }
-            }
-        }
+        self.send(sql, None).await
     }
 
     /// Runs a statement that each session of the server plans once; otherwise as [`fetch`](Self::fetch).
     pub(super) async fn run(&self, statement: &Statement, arguments: impl Display) -> Result<Vec<PgRow>, Error> {
-        let execute = statement.execute(arguments);
+        self.send(&statement.execute(arguments), Some(statement)).await
+    }
+
+    async fn send(&self, sql: &str, prepared: Option<&Statement>) -> Result<Vec<PgRow>, Error> {
         let mut looked_for_tables = false;
         loop {
             let mut lent = self.lend().await?;
-            let answer = match ask(&mut lent, &execute).await {
-                Err(error) if has_code(&error, UNKNOWN_STATEMENT) => {
-                    ask(&mut lent, &format!("{}; {execute}", statement.prepare())).await
-                }
-                answer => answer,
-            };
-            match answer {
-                // A pooler has gone over to a session that knows it after all.
-                Err(error) if has_code(&error, KNOWN_STATEMENT) => lent.give_back(),
-                Err(error) if self.may_recover(&lent, &error, &mut looked_for_tables) => {}
-                Err(error) => return Err(error),
+            let mut answer = ask(&mut lent, sql).await;
+            if let (Err(error), Some(statement)) = (&answer, prepared)
+                && has_code(error, UNKNOWN_STATEMENT)
+            {
+                answer = ask(&mut lent, &format!("{}; {sql}", statement.prepare())).await;
+            }
+            let error = match answer {
                 Ok(rows) => {
                     lent.give_back();
                     return Ok(rows);
                 }
+                Err(error) => error,
+            };
+            if speaks_against_connection(&error) {
+                // Dropping it drops the idle ones too, so the next is new.
+                if lent.is_fresh() {
+                    return Err(error);
+                }
+                continue;
+            }
+            lent.give_back();
+            // This may be another database than it was: whoever comes next looks for the tables again.
+            let tables_are_gone = self.migrate && !looked_for_tables && has_code(&error, UNDEFINED_TABLE);
+            if tables_are_gone {
+                looked_for_tables = true;
+                self.migrated.store(false, Ordering::Release);
+            }
+            if !tables_are_gone && !is_for_the_next_try(&error) {
+                return Err(error);
             }
         }
-    }
-
-    /// Whether it is worth asking again over another connection.
-    fn may_recover(&self, lent: &Lent<'_, PgConnection>, error: &Error, looked_for_tables: &mut bool) -> bool {
-        if !lent.is_fresh() {
-            return true;
-        }
-        // This may be another database than it was: the next connection looks for the tables again, once.
-        let tables_gone = has_code(error, UNDEFINED_TABLE) && self.migrate && !*looked_for_tables;
-        if tables_gone {
-            *looked_for_tables = true;
-            self.migrated.store(false, Ordering::Release);
-        }
-        tables_gone
     }
 
     pub(super) async fn migrate(&self) -> Result<(), Error> {
@@ -180,11 +171,34 @@ async fn ask(lent: &mut Lent<'_, PgConnection>, sql: &str) -> Result<Vec<PgRow>,
 /// Longer than the receiver waits by default, and not much.
 const STATEMENT_TIMEOUT_MS: u32 = 3_000;
 
-/// The codes of `PostgreSQL`, Appendix A: `invalid_sql_statement_name`, `duplicate_prepared_statement`,
-/// `undefined_table`.
+/// Codes of `PostgreSQL`, Appendix A: `invalid_sql_statement_name`, `duplicate_prepared_statement`, `undefined_table`,
+/// `serialization_failure`, `read_only_sql_transaction`.
 const UNKNOWN_STATEMENT: &str = "26000";
 const KNOWN_STATEMENT: &str = "42P05";
 const UNDEFINED_TABLE: &str = "42P01";
+const CONFLICT: &str = "40001";
+const READ_ONLY: &str = "25006";
+
+/// Classes of codes: the connection is broken, or the server is going away.
+const CONNECTION_EXCEPTION: &str = "08";
+const OPERATOR_INTERVENTION: &str = "57P";
+
+/// Whether a statement was refused for a reason that is over when it is sent again.
+fn is_for_the_next_try(error: &Error) -> bool {
+    // A pooler has gone over to a session that knows the statement after all; or transactions are stricter by default than
+    // `READ COMMITTED` here, and another one came first.
+    has_code(error, KNOWN_STATEMENT) || has_code(error, CONFLICT)
+}
+
+/// Whether an error is not about what was asked: the connection is dead, or leads to a server that is none any more, or to
+/// a replica.
+fn speaks_against_connection(error: &Error) -> bool {
+    let Some(error) = error.as_database_error() else { return true };
+    let of_it = |code: &str| {
+        code == READ_ONLY || code.starts_with(CONNECTION_EXCEPTION) || code.starts_with(OPERATOR_INTERVENTION)
+    };
+    error.code().is_none_or(|code| of_it(&code))
+}
 
 fn has_code(error: &Error, code: &str) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|found| found == code)

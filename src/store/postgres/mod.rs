@@ -4,7 +4,7 @@ mod builder;
 mod database;
 mod sql;
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
 
 pub use self::builder::PostgresBuilder;
 pub(crate) use self::database::Database;
+use self::database::Table;
 use self::sql::{Arguments, Statement};
 pub(crate) use self::sql::{Bytes, Key, Text};
 use super::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, units};
@@ -65,8 +66,6 @@ struct Inner {
     database: Arc<Database>,
     claim: Statement,
     complete: Statement,
-    /// For a transaction, which is no repetition of another one.
-    complete_once: String,
     release: Statement,
     give_up: Statement,
     housekeeping: Housekeeping,
@@ -99,20 +98,13 @@ impl PostgresStore {
              SELECT state, (extract(epoch FROM until - clock_timestamp()) * 1000000)::bigint FROM {claims}
              WHERE {row} AND NOT EXISTS (SELECT FROM claimed)"
         );
-        // From live, or from one more state.
-        let settle = |state: &str, or_from: &str| {
-            format!(
-                "UPDATE {claims} SET state = '{state}', until = clock_timestamp() + $4 * interval '1 microsecond'
-                 WHERE {row} AND token = $3 AND state IN ('live', '{or_from}') RETURNING 1"
-            )
-        };
+        let settle = |state| settle(claims, state, state, row, "$3", "$4");
         let statement = |text| Statement::new(PARAMETERS, text);
         Self(Arc::new(Inner {
             claim: statement(claim),
-            complete: statement(settle("completed", "completed")),
-            complete_once: settle("completed", "live"),
-            release: statement(settle("failed", "failed")),
-            give_up: statement(settle("given_up", "given_up")),
+            complete: statement(settle("completed")),
+            release: statement(settle("failed")),
+            give_up: statement(settle("given_up")),
             database: Arc::new(database),
             housekeeping: Housekeeping::new(),
         }))
@@ -195,18 +187,15 @@ impl PostgresStore {
         claim.begin_completing();
         self.purge_if_due();
         let failed = |error| CommitError::Failed(StoreError::new(error));
-        // From the next statement on the event's row is locked, and a process that stops before its commit would keep it so.
-        sqlx::raw_sql(SET_IDLE_TIMEOUT).execute(&mut *tx).await.map_err(failed)?;
-        // Not by its own name: a name that is missing would end the transaction.
-        let complete = sqlx::query(AssertSqlSafe(&*self.0.complete_once));
-        let (key, token) = (claim.key(), claim.token().to_bytes());
-        let complete = complete.bind(key.endpoint()).bind(key.event_id().as_bytes()).bind(token.as_slice());
-        let complete = complete.bind(units(claim.retention(), 1_000_000));
-        if complete.fetch_all(&mut *tx).await.map_err(failed)?.is_empty() {
-            tx.rollback().await.map_err(failed)?;
-        } else {
-            tx.commit().await.map_err(failed)?;
-        }
+        let (claims, token) = (&self.0.database.claims, Bytes(&claim.token().to_bytes()).to_string());
+        let retention = units(claim.retention(), 1_000_000);
+        // From live alone: this transaction is no repetition of another one.
+        let complete = settle(claims, "completed", "live", Key(claim.key()), token, retention);
+        // While it is open the event's row is locked, also when the process is stopped. All in one simple query: a
+        // statement that is prepared and missing, behind a pooler, would end the transaction.
+        let complete = format!("SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_COMMIT}'; {complete}");
+        let completed = sqlx::raw_sql(AssertSqlSafe(complete)).fetch_all(&mut *tx).await.map_err(failed)?;
+        if completed.is_empty() { tx.rollback().await } else { tx.commit().await }.map_err(failed)?;
         match self.state(claim).await.map_err(failed)?.as_deref() {
             // Now, or by a commit before, which nobody had heard of.
             Some("completed") => claim.set_completed(),
@@ -282,7 +271,22 @@ impl PostgresStore {
 }
 
 /// How long the server waits for the commit of a transaction that has completed a claim.
-const SET_IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '5s'";
+const LONGEST_COMMIT: &str = "5s";
+
+/// Brings the row of a token's claim into a state: from live, or from one more.
+fn settle(
+    claims: &Table,
+    state: &str,
+    or_from: &str,
+    row: impl Display,
+    token: impl Display,
+    microseconds: impl Display,
+) -> String {
+    format!(
+        "UPDATE {claims} SET state = '{state}', until = clock_timestamp() + {microseconds} * interval '1 microsecond'
+         WHERE {row} AND token = {token} AND state IN ('live', '{or_from}') RETURNING 1"
+    )
+}
 
 /// So often at most is a claim sent again because the row changed while the statement ran.
 const TRIES: usize = 5;
@@ -317,8 +321,10 @@ impl DedupStore for PostgresStore {
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        self.purge_if_due();
-        Box::pin(self.settle(&self.0.give_up, key, token, retention))
+        Box::pin(async move {
+            self.purge_if_due();
+            self.settle(&self.0.give_up, key, token, retention).await
+        })
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
