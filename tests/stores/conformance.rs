@@ -34,6 +34,12 @@ async fn postgres() {
     conforms(Backend::start(Kind::Postgres)).await;
 }
 
+/// Whoever comes second is refused, instead of waiting for the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_with_serializable_transactions() {
+    conforms(Backend::with_settings(Kind::Postgres, &["-c", "default_transaction_isolation=serializable"])).await;
+}
+
 /// A cluster refuses a command whose keys may be on different servers.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_as_a_cluster() {

@@ -126,8 +126,8 @@ async fn main() -> anyhow::Result<()> {
     let store = Pausing { store: options.store.events(), options: options.clone() };
     let receiver = Receiver::builder(secrets)
         .lease(lease)
-        .store_timeout(lease / 10)
-        .handler_limit(lease / 2)
+        .store_timeout(lease / 5)
+        .handler_limit(lease / 3)
         .store(store)
         .shared_dead_letters(letters)
         .build()?;

@@ -12,3 +12,4 @@ mod redis;
 mod redrive;
 mod round_trips;
 mod support;
+mod transactions;

@@ -1,16 +1,18 @@
-//! What only PostgreSQL and the SQL stores have: tables, roles, poolers, transactions of the application's own.
+//! What only PostgreSQL and the SQL stores have: tables, roles, poolers, purges.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendarix_webhooks::store::{Claim, ClaimToken, CommitError, DedupStore, EventKey, PostgresStore, SqliteStore};
-use sendarix_webhooks::testing::{Sample, conformance, signed_headers};
-use sendarix_webhooks::{Delivery, EventType, HandlerError, Head, Outcome, Receiver, SigningSecret};
-use sqlx::{Connection, PgConnection, SqliteConnection};
+use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, PostgresStore, SqliteStore};
+use sendarix_webhooks::testing::conformance;
+use sendarix_webhooks::{HandlerError, Outcome};
+use sqlx::{Connection, PgConnection};
+use tokio::task::JoinSet;
 
-use crate::support::{Backend, Fault, Kind, Proxy, as_nobody, eventually};
+use crate::support::{Backend, Fault, Kind, Proxy, as_nobody, deliver, eventually, receiver};
+use crate::transactions::Shop;
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -54,6 +56,15 @@ async fn behind_a_pooler_in_transaction_mode() {
     let store = PostgresStore::open(&url).unwrap();
     conformance::dead_letters(Arc::new(store.dead_letters())).await;
     conformance::dedup_store(Arc::new(store)).await;
+    // More transactions than the pooler has sessions, so that they change places.
+    let shop = Shop::at(backend, url).await;
+    let mut deliveries = JoinSet::new();
+    for event in 0..30 {
+        let shop = shop.clone();
+        deliveries.spawn(async move { shop.sell(&format!("evt_{event}")).await });
+    }
+    assert_eq!(deliveries.join_all().await, [Outcome::Processed; 30]);
+    assert_eq!(shop.effects(), "30");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,9 +141,9 @@ async fn a_role_that_may_make_no_tables_uses_those_that_are_there() {
 /// Eight instances make the tables at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_that_start_together_take_turns() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        let backend = Arc::new(Backend::start(kind));
-        let mut starts = tokio::task::JoinSet::new();
+    for kind in [Kind::Postgres].into_iter().chain([Kind::Sqlite; 20]) {
+        let backend = Backend::start(kind);
+        let mut starts = JoinSet::new();
         for number in 0..8 {
             let store = backend.store();
             starts.spawn(async move { store.claim(&key(&format!("evt_{number}")), ClaimToken::random(), LEASE).await });
@@ -193,182 +204,6 @@ async fn a_purge_goes_on_and_waits_for_nobody() {
     assert_eq!(store.purge().await.unwrap(), 1);
 }
 
-/// Somebody else claims the event while the handler runs.
-fn take_over(backend: &Backend) {
-    let token = if backend.kind == Kind::Sqlite { "x'00'" } else { "'\\x00'" };
-    backend.sql(&format!("UPDATE sendarix_claims SET token = {token}, attempt = attempt + 1"));
-}
-
-async fn deliver<F>(receiver: &Receiver, id: &str, handler: impl FnOnce(Delivery) -> F + Send + 'static) -> Outcome
-where
-    F: Future<Output = Result<(), HandlerError>> + Send + 'static,
-{
-    let secret = SigningSecret::new("a secret for tests").unwrap();
-    let body = Sample::new(EventType::Delivered).event_id(id).body();
-    let headers = signed_headers(&secret, &body, std::time::SystemTime::now());
-    let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
-    let admitted = receiver.admit(&Head::new("POST", headers)).unwrap();
-    admitted.verify(body).unwrap().deliver(handler).await.outcome()
-}
-
-fn receiver(backend: &Backend) -> Receiver {
-    let (store, letters) = backend.stores();
-    let builder = Receiver::builder(SigningSecret::new("a secret for tests").unwrap());
-    builder.shared_store(store).shared_dead_letters(letters).build().unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_takeover_makes_the_commit_fail() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        let backend = Arc::new(Backend::start(kind));
-        let receiver = receiver(&backend);
-        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
-        backend.sql("CREATE TABLE effects (id VARCHAR(255))");
-
-        for taken_over in [true, false] {
-            let theirs = Arc::clone(&backend);
-            let id = format!("evt_{taken_over}");
-            let outcome = deliver(&receiver, &id, move |delivery| async move {
-                if taken_over {
-                    take_over(&theirs);
-                }
-                match commit(&theirs, &delivery).await {
-                    Err(CommitError::TakenOver) => Err("taken over".into()),
-                    committed => Ok(committed?),
-                }
-            });
-            let expected = if taken_over { Outcome::Failed } else { Outcome::Processed };
-            assert_eq!(outcome.await, expected, "{kind:?}");
-            let effects = backend.sql("SELECT count(*) FROM effects");
-            assert_eq!(effects, if taken_over { "0" } else { "1" }, "{kind:?}: the effect goes with the claim");
-        }
-        let again = deliver(&receiver, "evt_false", |_| async { panic!("a duplicate") }).await;
-        assert_eq!(again, Outcome::Duplicate, "{kind:?}");
-    }
-}
-
-/// The handler tries again after a commit whose reply it has not understood. The second time nothing happens.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_claim_is_committed_once() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        let backend = Arc::new(Backend::start(kind));
-        let receiver = receiver(&backend);
-        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
-        backend.sql("CREATE TABLE effects (id VARCHAR(255))");
-        let theirs = Arc::clone(&backend);
-        let outcome = deliver(&receiver, "evt_1", move |delivery| async move {
-            for _ in 0..3 {
-                commit(&theirs, &delivery).await?;
-            }
-            Ok(())
-        });
-        assert_eq!(outcome.await, Outcome::Processed, "{kind:?}");
-        assert_eq!(backend.sql("SELECT count(*) FROM effects"), "1", "{kind:?}");
-    }
-}
-
-/// The handler does not look whether its transaction was committed, and says that all is well.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_overlooks_a_failed_commit_has_failed() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        let backend = Arc::new(Backend::start(kind));
-        let receiver = receiver(&backend);
-        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
-        backend.sql("CREATE TABLE effects (id VARCHAR(255))");
-        let theirs = Arc::clone(&backend);
-        let overlooked = deliver(&receiver, "evt_1", move |delivery| async move {
-            take_over(&theirs);
-            drop(commit(&theirs, &delivery).await);
-            Ok(())
-        });
-        assert_eq!(overlooked.await, Outcome::Failed, "{kind:?}");
-        backend.sql("DELETE FROM sendarix_claims");
-        let theirs = Arc::clone(&backend);
-        let again = deliver(&receiver, "evt_1", move |delivery| async move { Ok(commit(&theirs, &delivery).await?) });
-        assert_eq!(again.await, Outcome::Processed, "{kind:?}");
-        assert_eq!(backend.sql("SELECT count(*) FROM effects"), "1", "{kind:?}");
-    }
-}
-
-async fn commit(backend: &Backend, delivery: &Delivery) -> Result<(), CommitError> {
-    let insert = "INSERT INTO effects VALUES ('an effect')";
-    match backend.kind {
-        Kind::Sqlite => {
-            let mut connection = SqliteConnection::connect(&backend.url()).await.unwrap();
-            let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
-            sqlx::raw_sql(insert).execute(&mut *tx).await.unwrap();
-            SqliteStore::open(backend.file()).unwrap().commit(tx, delivery.claim()).await
-        }
-        _ => {
-            let mut connection = PgConnection::connect(&backend.url()).await.unwrap();
-            let mut tx = connection.begin().await.unwrap();
-            sqlx::raw_sql(insert).execute(&mut *tx).await.unwrap();
-            PostgresStore::open(&backend.url()).unwrap().commit(tx, delivery.claim()).await
-        }
-    }
-}
-
-/// The letter says that the event was given up, and the store knows better: the handler had committed, or another
-/// delivery has handled the event.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_letter_of_an_event_that_was_handled_is_resolved_without_the_handler() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        let backend = Arc::new(Backend::start(kind));
-        let receiver = receiver(&backend);
-        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
-        backend.sql("CREATE TABLE effects (id VARCHAR(255))");
-        for by_another in [false, true] {
-            let theirs = Arc::clone(&backend);
-            let outcome = deliver(&receiver, &format!("evt_{by_another}"), move |delivery| async move {
-                commit(&theirs, &delivery).await?;
-                if by_another {
-                    take_over(&theirs);
-                }
-                Err(HandlerError::permanent("and then it failed"))
-            })
-            .await;
-            assert_eq!(outcome, Outcome::FailedPermanently, "{kind:?}");
-        }
-        let redriven = receiver.redrive_all(|_| async { panic!("it is handled a second time") as Result<(), _> });
-        let redriven = redriven.await.unwrap();
-        assert_eq!(redriven.len(), 2, "{kind:?}");
-        assert!(redriven.iter().all(|(_, outcome)| *outcome == Outcome::Duplicate), "{kind:?}: {redriven:?}");
-        assert_eq!(backend.stores().1.list("default", None, 10).await.unwrap(), [], "{kind:?}");
-        assert_eq!(backend.sql("SELECT count(*) FROM effects"), "2", "{kind:?}");
-    }
-}
-
-/// What is committed is a savepoint, and the transaction around it is rolled back.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_nested_transaction_is_no_commit() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        let backend = Arc::new(Backend::start(kind));
-        let receiver = receiver(&backend);
-        deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
-        let theirs = Arc::clone(&backend);
-        let nested = deliver(&receiver, "evt_1", move |delivery| async move {
-            let error = match theirs.kind {
-                Kind::Sqlite => {
-                    let mut connection = SqliteConnection::connect(&theirs.url()).await.unwrap();
-                    let mut outer = connection.begin().await.unwrap();
-                    let store = SqliteStore::open(theirs.file()).unwrap();
-                    store.commit(outer.begin().await.unwrap(), delivery.claim()).await
-                }
-                _ => {
-                    let mut connection = PgConnection::connect(&theirs.url()).await.unwrap();
-                    let mut outer = connection.begin().await.unwrap();
-                    let store = PostgresStore::open(&theirs.url()).unwrap();
-                    store.commit(outer.begin().await.unwrap(), delivery.claim()).await
-                }
-            };
-            assert!(matches!(error, Err(CommitError::Elsewhere)), "{error:?}");
-            Ok(())
-        });
-        assert_eq!(nested.await, Outcome::Failed, "{kind:?}");
-        assert_eq!(deliver(&receiver, "evt_1", |_| async { Ok(()) }).await, Outcome::Processed, "{kind:?}");
-    }
-}
-
 /// Somebody drops the tables, or fails over to a database without them.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_gone_are_made_again() {
@@ -411,26 +246,4 @@ async fn a_purge_that_is_lost_gives_its_place_back() {
     assert!(store.purge().await.is_err());
     proxy.set(Fault::None);
     assert_eq!(claim("evt_2").await.unwrap(), Claim::Granted { attempt: 1 });
-}
-
-/// A claim that meets the handler's open transaction waits for it, and then finds the event handled.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_claim_waits_for_a_commit_that_is_under_way() {
-    let backend = Arc::new(Backend::start(Kind::Postgres));
-    let receiver = receiver(&backend);
-    deliver(&receiver, "evt_first", |_| async { Ok(()) }).await;
-    let (event, token) = (key("evt_1"), ClaimToken::random());
-    let store = backend.store();
-    let short = Duration::from_millis(1);
-    assert_eq!(store.claim(&event, token, short).await.unwrap(), Claim::Granted { attempt: 1 });
-    let mut connection = PgConnection::connect(&backend.url()).await.unwrap();
-    let mut tx = connection.begin().await.unwrap();
-    let complete = "UPDATE sendarix_claims SET state = 'completed', until = now() + interval '1 day'
-        WHERE event_id = 'evt_1'";
-    sqlx::raw_sql(complete).execute(&mut *tx).await.unwrap();
-    let other = tokio::spawn(async move { store.claim(&key("evt_1"), ClaimToken::random(), LEASE).await });
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-    eventually("the claim waits", || async { backend.sql(waits) == "1" }).await;
-    tx.commit().await.unwrap();
-    assert_eq!(other.await.unwrap().unwrap(), Claim::Completed);
 }

@@ -1,11 +1,13 @@
 //! Servers, processes and a proxy between them.
 
+mod delivery;
 mod process;
 mod proxy;
 mod server;
 
 use std::time::{Duration, Instant};
 
+pub use self::delivery::{deliver, receiver};
 pub use self::process::{Instance, Sent, example};
 pub use self::proxy::{Fault, Proxy};
 pub use self::server::{Backend, Kind, PATIENCE, as_nobody};

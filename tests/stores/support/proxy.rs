@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -36,14 +35,19 @@ pub struct Proxy {
     held: Arc<AtomicUsize>,
 }
 
-/// What a server has read is done by then, which the tests also see from its data.
-const TAKES_EFFECT: Duration = Duration::from_millis(200);
-
 struct Link {
     fault: watch::Receiver<Fault>,
     round_trips: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
-    held_here: Arc<watch::Sender<bool>>,
+    last: Arc<watch::Sender<Last>>,
+}
+
+/// Whether the last that passes has been sent, and what the server does about it has been done.
+#[derive(Clone, Copy, PartialEq)]
+enum Last {
+    NotYet,
+    Sent,
+    Done,
 }
 
 impl Proxy {
@@ -62,7 +66,7 @@ impl Proxy {
                     fault: fault.subscribe(),
                     round_trips: round_trips.clone(),
                     held: held.clone(),
-                    held_here: Arc::new(watch::Sender::new(false)),
+                    last: Arc::new(watch::Sender::new(Last::NotYet)),
                 };
                 tokio::spawn(link.serve(client, *to.borrow()));
             }
@@ -127,17 +131,10 @@ impl Link {
             match fault {
                 Fault::HeldBefore(text) if contains(text) => return self.hold().await,
                 Fault::HeldAfter(text) if contains(text) => {
-                    self.held_here.send_replace(true);
-                    to.write_all(sent).await.unwrap();
-                    tokio::time::sleep(TAKES_EFFECT).await;
+                    self.send_last(&mut to, sent).await;
                     return self.hold().await;
                 }
-                Fault::ReplyLostTo(text) if contains(text) => {
-                    self.held_here.send_replace(true);
-                    to.write_all(sent).await.unwrap();
-                    tokio::time::sleep(TAKES_EFFECT).await;
-                    return;
-                }
+                Fault::ReplyLostTo(text) if contains(text) => return self.send_last(&mut to, sent).await,
                 _ => {}
             }
             self.while_silent().await;
@@ -152,7 +149,8 @@ impl Link {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut bytes).await {
             self.while_silent().await;
-            if *self.held_here.borrow() {
+            if *self.last.borrow() == Last::Sent {
+                self.last.send_replace(Last::Done);
                 return std::future::pending().await;
             }
             if *self.fault.borrow() == Fault::RepliesLost {
@@ -163,6 +161,13 @@ impl Link {
                 return;
             }
         }
+    }
+
+    /// Sends something, and waits until the server has answered it.
+    async fn send_last(&self, to: &mut OwnedWriteHalf, sent: &[u8]) {
+        self.last.send_replace(Last::Sent);
+        to.write_all(sent).await.unwrap();
+        self.last.subscribe().wait_for(|last| *last == Last::Done).await.unwrap();
     }
 
     async fn hold(&self) {

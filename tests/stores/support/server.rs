@@ -69,8 +69,7 @@ impl Backend {
             tokio::task::block_in_place(|| backend.init_postgres());
         }
         if kind != Kind::Sqlite {
-            // Another process may take the port before the server does.
-            tokio::task::block_in_place(|| while !backend.try_start() {});
+            tokio::task::block_in_place(|| backend.start_on_a_free_port());
         }
         backend
     }
@@ -89,10 +88,15 @@ impl Backend {
         self.dir.path().join("data")
     }
 
-    /// Starts the server on a free port. `false`: it ended at once.
-    fn try_start(&mut self) -> bool {
-        self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        self.spawn()
+    fn start_on_a_free_port(&mut self) {
+        // Another process may take the port before the server does.
+        for _ in 0..5 {
+            self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if self.spawn() {
+                return;
+            }
+        }
+        panic!("the server does not start: {}", self.log());
     }
 
     /// Starts the server on the port that it had.
@@ -100,6 +104,7 @@ impl Backend {
         assert!(self.spawn(), "the server ended: {}", self.log());
     }
 
+    /// `false`: it ended at once.
     fn spawn(&mut self) -> bool {
         let port = self.port.to_string();
         let mut command = match self.kind {
@@ -121,7 +126,7 @@ impl Backend {
         command.args(&self.settings).stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         let mut process = command.spawn().expect("the server is installed; `bash tests/run` installs it");
         let start = Instant::now();
-        while !self.answers() {
+        while !self.answers(&process) {
             if process.try_wait().unwrap().is_some() {
                 return false;
             }
@@ -138,12 +143,17 @@ impl Backend {
         text
     }
 
-    fn answers(&self) -> bool {
+    /// Whether this process answers, and not another that came before it to the port.
+    fn answers(&self, process: &Child) -> bool {
         match self.kind {
-            Kind::Redis => self.redis(&["PING"]).is_some_and(|answer| answer == "PONG"),
+            Kind::Redis => {
+                let id = format!("process_id:{}\r\n", process.id());
+                self.redis(&["INFO", "server"]).is_some_and(|info| info.contains(&id))
+            }
+            // Written once it is there for everybody.
             Kind::Postgres => {
-                let mut ready = Command::new(postgres_binary("pg_isready"));
-                ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]).status().unwrap().success()
+                let status = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+                status.starts_with(&format!("{}\n", process.id())) && status.contains("\nready")
             }
             Kind::Sqlite => true,
         }
