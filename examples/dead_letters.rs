@@ -32,7 +32,7 @@ use self::store::Store;
 struct Options {
     /// Where events are remembered: memory, sqlite:PATH, redis://… or postgres://…
     #[arg(long, default_value = "memory")]
-    store: Store,
+    store: String,
 
     /// The file that keeps the dead letters [default: the store itself]
     #[arg(long, value_name = "PATH")]
@@ -78,28 +78,38 @@ async fn on_event(delivery: Delivery) -> Result<(), HandlerError> {
 async fn main() -> anyhow::Result<ExitCode> {
     let options: Options = shared::options();
     let otherwise = Path::new("shared_store.dead-letters.jsonl");
-    let letters = options.store.dead_letters(options.dead_letters.as_deref(), otherwise)?;
+    let store: Store = options.store.parse()?;
+    let letters = store.dead_letters(options.dead_letters.as_deref(), otherwise)?;
     // Letters were verified when they came, so no secret is needed to redrive them.
     let receiver = Receiver::builder(SigningSecret::new("of no use here")?)
         .endpoint(options.endpoint.as_str())
-        .shared_store(options.store.events())
+        .shared_store(store.events())
         .shared_dead_letters(letters.clone())
         .build()?;
-    let done = match options.command {
-        Command::List => list(letters.as_ref(), &options.endpoint).await,
-        Command::Show { event_id } => {
-            show(&find(letters.as_ref(), &options.endpoint, &event_id).await?);
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Redrive(Redrive { event_id: Some(event_id), .. }) => {
-            let letter = find(letters.as_ref(), &options.endpoint, &event_id).await?;
-            let outcome = receiver.redrive(letter)?.deliver(on_event).await.outcome();
-            Ok(report(&[(EventKey::new(options.endpoint, event_id), outcome)]))
-        }
-        Command::Redrive(Redrive { event_id: None, .. }) => Ok(report(&receiver.redrive_all(on_event).await?)),
-    };
+    let done = run(options.command, letters.as_ref(), &options.endpoint, &receiver).await;
     receiver.drain().await;
     done
+}
+
+async fn run(
+    command: Command,
+    letters: &dyn DeadLetters,
+    endpoint: &str,
+    receiver: &Receiver,
+) -> anyhow::Result<ExitCode> {
+    Ok(match command {
+        Command::List => list(letters, endpoint).await?,
+        Command::Show { event_id } => {
+            show(&find(letters, endpoint, &event_id).await?);
+            ExitCode::SUCCESS
+        }
+        Command::Redrive(Redrive { event_id: Some(event_id), .. }) => {
+            let letter = find(letters, endpoint, &event_id).await?;
+            let outcome = receiver.redrive(letter)?.deliver(on_event).await.outcome();
+            report(&[(EventKey::new(endpoint, event_id), outcome)])
+        }
+        Command::Redrive(Redrive { event_id: None, .. }) => report(&receiver.redrive_all(on_event).await?),
+    })
 }
 
 async fn list(letters: &dyn DeadLetters, endpoint: &str) -> anyhow::Result<ExitCode> {

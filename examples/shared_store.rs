@@ -34,7 +34,7 @@ struct Options {
 
     /// Where events are remembered: memory, sqlite:PATH, redis://… or postgres://…
     #[arg(long, default_value = "memory")]
-    store: Store,
+    store: String,
 
     /// The file that keeps events that could not be handled, for this instance alone [default: the store itself]
     #[arg(long, value_name = "PATH")]
@@ -51,12 +51,12 @@ async fn main() -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(options.listen).await.with_context(|| format!("listening on {}", options.listen))?;
     let otherwise = Path::new("shared_store.dead-letters.jsonl");
-    let dead_letters = options.store.dead_letters(options.dead_letters.as_deref(), otherwise)?;
+    let store: Store = options.store.parse()?;
+    let dead_letters = store.dead_letters(options.dead_letters.as_deref(), otherwise)?;
     let terminated = shared::terminated()?;
     // From here on it is ready, and says so. The store need not be: until it is, deliveries are answered 503.
     let secrets = shared::secrets(listener.local_addr()?)?;
-    let receiver =
-        Receiver::builder(secrets).shared_store(options.store.events()).shared_dead_letters(dead_letters).build()?;
+    let receiver = Receiver::builder(secrets).shared_store(store.events()).shared_dead_letters(dead_letters).build()?;
     let layer = SendarixLayer::new(receiver.clone());
     let app = Router::new().route(shared::PATH, post(on_event).layer(layer));
 

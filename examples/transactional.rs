@@ -27,6 +27,7 @@ use axum::routing::post;
 use clap::{Parser, ValueEnum};
 use sendarix_webhooks::store::{PostgresStore, SqliteStore};
 use sendarix_webhooks::{Delivery, HandlerError, Receiver, SendarixLayer};
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{PgPool, SqlitePool};
 use tokio::net::TcpListener;
 
@@ -110,7 +111,9 @@ impl Database {
     async fn open(options: &Options) -> anyhow::Result<Self> {
         Ok(match options.store.parse()? {
             Store::Sqlite(store) => {
-                let pool = SqlitePool::connect(&format!("{}?mode=rwc", options.store)).await?;
+                let file = options.store.strip_prefix("sqlite:").unwrap_or_default();
+                let file = SqliteConnectOptions::new().filename(file).create_if_missing(true);
+                let pool = SqlitePool::connect_with(file).await?;
                 sqlx::query(CREATE).execute(&pool).await?;
                 Self::Sqlite(pool, store)
             }

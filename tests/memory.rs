@@ -47,6 +47,10 @@ impl DedupStore for Counted {
     fn reopen<'a>(&'a self, _: &'a EventKey) -> StoreFuture<'a, ()> {
         self.fail()
     }
+
+    fn is_completed<'a>(&'a self, _: &'a EventKey) -> StoreFuture<'a, bool> {
+        self.fail()
+    }
 }
 
 /// The default limit of a body.

@@ -22,12 +22,13 @@ impl FromStr for Store {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        Ok(match text.split_once(':').map_or(text, |(kind, _)| kind) {
-            "memory" => Self::Memory,
-            "sqlite" => Self::Sqlite(SqliteStore::open(text.trim_start_matches("sqlite:"))?),
-            "redis" | "rediss" => Self::Redis(RedisStore::open(text)?),
-            "postgres" | "postgresql" => Self::Postgres(PostgresStore::open(text)?),
-            _ => anyhow::bail!("expected memory, sqlite:PATH, redis://… or postgres://…"),
+        Ok(match text.split_once(':') {
+            None if text == "memory" => Self::Memory,
+            Some(("sqlite", path)) => Self::Sqlite(SqliteStore::open(path)?),
+            Some(("redis" | "rediss", _)) => Self::Redis(RedisStore::open(text)?),
+            Some(("postgres" | "postgresql", _)) => Self::Postgres(PostgresStore::open(text)?),
+            // What was found may have a password in it.
+            _ => anyhow::bail!("--store must be memory, sqlite:PATH, redis://… or postgres://…"),
         })
     }
 }

@@ -39,7 +39,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 
 use crate::event::{Place, Timestamp};
-use crate::store::EventKey;
+use crate::store::{DatabaseId, EventKey};
 use crate::verify::Signature;
 
 pub use self::file::FileDeadLetters;
@@ -67,8 +67,8 @@ pub trait DeadLetters: Debug + Send + Sync + 'static {
     /// The letter with this key, if there is one.
     fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>>;
 
-    /// The letters of an endpoint in the order of their event ids' bytes, at most `limit` of them, from the first id
-    /// behind `after` on.
+    /// The letters of an endpoint in the order of their event ids' bytes, from the first id behind `after` on: at most
+    /// `limit` of them, and none only if there are no more. A page may be shorter than that all the same.
     fn list<'a>(
         &'a self,
         endpoint: &'a str,
@@ -76,12 +76,17 @@ pub trait DeadLetters: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> DeadLetterFuture<'a, Vec<DeadLetter>>;
 
-    /// Whether there may be a letter for an event whose first attempt has succeeded, as far as this can be told without
-    /// asking anybody. Default: yes.
+    /// Where the letters are kept, if events are kept there too. Default: nowhere that anybody knows of.
     ///
-    /// The receiver resolves the letter of every event that succeeded at a later attempt, and asks this for the others.
-    /// A store that can only tell by a round trip should say no: where the dedup store is as durable as itself, an event
-    /// that has failed is never at its first attempt again.
+    /// The receiver resolves the letter of every event that has succeeded. At its first attempt an event has none if the
+    /// dedup store, which has counted the attempts, is in the [same database](crate::store::DatabaseId); that saves asking.
+    fn database(&self) -> Option<DatabaseId> {
+        None
+    }
+
+    /// Whether there may be a letter with this key, as far as this can be told without waiting. Default: yes.
+    ///
+    /// `false` saves a call of [`resolve`](Self::resolve).
     fn may_hold(&self, key: &EventKey) -> bool {
         let _ = key;
         true

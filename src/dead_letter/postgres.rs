@@ -7,8 +7,8 @@ use sqlx::FromRow;
 
 use super::sql::{COLUMNS, Row, SUPERSEDE, letter, row};
 use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
-use crate::store::EventKey;
 use crate::store::postgres::{Bytes, Database, Key, Text};
+use crate::store::{DatabaseId, EventKey};
 
 /// Keeps dead letters in PostgreSQL, beside the events of a [`PostgresStore`](crate::store::PostgresStore), which makes
 /// them: [`dead_letters`](crate::store::PostgresStore::dead_letters).
@@ -78,8 +78,8 @@ impl DeadLetters for PostgresDeadLetters {
         Box::pin(self.select(format!("endpoint = {endpoint} AND event_id > {after}"), limit))
     }
 
-    fn may_hold(&self, _: &EventKey) -> bool {
-        false
+    fn database(&self) -> Option<DatabaseId> {
+        Some(DatabaseId::of(&self.0))
     }
 }
 

@@ -7,8 +7,8 @@ use sqlx::AssertSqlSafe;
 
 use super::sql::{COLUMNS, Row, SUPERSEDE, letter, row};
 use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
-use crate::store::EventKey;
 use crate::store::sqlite::Database;
+use crate::store::{DatabaseId, EventKey};
 
 /// Keeps dead letters in an SQLite file, beside the events of a [`SqliteStore`](crate::store::SqliteStore), which makes
 /// them: [`dead_letters`](crate::store::SqliteStore::dead_letters).
@@ -92,8 +92,8 @@ impl DeadLetters for SqliteDeadLetters {
         Box::pin(self.select(endpoint, ">", after.unwrap_or_default(), limit))
     }
 
-    fn may_hold(&self, _: &EventKey) -> bool {
-        false
+    fn database(&self) -> Option<DatabaseId> {
+        Some(DatabaseId::of(&self.0))
     }
 }
 

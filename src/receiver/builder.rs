@@ -154,7 +154,8 @@ impl ReceiverBuilder {
     }
 
     /// How long the dedup store or the dead-letter store may take for one step. Default: 2 s, so that a store that
-    /// hangs is answered 503 well before the acknowledgement deadline.
+    /// hangs is answered 503 well before the acknowledgement deadline. The SQL stores give up by themselves after 3 s, and
+    /// SQLite waits no longer than 1.5 s for another writer.
     pub fn store_timeout(mut self, limit: Duration) -> Self {
         self.settings.store_timeout = limit;
         self

@@ -312,7 +312,11 @@ impl Verified {
     fn letter_to_resolve(&self, claim: &HeldClaim) -> Option<EventKey> {
         let dead_letters = self.receiver().dead_letters()?;
         let key = self.letter_key(claim.key().event_id());
-        (claim.attempt > 1 || self.redriven.is_some() || dead_letters.may_hold(&key)).then_some(key)
+        // Whatever forgets the event's attempts has then forgotten its letter too.
+        let together = dead_letters.database().is_some_and(|of| self.receiver().store().database() == Some(of));
+        let first = claim.attempt == 1 && self.redriven.is_none();
+        let possible = !first || (!together && dead_letters.may_hold(&key));
+        possible.then_some(key)
     }
 
     pub(super) async fn resolve(&self, key: &EventKey) {
@@ -426,7 +430,7 @@ fn log_ending(ended: bool) {
 }
 
 fn log_takeover() {
-    let message = "the lease ended while the handler ran, and another delivery took the event over: it may have been \
-        handled twice; make the lease longer than the slowest handler";
+    let message = "the lease ended while the handler ran, and another delivery took the event over: its effects may be \
+        there twice, unless they are one transaction with the completion; make the lease longer than the slowest handler";
     tracing::warn!(target: telemetry::TARGET, message);
 }

@@ -195,6 +195,10 @@ impl DedupStore for MemoryStore {
             Ok(())
         })
     }
+
+    fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
+        Box::pin(async move { Ok(self.completed_by(self.digester.digest(key), Instant::now()).is_some()) })
+    }
 }
 
 /// The events that were completed with one retention.

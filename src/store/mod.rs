@@ -102,6 +102,13 @@
 //!             Ok(())
 //!         })
 //!     }
+//!
+//!     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
+//!         Box::pin(async move {
+//!             let entries = self.0.lock().unwrap();
+//!             Ok(matches!(entries.get(key).map(|entry| entry.state), Some(State::Completed { until }) if until > Instant::now()))
+//!         })
+//!     }
 //! }
 //!
 //! impl Ledger {
@@ -176,6 +183,26 @@ pub trait DedupStore: Debug + Send + Sync + 'static {
 
     /// Lets an event that was given up be claimed again, as if it had failed. Any other stays as it is.
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()>;
+
+    /// Whether the event has been handled, as far as this is remembered.
+    fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool>;
+
+    /// Where this is kept, if it is kept together with dead letters. Default: nowhere that anybody knows of.
+    fn database(&self) -> Option<DatabaseId> {
+        None
+    }
+}
+
+/// Tells whether a store and dead letters are kept together, so that the one does not forget an event of which the other
+/// still knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatabaseId(usize);
+
+impl DatabaseId {
+    /// The database that is reached through this value. Whoever holds the same one is at the same database.
+    pub fn of<T>(shared: &Arc<T>) -> Self {
+        Self(Arc::as_ptr(shared).addr())
+    }
 }
 
 /// What a [`DedupStore`] returns: boxed, so that stores can be exchanged behind `dyn`.

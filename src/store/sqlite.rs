@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use super::sql::{Connections, FAILED_FOR, Housekeeping, Lent, PURGE_BATCH, units};
 use super::{
-    Claim, ClaimHandle, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture,
+    Claim, ClaimHandle, ClaimToken, CommitError, DatabaseId, DedupStore, EventKey, StoreConfigError, StoreError,
+    StoreFuture,
 };
 use crate::dead_letter::SqliteDeadLetters;
 
@@ -145,6 +146,11 @@ const RELEASE: &str = settle!("failed");
 const GIVE_UP: &str = settle!("given_up");
 
 const STATE: &str = "SELECT state FROM sendarix_claims WHERE endpoint = ?1 AND event_id = ?2 AND token = ?3";
+
+const IS_COMPLETED: &str = concat!(
+    "SELECT 1 FROM sendarix_claims WHERE endpoint = ?1 AND event_id = ?2 AND state = 'completed' AND until > ",
+    now!()
+);
 
 const REOPEN: &str = concat!(
     "UPDATE sendarix_claims SET state = 'failed', until = ",
@@ -384,6 +390,20 @@ impl DedupStore for SqliteStore {
             lent.give_back();
             Ok(())
         })
+    }
+
+    fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let find = sqlx::query(IS_COMPLETED).bind(key.endpoint()).bind(key.event_id().as_bytes());
+            let mut lent = self.0.claims().await?;
+            let rows = lent.ask(|connection| find.fetch_all(connection)).await.map_err(StoreError::new)?;
+            lent.give_back();
+            Ok(!rows.is_empty())
+        })
+    }
+
+    fn database(&self) -> Option<DatabaseId> {
+        Some(DatabaseId::of(&self.0))
     }
 }
 

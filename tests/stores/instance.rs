@@ -113,6 +113,10 @@ impl DedupStore for Pausing {
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
         self.store.reopen(key)
     }
+
+    fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
+        self.store.is_completed(key)
+    }
 }
 
 #[tokio::main]

@@ -2,10 +2,11 @@
 
 use std::process::{Command, Output};
 
-use sendarix_webhooks::testing::{Sample, signed_headers};
-use sendarix_webhooks::{Delivery, EventType, HandlerError, Head, Outcome, Receiver, SigningSecret};
+use sendarix_webhooks::store::MemoryStore;
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{EventType, HandlerError, Outcome, Receiver};
 
-use crate::support::{Backend, Kind, example};
+use crate::support::{Backend, Kind, deliver_body, example, receiver, secret};
 
 fn dead_letters(backend: &Backend, arguments: &[&str]) -> Output {
     let mut command = Command::new(example("dead_letters"));
@@ -16,30 +17,58 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-async fn deliver(receiver: &Receiver, body: Vec<u8>, permanent: bool) -> Outcome {
-    let secret = SigningSecret::new("a secret for tests").unwrap();
-    let headers = signed_headers(&secret, &body, std::time::SystemTime::now());
-    let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
-    let verified = receiver.admit(&Head::new("POST", headers)).unwrap().verify(body).unwrap();
-    let fails = move |_: Delivery| async move {
+/// What is wrong with the place may have a password in it.
+#[test]
+fn a_place_that_is_none_is_not_shown() {
+    for store in ["postgres://user:hunter2@host:notaport/", "mysql://user:hunter2@host", "hunter2"] {
+        for example_name in ["dead_letters", "shared_store", "transactional"] {
+            let mut command = Command::new(example(example_name));
+            let command = command.args(["--store", store]);
+            let output = if example_name == "dead_letters" { command.arg("list") } else { command }.output().unwrap();
+            assert!(!output.status.success(), "{example_name} {store}");
+            assert!(!format!("{output:?}").contains("hunter2"), "{output:?}");
+        }
+    }
+}
+
+/// Delivers an event whose handler fails.
+async fn fail(receiver: &Receiver, body: Vec<u8>, permanent: bool) -> Outcome {
+    deliver_body(receiver, body, move |_| async move {
         let error = "the mailbox\nis closed";
-        Err::<(), _>(if permanent { HandlerError::permanent(error) } else { HandlerError::retry(error) })
-    };
-    verified.deliver(fails).await.outcome()
+        Err(if permanent { HandlerError::permanent(error) } else { HandlerError::retry(error) })
+    })
+    .await
+}
+
+/// The dedup store knows nothing of the first attempt any more, and its letter goes all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_letter_of_an_attempt_that_was_forgotten_is_resolved() {
+    for kind in Kind::ALL {
+        let backend = Backend::start(kind);
+        let letters = backend.stores().1;
+        let receiver = || {
+            let receiver = Receiver::builder(secret()).store(MemoryStore::new());
+            receiver.shared_dead_letters(letters.clone()).build().unwrap()
+        };
+        let body = || Sample::new(EventType::Bounce).event_id("evt_1").body();
+        assert_eq!(fail(&receiver(), body(), false).await, Outcome::Failed);
+        assert_eq!(letters.list("default", None, 10).await.unwrap().len(), 1, "{kind:?}");
+        // The process has started again.
+        assert_eq!(deliver_body(&receiver(), body(), |_| async { Ok(()) }).await, Outcome::Processed);
+        assert_eq!(letters.list("default", None, 10).await.unwrap(), [], "{kind:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_are_listed_shown_and_redriven() {
     for kind in Kind::ALL {
         let backend = Backend::start(kind);
-        let (store, letters) = backend.stores();
-        let receiver = Receiver::builder(SigningSecret::new("a secret for tests").unwrap());
-        let receiver = receiver.shared_store(store).shared_dead_letters(letters).build().unwrap();
+        let receiver = receiver(&backend);
         let sample = |id: &str| Sample::new(EventType::Bounce).event_id(id).body();
         assert_eq!(stdout(&dead_letters(&backend, &["list"])), "");
-        assert_eq!(deliver(&receiver, sample("evt_failed"), false).await, Outcome::Failed);
-        assert_eq!(deliver(&receiver, sample("evt_permanent"), true).await, Outcome::FailedPermanently);
-        assert_eq!(deliver(&receiver, b"no event".to_vec(), false).await, Outcome::Malformed);
+        assert_eq!(fail(&receiver, sample("evt_failed"), false).await, Outcome::Failed);
+        assert_eq!(fail(&receiver, sample("evt_permanent"), true).await, Outcome::FailedPermanently);
+        assert_eq!(fail(&receiver, b"no event".to_vec(), false).await, Outcome::Malformed);
 
         let listed = stdout(&dead_letters(&backend, &["list"]));
         let lines: Vec<&str> = listed.lines().collect();
@@ -73,7 +102,7 @@ async fn letters_are_listed_shown_and_redriven() {
 
         // What was redriven is a duplicate for the sender.
         for id in ["evt_failed", "evt_permanent"] {
-            assert_eq!(deliver(&receiver, sample(id), true).await, Outcome::Duplicate, "{kind:?}: {id}");
+            assert_eq!(fail(&receiver, sample(id), true).await, Outcome::Duplicate, "{kind:?}: {id}");
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Dead letters in Redis.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::record::StoredLetter;
 use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
-use crate::store::EventKey;
-use crate::store::redis::{Script, Server};
-use crate::telemetry::TARGET;
+use crate::store::redis::{Expectation, Script, Server};
+use crate::store::{DatabaseId, EventKey};
 
 /// Keeps dead letters in Redis, beside the events of a [`RedisStore`](crate::store::RedisStore), which makes them:
 /// [`dead_letters`](crate::store::RedisStore::dead_letters).
@@ -29,8 +27,7 @@ struct Inner {
     replace: Script,
     resolve: Script,
     list: Script,
-    /// Whether the server's settings have been looked at.
-    inspected: AtomicBool,
+    keeps_letters: Arc<Expectation>,
 }
 
 /// So often at most is a letter put in the place of another that keeps changing.
@@ -47,7 +44,12 @@ impl RedisDeadLetters {
             replace: Script::new(include_str!("replace.lua")),
             resolve: Script::new(include_str!("resolve.lua")),
             list: Script::new(include_str!("list.lua")),
-            inspected: AtomicBool::new(false),
+            keeps_letters: Expectation::new(
+                "aof_enabled",
+                "1",
+                "this Redis has no append-only file, so a restart may lose dead letters; set appendonly to yes and \
+                    appendfsync to always",
+            ),
         }))
     }
 
@@ -64,7 +66,7 @@ impl RedisDeadLetters {
     }
 
     async fn try_record(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
-        self.inspect_once().await;
+        self.0.server.expect(&self.0.keeps_letters);
         let keys = self.keys(letter.key.endpoint());
         for _ in 0..TRIES {
             let earlier = self.find(&letter.key).await?;
@@ -99,21 +101,6 @@ impl RedisDeadLetters {
         let letters: Vec<String> = list.await.map_err(DeadLetterError::new)?;
         letters.iter().map(|letter| read(letter)).collect()
     }
-
-    /// Warns of a server that keeps letters only in its memory, once.
-    async fn inspect_once(&self) {
-        if self.0.inspected.load(Ordering::Relaxed) {
-            return;
-        }
-        // Without an answer it is asked again with the next letter.
-        let Ok(enabled) = self.0.server.info("aof_enabled").await else { return };
-        if enabled.is_some_and(|enabled| enabled == "0") && !self.0.inspected.swap(true, Ordering::Relaxed) {
-            let message = "this Redis has no append-only file, so a restart may lose dead letters; set appendonly to yes and \
-                appendfsync to always";
-            tracing::warn!(target: TARGET, message);
-        }
-        self.0.inspected.store(true, Ordering::Relaxed);
-    }
 }
 
 fn read(json: &str) -> Result<DeadLetter, DeadLetterError> {
@@ -143,7 +130,7 @@ impl DeadLetters for RedisDeadLetters {
         Box::pin(self.try_list(endpoint, after, limit))
     }
 
-    fn may_hold(&self, _: &EventKey) -> bool {
-        false
+    fn database(&self) -> Option<DatabaseId> {
+        Some(DatabaseId::of(&self.0.server))
     }
 }

@@ -18,13 +18,15 @@ use self::sql::{Arguments, Statement};
 pub(crate) use self::sql::{Bytes, Key, Text};
 use super::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, units};
 use super::{
-    Claim, ClaimHandle, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture,
+    Claim, ClaimHandle, ClaimToken, CommitError, DatabaseId, DedupStore, EventKey, StoreConfigError, StoreError,
+    StoreFuture,
 };
 use crate::dead_letter::PostgresDeadLetters;
 
 /// Remembers events in PostgreSQL, for any number of instances.
 ///
-/// Each step is one statement and one round trip. The server's clock decides, so the instances need not agree about the
+/// Each step is one statement and one round trip, also where transactions are stricter than `READ COMMITTED` by default,
+/// unless two of them collide. The server's clock decides, so the instances need not agree about the
 /// time. With [`commit`](Self::commit), a handler that writes to the same database makes its effect and the completion
 /// one transaction.
 ///
@@ -163,8 +165,11 @@ impl PostgresStore {
 
     /// Commits the handler's transaction together with the completion of its claim: both happen, or neither.
     ///
+    /// It takes two round trips in the transaction, the completion and the commit, and another to see that it has arrived.
+    ///
     /// The transaction must be on the store's own database, and is best begun last and kept short: rows that it has locked
-    /// stay locked for as long as it is open, also when the process is stopped. Commit last in the handler: what fails
+    /// stay locked for as long as it is open, also when the process is stopped, which the server ends after 5 s. One that is
+    /// stricter than `READ COMMITTED` may be refused here like anywhere, and then the handler fails. Commit last in the handler: what fails
     /// afterwards is not tried again. A second `commit` of the same claim is rolled back and answers `Ok`, since the first
     /// stands.
     ///
@@ -337,6 +342,19 @@ impl DedupStore for PostgresStore {
             );
             self.0.database.fetch(&reopen).await.map(drop).map_err(StoreError::new)
         })
+    }
+
+    fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let (claims, row) = (&self.0.database.claims, Key(key));
+            let find =
+                format!("SELECT 1 FROM {claims} WHERE {row} AND state = 'completed' AND until > clock_timestamp()");
+            Ok(!self.0.database.fetch(&find).await.map_err(StoreError::new)?.is_empty())
+        })
+    }
+
+    fn database(&self) -> Option<DatabaseId> {
+        Some(DatabaseId::of(&self.0.database))
     }
 }
 

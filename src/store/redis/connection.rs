@@ -64,6 +64,14 @@ impl Connections {
         }))
     }
 
+    /// How many connections have been opened; of an application's own nobody knows.
+    pub(crate) fn opened(&self) -> u64 {
+        match self {
+            Self::Own(own) => own.current().number,
+            Self::Yours(_) => 1,
+        }
+    }
+
     /// Sends a command, which must be safe to send twice: if a connection turns out to be dead, it is sent again over a
     /// new one.
     pub(crate) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
@@ -180,5 +188,26 @@ impl fmt::Debug for Connections {
             Self::Own(_) => "Own",
             Self::Yours(_) => "Yours",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_known_by_its_error_also_where_that_is_only_quoted() {
+        let of_a_replica = [
+            "-READONLY You can't write against a read only replica.\r\n",
+            // As Redis 5 and 6 say it.
+            "-ERR Error running script (call to f_0): @user_script:9: @user_script: 9: -READONLY You can't write.\r\n",
+            "-ERR Error running script (call to f_0): @user_script:2: -MASTERDOWN Link with MASTER is down.\r\n",
+        ];
+        for (reply, expected) in
+            of_a_replica.map(|reply| (reply, true)).into_iter().chain([("-ERR wrong number of arguments\r\n", false)])
+        {
+            let error = redis::parse_redis_value(reply.as_bytes()).unwrap().extract_error().unwrap_err();
+            assert_eq!(is_doubtful(&error), expected, "{error:?}");
+        }
     }
 }

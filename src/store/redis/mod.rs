@@ -4,14 +4,14 @@ mod connection;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::ConnectionLike;
-use redis::{Client, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, ToRedisArgs};
+use redis::{Client, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, ToRedisArgs, Value};
 
 use self::connection::Connections;
-use super::{Claim, ClaimToken, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture};
+use super::{Claim, ClaimToken, DatabaseId, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture};
 use crate::dead_letter::RedisDeadLetters;
 use crate::telemetry::{Chain, TARGET};
 
@@ -44,7 +44,7 @@ use crate::telemetry::{Chain, TARGET};
 /// # What Redis cannot promise
 ///
 /// - **It forgets when it has to.** With a `maxmemory-policy` other than `noeviction` it drops events to make room, and
-///   copies of them are handled again. The store asks once it is connected, and warns.
+///   copies of them are handled again. The store asks whenever it has connected, and warns.
 /// - **Replication is asynchronous.** After a failover the last events are forgotten: whatever the old primary had not
 ///   sent on. Copies of them are handled again, also while their first delivery is being handled.
 /// - **A restart forgets** what was not on the disk: everything without persistence, the last second with `appendonly
@@ -70,8 +70,7 @@ pub(crate) struct Server {
     claim: Script,
     settle: Script,
     reopen: Script,
-    /// Whether its settings have been looked at.
-    inspected: AtomicBool,
+    keeps_events: Arc<Expectation>,
 }
 
 /// How long the number of a failed attempt is remembered: a day, which is longer than the sender's schedule.
@@ -120,7 +119,13 @@ impl RedisStore {
         let claim = Script::new(include_str!("claim.lua"));
         let settle = Script::new(include_str!("settle.lua"));
         let reopen = Script::new(include_str!("reopen.lua"));
-        let server = Server { connections, claim, settle, reopen, inspected: AtomicBool::new(false) };
+        let keeps_events = Expectation::new(
+            "maxmemory_policy",
+            "noeviction",
+            "this Redis may evict events to make room, and copies of them would be handled again; set maxmemory-policy to \
+                noeviction",
+        );
+        let server = Server { connections, claim, settle, reopen, keeps_events };
         Self { server: Arc::new(server), prefix: "sendarix".into() }
     }
 
@@ -142,7 +147,7 @@ impl RedisStore {
         let keys = [self.key(key)];
         let claim = self.server.run(&self.server.claim, &keys, (hex(token), lease, failed_for));
         let (answer, number): (String, u64) = claim.await?;
-        self.inspect_once();
+        self.server.expect(&self.server.keeps_events);
         match &*answer {
             "granted" => Ok(Claim::Granted { attempt: u32::try_from(number).unwrap_or(u32::MAX) }),
             "live" => Ok(Claim::InFlight { remaining: Duration::from_millis(number) }),
@@ -161,29 +166,6 @@ impl RedisStore {
         // A receiver's name has neither of these, but keys can be made of anything.
         let endpoint = key.endpoint().replace('%', "%25").replace(':', "%3A");
         format!("{}:claim:{endpoint}:{}", self.prefix, key.event_id())
-    }
-
-    /// Warns of a server that may forget events, once.
-    fn inspect_once(&self) {
-        if self.server.inspected.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let server = Arc::clone(&self.server);
-        drop(tokio::spawn(async move {
-            match server.info("maxmemory_policy").await {
-                Ok(Some(policy)) if policy != "noeviction" => {
-                    let message = "this Redis may evict events to make room, and copies of them would be handled again; \
-                        set maxmemory-policy to noeviction";
-                    tracing::warn!(target: TARGET, maxmemory_policy = policy, message);
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    let error = Chain(&error);
-                    let message = "this Redis does not tell its maxmemory-policy; see that it is noeviction";
-                    tracing::warn!(target: TARGET, %error, message);
-                }
-            }
-        }));
     }
 }
 
@@ -211,6 +193,19 @@ impl DedupStore for RedisStore {
             reopened.map(|_: u64| ())
         })
     }
+
+    fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let mut find = redis::cmd("GET");
+            find.arg(self.key(key));
+            let event: Option<String> = self.server.send(&find).await?;
+            Ok(event.is_some_and(|event| event.starts_with("completed ")))
+        })
+    }
+
+    fn database(&self) -> Option<DatabaseId> {
+        Some(DatabaseId::of(&self.server))
+    }
 }
 
 impl Server {
@@ -237,11 +232,59 @@ impl Server {
         self.connections.send(command).await
     }
 
-    /// One of the values that `INFO` lists.
-    pub(crate) async fn info(&self, field: &str) -> Result<Option<String>, StoreError> {
-        let info: String = self.connections.send(&redis::cmd("INFO")).await?;
-        let mut fields = info.lines().filter_map(|line| line.split_once(':'));
-        Ok(fields.find(|(name, _)| *name == field).map(|(_, value)| value.trim().to_owned()))
+    /// Looks in the background how the server is set up, once for each connection, and warns if it is not as expected.
+    pub(crate) fn expect(self: &Arc<Self>, expectation: &Arc<Expectation>) {
+        let opened = self.connections.opened();
+        if expectation.looked_at.swap(opened, Ordering::Relaxed) == opened {
+            return;
+        }
+        let (server, expectation) = (Arc::clone(self), Arc::clone(expectation));
+        drop(tokio::spawn(async move {
+            match server.send(&redis::cmd("INFO")).await {
+                Ok(info) => {
+                    if let Some(value) = expectation.disappointed_by(info) {
+                        let setting = expectation.field;
+                        tracing::warn!(target: TARGET, setting, value, "{}", expectation.advice);
+                    }
+                }
+                Err(error) if is_refusal(&error) => {
+                    let (error, setting) = (Chain(&error), expectation.field);
+                    let message = "this Redis does not tell how it is set up; see to the setting yourself";
+                    tracing::warn!(target: TARGET, %error, setting, expected = expectation.value, message);
+                }
+                // The next one looks.
+                Err(_) => expectation.looked_at.store(0, Ordering::Relaxed),
+            }
+        }));
+    }
+}
+
+/// How the server should be set up, or else there is something to be said.
+#[derive(Debug)]
+pub(crate) struct Expectation {
+    /// One of those that `INFO` lists.
+    field: &'static str,
+    value: &'static str,
+    advice: &'static str,
+    /// At which connection this was.
+    looked_at: AtomicU64,
+}
+
+impl Expectation {
+    pub(crate) fn new(field: &'static str, value: &'static str, advice: &'static str) -> Arc<Self> {
+        Arc::new(Self { field, value, advice, looked_at: AtomicU64::new(0) })
+    }
+
+    /// The value that is not as expected.
+    fn disappointed_by(&self, info: Value) -> Option<String> {
+        // Over a connection to a cluster, each server answers.
+        let infos = match info {
+            Value::Map(servers) => servers.into_iter().map(|(_, info)| info).collect(),
+            info => vec![info],
+        };
+        let infos: Vec<String> = infos.into_iter().filter_map(|info| String::from_redis_value(info).ok()).collect();
+        let mut fields = infos.iter().flat_map(|info| info.lines()).filter_map(|line| line.split_once(':'));
+        fields.find(|(field, value)| *field == self.field && *value != self.value).map(|(_, value)| value.to_owned())
     }
 }
 
@@ -259,8 +302,16 @@ impl Script {
 }
 
 fn is_unknown_script(error: &StoreError) -> bool {
-    let error = error.source().and_then(|error| error.downcast_ref::<RedisError>());
-    error.is_some_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+    kind(error) == Some(ErrorKind::Server(ServerErrorKind::NoScript))
+}
+
+/// Whether the server has understood the command, and does not do it.
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(kind(error), Some(ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError)))
+}
+
+fn kind(error: &StoreError) -> Option<ErrorKind> {
+    Some(error.source()?.downcast_ref::<RedisError>()?.kind())
 }
 
 fn hex(token: ClaimToken) -> String {
@@ -271,4 +322,27 @@ fn hex(token: ClaimToken) -> String {
 fn milliseconds(duration: Duration) -> u64 {
     const CENTURY: u128 = 100 * 365 * 24 * 60 * 60 * 1000;
     u64::try_from(duration.as_micros().div_ceil(1000).clamp(1, CENTURY)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_server_of_a_cluster_is_enough_to_be_warned_of() {
+        let expectation = Expectation::new("maxmemory_policy", "noeviction", "advice");
+        let info = |policy: &str| {
+            Value::BulkString(format!("# Memory\r\nused_memory:1\r\nmaxmemory_policy:{policy}\r\n").into_bytes())
+        };
+        let cluster = |policies: [&str; 2]| {
+            Value::Map(policies.map(|policy| (Value::SimpleString("a server".to_owned()), info(policy))).to_vec())
+        };
+        assert_eq!(expectation.disappointed_by(info("noeviction")), None);
+        assert_eq!(expectation.disappointed_by(info("allkeys-lru")).as_deref(), Some("allkeys-lru"));
+        assert_eq!(expectation.disappointed_by(cluster(["noeviction", "noeviction"])), None);
+        assert_eq!(
+            expectation.disappointed_by(cluster(["noeviction", "volatile-ttl"])).as_deref(),
+            Some("volatile-ttl")
+        );
+    }
 }

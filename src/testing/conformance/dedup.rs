@@ -52,7 +52,9 @@ impl DedupSuite {
         assert!(!self.release(&key, other).await, "only the owner can release");
         let still = self.claim(&key, other, LONG).await;
         assert!(matches!(still, Claim::InFlight { .. }), "a refused step changes nothing, but: {still:?}");
+        assert!(!must(self.store.is_completed(&key).await), "a live claim is not completed");
         assert!(self.complete(&key, owner).await, "the owner can complete");
+        assert!(must(self.store.is_completed(&key).await), "and then it is");
         assert_eq!(self.claim(&key, other, LONG).await, Claim::Completed, "a completed event is not claimed again");
         assert_eq!(self.claim(&key, owner, LONG).await, Claim::Completed, "not even by its owner");
         assert!(!self.release(&key, owner).await, "a completed event is not released");
@@ -145,6 +147,7 @@ impl DedupSuite {
             assert!(give_up(first).await, "the owner can give up, and say so again");
         }
         assert_eq!(self.claim(&key, second, LONG).await, Claim::GivenUp, "an event given up is not claimed");
+        assert!(!must(self.store.is_completed(&key).await), "nor is it completed");
         assert!(!self.complete(&key, first).await && !self.release(&key, first).await, "it has ended");
         for _ in 0..2 {
             reopen().await;

@@ -23,12 +23,13 @@ pub async fn dedup_store_sequence(store: Arc<dyn DedupStore>, seed: u64) {
         if matches!(model, Model::Completed { .. } | Model::GivenUp { .. }) && random.below(4) == 0 {
             (*key, *model) = (new_key(), Model::Absent);
         }
-        let step = match random.below(9) {
+        let step = match random.below(10) {
             0..3 => Step::Claim(LONG),
             3 => Step::Claim(Duration::from_millis(1)),
             4..6 => Step::Complete,
             6 => Step::Release,
             7 => Step::GiveUp,
+            8 => Step::IsCompleted,
             _ => Step::Reopen,
         };
         let times = if random.below(4) == 0 { 2 } else { 1 };
@@ -38,6 +39,7 @@ pub async fn dedup_store_sequence(store: Arc<dyn DedupStore>, seed: u64) {
                 Step::Complete => Reply::Done(must(store.complete(key, token, LONG).await)),
                 Step::Release => Reply::Done(must(store.release(key, token).await)),
                 Step::GiveUp => Reply::Done(must(store.give_up(key, token, LONG).await)),
+                Step::IsCompleted => Reply::Done(must(store.is_completed(key).await)),
                 Step::Reopen => {
                     must(store.reopen(key).await);
                     Reply::Reopened
@@ -61,6 +63,7 @@ enum Step {
     Release,
     GiveUp,
     Reopen,
+    IsCompleted,
 }
 
 #[derive(Debug, PartialEq)]
@@ -123,6 +126,7 @@ impl Model {
             }
             (Step::Reopen, Self::GivenUp { token, attempt }) => (Self::Failed { token, attempt }, Reply::Reopened),
             (Step::Reopen, _) => return Reply::Reopened,
+            (Step::IsCompleted, state) => return Reply::Done(matches!(state, Self::Completed { .. })),
             (Step::Complete | Step::Release | Step::GiveUp, _) => return Reply::Done(false),
         };
         *self = next;

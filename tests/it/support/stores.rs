@@ -109,6 +109,10 @@ impl DedupStore for FaultyStores {
             self.0.memory.reopen(key).await
         })
     }
+
+    fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
+        self.0.memory.is_completed(key)
+    }
 }
 
 impl DeadLetters for FaultyStores {

@@ -7,7 +7,7 @@ use sendarix_webhooks::{Delivery, EventType, HandlerError, Head, Outcome, Receiv
 
 use super::Backend;
 
-fn secret() -> SigningSecret {
+pub fn secret() -> SigningSecret {
     SigningSecret::new("a secret for tests").unwrap()
 }
 
@@ -20,7 +20,17 @@ pub async fn deliver<F>(receiver: &Receiver, id: &str, handler: impl FnOnce(Deli
 where
     F: Future<Output = Result<(), HandlerError>> + Send + 'static,
 {
-    let body = Sample::new(EventType::Delivered).event_id(id).body();
+    deliver_body(receiver, Sample::new(EventType::Delivered).event_id(id).body(), handler).await
+}
+
+pub async fn deliver_body<F>(
+    receiver: &Receiver,
+    body: Vec<u8>,
+    handler: impl FnOnce(Delivery) -> F + Send + 'static,
+) -> Outcome
+where
+    F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
     let headers = signed_headers(&secret(), &body, SystemTime::now());
     let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
     let admitted = receiver.admit(&Head::new("POST", headers)).unwrap();

@@ -7,7 +7,7 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-pub use self::delivery::{deliver, receiver};
+pub use self::delivery::{deliver, deliver_body, receiver, secret};
 pub use self::process::{Instance, Sent, example};
 pub use self::proxy::{Fault, Proxy};
 pub use self::server::{Backend, Kind, PATIENCE, as_nobody};
