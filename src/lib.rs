@@ -46,7 +46,7 @@
 //! | know what became of a delivery | [`Outcome`] |
 //! | use it without a framework | [`receiver`] |
 //! | write a store | [`store`], [`dead_letter`] |
-//! | find something in the log | [`telemetry`] |
+//! | find something in the log, or count it | [`telemetry`] |
 //! | test your handler | `testing`, with the feature of that name |
 //!
 //! # Features
@@ -60,6 +60,7 @@
 //! | `sqlite` | | [`SqliteStore`](store::SqliteStore), for all processes of one machine; needs Rust 1.94 |
 //! | `redis` | | [`RedisStore`](store::RedisStore), for several instances |
 //! | `postgres` | | [`PostgresStore`](store::PostgresStore), for several instances; needs Rust 1.94 |
+//! | `metrics` | | counters of what becomes of requests, for any exporter: [`telemetry::metrics`] |
 //! | `testing` | | signed requests, sample events, a manual clock, the suites that stores must pass |
 //! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
 //!
@@ -72,6 +73,7 @@
         feature = "actix",
         feature = "axum",
         feature = "memory",
+        feature = "metrics",
         feature = "postgres",
         feature = "redis",
         feature = "sqlite",

@@ -8,6 +8,7 @@ use super::{Inner, Outcome, Receiver};
 use crate::dead_letter::DeadLetters;
 use crate::event::EventType;
 use crate::store::DedupStore;
+use crate::telemetry::Telemetry;
 use crate::verify::{Clock, SigningSecrets, SystemClock};
 
 /// Builds a [`Receiver`]. Every setting has a default that suits production; the stores are the exception, which are
@@ -195,6 +196,7 @@ impl ReceiverBuilder {
             store: self.store.or_else(default_store).ok_or(ConfigError::NoStore)?,
             dead_letters: self.dead_letters,
             clock: self.clock,
+            telemetry: Telemetry::new(Arc::clone(&self.settings.endpoint)),
             settings: self.settings,
             running: Arc::default(),
         })))

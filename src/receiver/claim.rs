@@ -9,10 +9,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
+use super::Receiver;
 use super::running::RunningGuard;
 use super::time_limit::within;
 use crate::store::{Claim, ClaimHandle, DedupStore, EventKey, StoreError, StoreFuture};
-use crate::telemetry::{self, Chain, Clipped};
+use crate::telemetry::{self, Chain, Clipped, FailedStore};
 
 /// A claim that is released when it is dropped, unless it has been completed or released before.
 ///
@@ -20,7 +21,7 @@ use crate::telemetry::{self, Chain, Clipped};
 /// all the same.
 #[derive(Debug)]
 pub(super) struct HeldClaim {
-    store: Arc<dyn DedupStore>,
+    receiver: Receiver,
     /// What the handler has of it.
     pub(super) handle: ClaimHandle,
     /// Nothing to release: never granted, or settled.
@@ -29,8 +30,6 @@ pub(super) struct HeldClaim {
     pub(super) attempt: u32,
     /// When the lease is over, if the store's clock runs as ours.
     pub(super) lease_end: Instant,
-    /// The limit of each call.
-    timeout: Duration,
     running: RunningGuard,
 }
 
@@ -54,19 +53,18 @@ pub(super) enum NotClaimed {
 impl HeldClaim {
     /// Claims the event; one that was given up too, if it is `reopened`.
     pub(super) async fn take(
-        store: Arc<dyn DedupStore>,
+        receiver: Receiver,
         handle: ClaimHandle,
         reopened: bool,
-        lease: Duration,
-        timeout: Duration,
         running: RunningGuard,
     ) -> Result<Self, NotClaimed> {
         if reopened {
-            step(timeout, store.reopen(handle.key())).await.map_err(NotClaimed::StoreFailed)?;
+            step(&receiver, receiver.store().reopen(handle.key())).await.map_err(NotClaimed::StoreFailed)?;
         }
+        let lease = receiver.settings().lease;
         let lease_end = Instant::now() + lease;
-        let mut claim = Self { store, handle, settled: false, attempt: 0, lease_end, timeout, running };
-        let answer = step(timeout, claim.store.claim(claim.key(), claim.handle.token(), lease)).await;
+        let mut claim = Self { receiver, handle, settled: false, attempt: 0, lease_end, running };
+        let answer = claim.step(claim.store().claim(claim.key(), claim.handle.token(), lease)).await;
         match answer {
             Ok(Claim::Granted { attempt }) => {
                 claim.attempt = attempt;
@@ -92,18 +90,23 @@ impl HeldClaim {
         self.handle.key()
     }
 
+    fn store(&self) -> &Arc<dyn DedupStore> {
+        self.receiver.store()
+    }
+
+    async fn step<T>(&self, future: StoreFuture<'_, T>) -> Result<T, StoreError> {
+        step(&self.receiver, future).await
+    }
+
     /// Records how the event has ended. `false`: the claim was taken over in the meantime.
     pub(super) async fn end(&mut self, ending: Ending) -> Result<bool, StoreError> {
         // Nothing is left to be delivered, so whatever happens to the record, the claim must not be given back.
         self.settled = true;
         let (key, token, retention) = (self.handle.key(), self.handle.token(), self.handle.retention());
-        step(
-            self.timeout,
-            match ending {
-                Ending::Handled => self.store.complete(key, token, retention),
-                Ending::GivenUp => self.store.give_up(key, token, retention),
-            },
-        )
+        self.step(match ending {
+            Ending::Handled => self.store().complete(key, token, retention),
+            Ending::GivenUp => self.store().give_up(key, token, retention),
+        })
         .await
     }
 
@@ -119,7 +122,7 @@ impl HeldClaim {
 
     /// Gives the event back. `false`: the claim was taken over in the meantime, or its handler has completed it.
     pub(super) async fn release(&mut self) -> Result<bool, StoreError> {
-        let released = step(self.timeout, self.store.release(self.key(), self.handle.token())).await;
+        let released = self.step(self.store().release(self.key(), self.handle.token())).await;
         // If the store fails, dropping the claim goes on trying.
         self.settled = released.is_ok();
         released
@@ -127,7 +130,7 @@ impl HeldClaim {
 
     /// Whether somebody has completed the event, after this claim was found to be lost.
     pub(super) async fn was_completed(&self) -> Result<bool, StoreError> {
-        step(self.timeout, self.store.is_completed(self.key())).await
+        self.step(self.store().is_completed(self.key())).await
     }
 }
 
@@ -136,7 +139,7 @@ impl Drop for HeldClaim {
         if self.settled {
             return;
         }
-        let (store, handle) = (Arc::clone(&self.store), self.handle.clone());
+        let (store, handle) = (Arc::clone(self.store()), self.handle.clone());
         let mut release = Box::pin(async move { store.release(handle.key(), handle.token()).await });
         // A store in memory answers at once, even where the runtime is ending and begins no task any more.
         let asked = catch_unwind(AssertUnwindSafe(|| {
@@ -152,10 +155,9 @@ impl Drop for HeldClaim {
         let Ok(place) = Arc::clone(&releases.waiting).try_acquire_owned() else {
             return log_release(self.key(), Err(StoreError::new("too many claims wait to be released")));
         };
-        let (store, handle, running) = (Arc::clone(&self.store), self.handle.clone(), self.running.clone());
-        let limit = self.timeout;
+        let (receiver, handle, running) = (self.receiver.clone(), self.handle.clone(), self.running.clone());
         drop(runtime.spawn(async move {
-            let mut released = step(limit, release).await;
+            let mut released = step(&receiver, release).await;
             // A shutdown waits for the first try alone.
             drop(running);
             // A store that comes back may find the claim, sent before it went away, only after this release. So one that
@@ -164,7 +166,7 @@ impl Drop for HeldClaim {
             while !matches!(released, Ok(true)) {
                 sleep(RELEASE_AGAIN_AFTER).await;
                 let _turn = releases.at_once.acquire().await;
-                released = step(limit, store.release(handle.key(), handle.token())).await;
+                released = step(&receiver, receiver.store().release(handle.key(), handle.token())).await;
                 if found_nothing && released.is_ok() {
                     break;
                 }
@@ -207,7 +209,13 @@ fn log_release(key: &EventKey, released: Result<bool, StoreError>) {
     }
 }
 
-async fn step<T>(limit: Duration, mut step: StoreFuture<'_, T>) -> Result<T, StoreError> {
+/// Waits for one step of the store, as long as the receiver's settings allow.
+async fn step<T>(receiver: &Receiver, mut step: StoreFuture<'_, T>) -> Result<T, StoreError> {
+    let limit = receiver.settings().store_timeout;
     let late = || Err(StoreError::new(format!("no answer within {limit:?}")));
-    within(limit, step.as_mut()).await.unwrap_or_else(late)
+    let done = within(limit, step.as_mut()).await.unwrap_or_else(late);
+    if done.is_err() {
+        receiver.telemetry().store_failed(FailedStore::Dedup);
+    }
+    done
 }

@@ -20,7 +20,7 @@ use super::{Answer, Outcome, Receiver, Reply, UnknownTypes, Verified};
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetterReason};
 use crate::event::{DecodeError, SendarixEvent, Timestamp, digest_id};
 use crate::store::{ClaimHandle, EventKey};
-use crate::telemetry::{self, Chain};
+use crate::telemetry::{self, Chain, FailedStore, Settled, Telemetry};
 
 /// The status after a panic, which no setting changes.
 const PANICKED: u16 = 500;
@@ -34,18 +34,17 @@ impl Verified {
         F: Future<Output = Result<R, HandlerError>>,
         R: HandlerResponse,
     {
-        let admitted_at = self.request.admitted_at;
         match catch_panic(pin!(self.try_run(event, handler))).await {
             Ok(reply) => reply,
             Err(panic) => {
                 let error = format!("a panic outside of the handler: {panic}");
-                telemetry::settled(Outcome::Failed, PANICKED, admitted_at, None, Some(&error));
+                self.log(Outcome::Failed, PANICKED, None, Some(&error));
                 Reply::Receiver(Answer::new(Outcome::Failed, PANICKED))
             }
         }
     }
 
-    async fn try_run<H, F, R>(self, event: Result<SendarixEvent, DecodeError>, handler: H) -> Reply<R>
+    async fn try_run<H, F, R>(&self, event: Result<SendarixEvent, DecodeError>, handler: H) -> Reply<R>
     where
         H: FnOnce(Delivery) -> F,
         F: Future<Output = Result<R, HandlerError>>,
@@ -55,7 +54,7 @@ impl Verified {
             Ok(event) => event,
             Err(error) => return Reply::Receiver(self.keep_malformed(&error).await),
         };
-        telemetry::received(&event, &self.secret);
+        self.telemetry().received(&event, &self.secret);
         if let Some(answer) = self.set_aside(&event).await {
             return Reply::Receiver(answer);
         }
@@ -63,6 +62,9 @@ impl Verified {
             Ok(claim) => claim,
             Err(answer) => return Reply::Receiver(answer),
         };
+        if claim.attempt == 1 {
+            self.count(&event);
+        }
         if self.is_expired(event.timestamp) {
             // The store does not remember it, and may have forgotten it.
             let error = "the event is too old, or too far ahead, to be told from a replay";
@@ -105,9 +107,20 @@ impl Verified {
         let error = "this version of the crate does not know the event's type";
         let letter = self.letter(&event.event_id, 1, DeadLetterReason::UnknownType, error);
         Some(match self.record(&letter).await {
-            Ok(()) => self.settled(Outcome::UnknownType, None, Some(error)),
+            Ok(()) => {
+                self.count(event);
+                self.settled(Outcome::UnknownType, None, Some(error))
+            }
             Err(answer) => answer,
         })
+    }
+
+    /// Counts an event that has not been there before.
+    fn count(&self, event: &SendarixEvent) {
+        if self.redriven.is_none() {
+            let lag = event.timestamp.until(self.now()).unwrap_or_default();
+            self.telemetry().new_event(event.kind.event_type(), lag);
+        }
     }
 
     /// Keeps an event that delivering again cannot help, and remembers that it is kept.
@@ -135,11 +148,9 @@ impl Verified {
     async fn claim(&self, event: &SendarixEvent) -> Result<HeldClaim, Answer> {
         let settings = self.receiver().settings();
         let claimed = HeldClaim::take(
-            Arc::clone(self.receiver().store()),
+            self.receiver().clone(),
             ClaimHandle::new(self.key(&event.event_id), settings.retention),
             self.redriven.is_some(),
-            settings.lease,
-            settings.store_timeout,
             self.request.running.clone(),
         );
         match claimed.await {
@@ -168,6 +179,7 @@ impl Verified {
         R: HandlerResponse,
     {
         let limit = self.receiver().settings().handler_limit;
+        let _running = self.telemetry().handling();
         let handling = pin!(async move { handler(delivery).await });
         match within(limit, pin!(catch_panic(handling))).await {
             Some(Ok(result)) => result.map_err(Failure::Error),
@@ -231,13 +243,14 @@ impl Verified {
         }
         let settings = self.receiver().settings();
         match claim.end(ending).await {
-            Ok(ended) => return log_ending(ended),
+            Ok(true) => return,
+            Ok(false) => return self.telemetry().taken_over(),
             Err(error) => {
                 let error = Chain(&error);
                 tracing::warn!(target: telemetry::TARGET, %error, "the end of the event could not be recorded; trying again");
             }
         }
-        let mut retries = Box::pin(end_within_lease(claim, ending).in_current_span());
+        let mut retries = Box::pin(end_within_lease(self.receiver().clone(), claim, ending).in_current_span());
         // Before the acknowledgement deadline, which would answer that the handler is still running.
         let answer_by = self.request.admitted_at + settings.acknowledgement_deadline * 9 / 10;
         if timeout_at(answer_by, &mut retries).await.is_err() {
@@ -269,7 +282,7 @@ impl Verified {
     /// another delivery, or by a transaction whose commit nobody heard of. Then nobody else will resolve the letter.
     async fn settle_lost(&self, claim: &HeldClaim) {
         if !claim.is_completed() {
-            log_takeover();
+            self.telemetry().taken_over();
         }
         if self.receiver().dead_letters().is_none() {
             return;
@@ -301,9 +314,12 @@ impl Verified {
             return Ok(());
         };
         let kept = self.within_limit(dead_letters.record(letter)).await;
-        if let Err(error) = &kept {
-            let error = Chain(error);
-            tracing::error!(target: telemetry::TARGET, %error, "a dead letter could not be kept");
+        match &kept {
+            Ok(()) => self.telemetry().letter_kept(letter.reason),
+            Err(error) => {
+                let error = Chain(error);
+                tracing::error!(target: telemetry::TARGET, %error, "a dead letter could not be kept");
+            }
         }
         kept
     }
@@ -331,7 +347,11 @@ impl Verified {
     pub(super) async fn within_limit<T>(&self, mut step: DeadLetterFuture<'_, T>) -> Result<T, DeadLetterError> {
         let limit = self.receiver().settings().store_timeout;
         let late = || Err(DeadLetterError::new(format!("no answer within {limit:?}")));
-        within(limit, step.as_mut()).await.unwrap_or_else(late)
+        let done = within(limit, step.as_mut()).await.unwrap_or_else(late);
+        if done.is_err() {
+            self.telemetry().store_failed(FailedStore::DeadLetters);
+        }
+        done
     }
 
     fn letter(&self, event_id: &str, attempt: u32, reason: DeadLetterReason, error: impl Into<String>) -> DeadLetter {
@@ -355,6 +375,10 @@ impl Verified {
         &self.request.receiver
     }
 
+    fn telemetry(&self) -> &Telemetry {
+        self.receiver().telemetry()
+    }
+
     fn unavailable(&self, error: &(dyn Error + 'static)) -> Answer {
         self.settled(Outcome::StoreUnavailable, None, Some(&Chain(error).to_string()))
     }
@@ -366,7 +390,8 @@ impl Verified {
     }
 
     fn log(&self, outcome: Outcome, status: u16, attempt: Option<u32>, error: Option<&str>) {
-        telemetry::settled(outcome, status, self.request.admitted_at, attempt, error);
+        let (admitted_at, redriven) = (self.request.admitted_at, self.redriven.is_some());
+        self.telemetry().settled(&Settled { outcome, status, admitted_at, redriven, attempt, error });
     }
 }
 
@@ -405,12 +430,13 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
-async fn end_within_lease(mut claim: HeldClaim, ending: Ending) {
+async fn end_within_lease(receiver: Receiver, mut claim: HeldClaim, ending: Ending) {
     let mut pause = Duration::from_millis(50);
     loop {
         sleep(pause).await;
         match claim.end(ending).await {
-            Ok(ended) => return log_ending(ended),
+            Ok(true) => return,
+            Ok(false) => return receiver.telemetry().taken_over(),
             Err(error) if Instant::now() + pause >= claim.lease_end => {
                 let error = Chain(&error);
                 let message = "an event has ended and is acknowledged, but not recorded as such: sent again, it will be \
@@ -421,16 +447,4 @@ async fn end_within_lease(mut claim: HeldClaim, ending: Ending) {
             Err(_) => pause = (pause * 2).min(Duration::from_secs(2)),
         }
     }
-}
-
-fn log_ending(ended: bool) {
-    if !ended {
-        log_takeover();
-    }
-}
-
-fn log_takeover() {
-    let message = "the lease ended while the handler ran, and another delivery took the event over: its effects may be \
-        there twice, unless they are one transaction with the completion; make the lease longer than the slowest handler";
-    tracing::warn!(target: telemetry::TARGET, message);
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Span;
 
 use super::{Outcome, Receiver, Reply};
-use crate::telemetry;
+use crate::telemetry::{self, Settled};
 
 /// A delivery on its way to its [`Reply`].
 ///
@@ -120,7 +120,9 @@ where
             return Poll::Pending;
         }
         let answer = self.receiver.answer(Outcome::Slow);
-        self.span.in_scope(|| telemetry::settled(Outcome::Slow, answer.status(), admitted_at, None, None));
+        let (outcome, status) = (Outcome::Slow, answer.status());
+        let settled = Settled { outcome, status, admitted_at, redriven: false, attempt: None, error: None };
+        self.span.in_scope(|| self.receiver.telemetry().settled(&settled));
         Poll::Ready(Reply::Receiver(answer))
     }
 }

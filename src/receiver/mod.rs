@@ -130,7 +130,7 @@ use self::settings::Settings;
 use crate::dead_letter::DeadLetters;
 use crate::event::{DecodeError, SendarixEvent};
 use crate::store::DedupStore;
-use crate::telemetry;
+use crate::telemetry::{self, Telemetry};
 use crate::verify::{Clock, Signature, SigningSecrets, check_fresh, parse_timestamp};
 
 pub use self::answer::{Answer, Reply};
@@ -158,6 +158,7 @@ struct Inner {
     dead_letters: Option<Arc<dyn DeadLetters>>,
     clock: Arc<dyn Clock>,
     settings: Settings,
+    telemetry: Telemetry,
     running: Arc<Running>,
 }
 
@@ -269,7 +270,7 @@ impl Receiver {
     /// Logs why a request is refused, and makes its answer.
     fn refuse(&self, kind: RefusalKind, detail: Option<&dyn fmt::Display>) -> Refusal {
         let answer = self.answer(kind.outcome()).because(kind);
-        telemetry::refused(&self.settings().endpoint, kind, &answer, detail);
+        self.telemetry().refused(kind, &answer, detail);
         Refusal { kind, answer }
     }
 
@@ -287,6 +288,10 @@ impl Receiver {
 
     fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
     }
 
     fn store(&self) -> &Arc<dyn DedupStore> {
@@ -400,7 +405,7 @@ impl Verified {
     /// The event, and the span of its delivery.
     fn decode(&self) -> (Result<SendarixEvent, DecodeError>, Span) {
         let event = SendarixEvent::decode(self.body.clone());
-        let span = telemetry::delivery_span(&self.request.receiver.settings().endpoint, event.as_ref().ok());
+        let span = self.request.receiver.telemetry().delivery_span(event.as_ref().ok());
         (event, span)
     }
 }

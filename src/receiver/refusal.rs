@@ -77,6 +77,24 @@ pub enum RefusalKind {
 }
 
 impl RefusalKind {
+    /// Every reason.
+    pub const ALL: [Self; 14] = [
+        Self::MethodNotAllowed,
+        Self::SignatureMissing,
+        Self::SignatureRepeated,
+        Self::SignatureMalformed,
+        Self::SignatureMismatch,
+        Self::TimestampMissing,
+        Self::TimestampRepeated,
+        Self::TimestampMalformed,
+        Self::TimestampTooOld,
+        Self::TimestampTooNew,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
+        Self::BodyIncomplete,
+        Self::Draining,
+    ];
+
     /// The outcome that this refusal counts as.
     #[must_use]
     pub const fn outcome(self) -> Outcome {

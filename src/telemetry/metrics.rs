@@ -1,0 +1,194 @@
+//! What the receiver counts, through the facade [`metrics`](https://docs.rs/metrics): which exporter the numbers go to is the
+//! application's choice. Install it before the first request comes; the receiver asks for its counters then, and only then.
+//!
+//! Every name has the label `endpoint`, and no label has values from outside: outcomes, reasons and types are closed sets, and
+//! the labels of secrets are your own. All series but those of secrets are there from the first request on, with 0.
+//!
+//! | name | kind | labels | counts |
+//! |---|---|---|---|
+//! | [`REQUESTS`] | counter | `outcome` | requests by what became of them. One that was `slow` is counted again once it is over |
+//! | [`REFUSALS`] | counter | `reason` | requests that were refused before their signature was proven |
+//! | [`EVENTS`] | counter | `event_type` | events: each once, however often it comes; `unknown` for types that are not documented |
+//! | [`REDRIVES`] | counter | `outcome` | dead letters that were delivered again |
+//! | [`SECRET_MATCHES`] | counter | `secret` | authentic requests by the label of the secret that signed them |
+//! | [`DEAD_LETTERS`] | counter | `reason` | dead letters that were kept. `failed` is resolved by itself when a retry succeeds |
+//! | [`STORE_ERRORS`] | counter | `store` | steps of the `dedup` or `dead_letters` store that failed or took too long |
+//! | [`TAKEOVERS`] | counter | | claims that were lost because the handler took longer than the lease |
+//! | [`REQUEST_DURATION`] | histogram, seconds | `outcome` | from a request's head to its answer |
+//! | [`EVENT_LAG`] | histogram, seconds | | from an event's signed time to when it was first claimed |
+//! | [`RUNNING_HANDLERS`] | gauge | | handlers that are running |
+//!
+//! `monitoring/` in the repository has alert rules for Prometheus and a dashboard for Grafana that use these names. With
+//! `metrics-exporter-prometheus`, set buckets for the histograms: without, they are summaries of one process.
+
+use std::fmt;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Unit};
+
+use super::FailedStore;
+use crate::dead_letter::DeadLetterReason;
+use crate::event::EventType;
+use crate::receiver::{Outcome, RefusalKind};
+
+/// Requests, by `outcome`.
+pub const REQUESTS: &str = "sendarix_requests_total";
+/// Requests that were refused before their signature was proven, by `reason`.
+pub const REFUSALS: &str = "sendarix_refusals_total";
+/// Events, each once, by `event_type`.
+pub const EVENTS: &str = "sendarix_events_total";
+/// Dead letters that were delivered again, by `outcome`.
+pub const REDRIVES: &str = "sendarix_redrives_total";
+/// Authentic requests, by the label of the `secret` that signed them.
+pub const SECRET_MATCHES: &str = "sendarix_secret_matches_total";
+/// Dead letters that were kept, by `reason`.
+pub const DEAD_LETTERS: &str = "sendarix_dead_letters_total";
+/// Steps of a `store` that failed.
+pub const STORE_ERRORS: &str = "sendarix_store_errors_total";
+/// Claims that were lost to another delivery.
+pub const TAKEOVERS: &str = "sendarix_takeovers_total";
+/// Seconds from a request's head to its answer, by `outcome`.
+pub const REQUEST_DURATION: &str = "sendarix_request_duration_seconds";
+/// Seconds from an event's signed time to when it was first claimed.
+pub const EVENT_LAG: &str = "sendarix_event_lag_seconds";
+/// Handlers that are running.
+pub const RUNNING_HANDLERS: &str = "sendarix_running_handlers";
+
+/// The counters of one receiver, looked up once.
+pub(super) struct Meter {
+    endpoint: String,
+    requests: [Counter; Outcome::ALL.len()],
+    redrives: [Counter; Outcome::ALL.len()],
+    durations: [Histogram; Outcome::ALL.len()],
+    refusals: [Counter; RefusalKind::ALL.len()],
+    events: [Counter; EventType::ALL.len()],
+    unknown_events: Counter,
+    letters: [Counter; DeadLetterReason::ALL.len()],
+    dedup_errors: Counter,
+    letter_errors: Counter,
+    takeovers: Counter,
+    lag: Histogram,
+    running: Gauge,
+}
+
+/// Counts a handler as running until it is dropped.
+pub(super) struct Handling(Gauge);
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+impl Meter {
+    pub(super) fn new(endpoint: &str) -> Self {
+        describe();
+        let counter = |name, label, value: &'static str| metrics::counter!(name, "endpoint" => endpoint.to_owned(), label => value);
+        let durations = Outcome::ALL.map(|outcome| {
+            metrics::histogram!(REQUEST_DURATION, "endpoint" => endpoint.to_owned(), "outcome" => outcome.label())
+        });
+        Self {
+            requests: Outcome::ALL.map(|outcome| counter(REQUESTS, "outcome", outcome.label())),
+            redrives: Outcome::ALL.map(|outcome| counter(REDRIVES, "outcome", outcome.label())),
+            durations,
+            refusals: RefusalKind::ALL.map(|kind| counter(REFUSALS, "reason", kind.label())),
+            events: EventType::ALL.map(|event_type| counter(EVENTS, "event_type", event_type.as_str())),
+            unknown_events: counter(EVENTS, "event_type", "unknown"),
+            letters: DeadLetterReason::ALL.map(|reason| counter(DEAD_LETTERS, "reason", reason.label())),
+            dedup_errors: counter(STORE_ERRORS, "store", "dedup"),
+            letter_errors: counter(STORE_ERRORS, "store", "dead_letters"),
+            takeovers: metrics::counter!(TAKEOVERS, "endpoint" => endpoint.to_owned()),
+            lag: metrics::histogram!(EVENT_LAG, "endpoint" => endpoint.to_owned()),
+            running: metrics::gauge!(RUNNING_HANDLERS, "endpoint" => endpoint.to_owned()),
+            endpoint: endpoint.to_owned(),
+        }
+    }
+
+    /// The labels of secrets change while the process runs, so this one is looked up each time.
+    pub(super) fn secret_matched(&self, label: &str) {
+        let labels = [("endpoint", self.endpoint.clone()), ("secret", label.to_owned())];
+        metrics::counter!(SECRET_MATCHES, &labels).increment(1);
+    }
+
+    pub(super) fn new_event(&self, event_type: Option<EventType>, lag: Duration) {
+        let events = match event_type {
+            Some(event_type) => of(&EventType::ALL, &self.events, event_type),
+            None => Some(&self.unknown_events),
+        };
+        if let Some(events) = events {
+            events.increment(1);
+        }
+        self.lag.record(lag);
+    }
+
+    pub(super) fn handling(&self) -> Handling {
+        self.running.increment(1);
+        Handling(self.running.clone())
+    }
+
+    pub(super) fn settled(&self, outcome: Outcome, duration: Duration, redriven: bool) {
+        if redriven {
+            return increment(of(&Outcome::ALL, &self.redrives, outcome));
+        }
+        increment(of(&Outcome::ALL, &self.requests, outcome));
+        if let Some(durations) = of(&Outcome::ALL, &self.durations, outcome) {
+            durations.record(duration);
+        }
+    }
+
+    pub(super) fn refused(&self, kind: RefusalKind) {
+        increment(of(&Outcome::ALL, &self.requests, kind.outcome()));
+        increment(of(&RefusalKind::ALL, &self.refusals, kind));
+    }
+
+    pub(super) fn taken_over(&self) {
+        self.takeovers.increment(1);
+    }
+
+    pub(super) fn store_failed(&self, store: FailedStore) {
+        match store {
+            FailedStore::Dedup => self.dedup_errors.increment(1),
+            FailedStore::DeadLetters => self.letter_errors.increment(1),
+        }
+    }
+
+    pub(super) fn letter_kept(&self, reason: DeadLetterReason) {
+        increment(of(&DeadLetterReason::ALL, &self.letters, reason));
+    }
+}
+
+/// The one that counts this value, in the order in which all of them stand.
+fn of<'a, T: Copy + PartialEq, C>(all: &[T], counters: &'a [C], value: T) -> Option<&'a C> {
+    counters.get(all.iter().position(|one| *one == value)?)
+}
+
+fn increment(counter: Option<&Counter>) {
+    if let Some(counter) = counter {
+        counter.increment(1);
+    }
+}
+
+fn describe() {
+    let counters = [
+        (REQUESTS, "Requests by what became of them"),
+        (REFUSALS, "Requests that were refused before their signature was proven"),
+        (EVENTS, "Events by type, each once"),
+        (REDRIVES, "Dead letters that were delivered again"),
+        (SECRET_MATCHES, "Authentic requests by the secret that signed them"),
+        (DEAD_LETTERS, "Dead letters that were kept"),
+        (STORE_ERRORS, "Steps of a store that failed or took too long"),
+        (TAKEOVERS, "Claims that were lost because the handler took longer than the lease"),
+    ];
+    for (name, description) in counters {
+        metrics::describe_counter!(name, Unit::Count, description);
+    }
+    metrics::describe_histogram!(REQUEST_DURATION, Unit::Seconds, "From a request's head to its answer");
+    metrics::describe_histogram!(EVENT_LAG, Unit::Seconds, "From an event's signed time to when it was first claimed");
+    metrics::describe_gauge!(RUNNING_HANDLERS, Unit::Count, "Handlers that are running");
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meter").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}

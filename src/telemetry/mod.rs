@@ -1,0 +1,185 @@
+//! What the receiver says of itself: to the log, through [`tracing`], and with the feature `metrics` in numbers, whose names
+//! are in [`metrics`].
+//!
+//! | event | level | target | fields |
+//! |---|---|---|---|
+//! | receipt | info | [`TARGET`] | `event_id`, `event_type`, `timestamp`, `message_id`, `secret` |
+//! | outcome | info, warn or error | [`TARGET`] | `outcome`, `status`, `duration_ms`, `attempt`, `error` |
+//! | refusal | warn | [`AUDIT_TARGET`] | `endpoint`, `outcome`, `reason`, `status`, `detail` |
+//!
+//! All but refusals are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
+//! and so is whatever the handler logs. `secret` is the label of the secret that matched: when only the newest is seen,
+//! the one before it can go. For a dead letter that is redriven it is `(redriven)`.
+//!
+//! No recipient, body or secret is logged above debug, with one exception: the text of a handler's own error is logged
+//! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is
+//! escaped and cut to 128 characters.
+
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+mod no_metrics;
+mod text;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{Level, Span};
+
+#[cfg(feature = "metrics")]
+use self::metrics::Meter;
+#[cfg(not(feature = "metrics"))]
+use self::no_metrics::Meter;
+pub(crate) use self::text::{Chain, Clipped};
+use crate::dead_letter::DeadLetterReason;
+use crate::event::{EventType, SendarixEvent};
+use crate::receiver::{Answer, Outcome, RefusalKind};
+
+/// The target of everything but refusals.
+pub const TARGET: &str = "sendarix_webhooks";
+
+/// The target of refused requests, for a security audit. Under attack it is as busy as the attacker: filter it by this
+/// name.
+pub const AUDIT_TARGET: &str = "sendarix_webhooks::audit";
+
+/// What stands in the place of a secret's label when a dead letter is delivered again.
+pub(crate) const REDRIVEN: &str = "(redriven)";
+
+/// All that one receiver says of itself. What happens is a method, and each is a line of the log, a number, or both.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    endpoint: Arc<str>,
+    /// Made with the first request, by when the application has set up where the numbers go.
+    meter: OnceLock<Meter>,
+}
+
+/// What became of a delivery.
+pub(crate) struct Settled<'a> {
+    pub(crate) outcome: Outcome,
+    pub(crate) status: u16,
+    /// When the request's head was there.
+    pub(crate) admitted_at: Instant,
+    /// Whether it was a dead letter, and no request.
+    pub(crate) redriven: bool,
+    pub(crate) attempt: Option<u32>,
+    pub(crate) error: Option<&'a str>,
+}
+
+/// Which store has failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FailedStore {
+    Dedup,
+    DeadLetters,
+}
+
+impl Telemetry {
+    pub(crate) fn new(endpoint: Arc<str>) -> Self {
+        Self { endpoint, meter: OnceLock::new() }
+    }
+
+    fn meter(&self) -> &Meter {
+        self.meter.get_or_init(|| Meter::new(&self.endpoint))
+    }
+
+    /// The span of one delivery, from decoding to its outcome.
+    pub(crate) fn delivery_span(&self, event: Option<&SendarixEvent>) -> Span {
+        let endpoint = &*self.endpoint;
+        match event {
+            Some(event) => tracing::info_span!(
+                target: TARGET,
+                "sendarix_delivery",
+                endpoint,
+                event_id = ?Clipped(&event.event_id),
+                event_type = ?Clipped(event.type_name()),
+                message_id = ?Clipped(&event.message_id),
+            ),
+            None => tracing::info_span!(target: TARGET, "sendarix_delivery", endpoint),
+        }
+    }
+
+    /// An authentic event has come, for the first time or again.
+    pub(crate) fn received(&self, event: &SendarixEvent, secret: &str) {
+        self.meter().secret_matched(secret);
+        tracing::info!(
+            target: TARGET,
+            event_id = ?Clipped(&event.event_id),
+            event_type = ?Clipped(event.type_name()),
+            timestamp = %event.timestamp,
+            message_id = ?Clipped(&event.message_id),
+            secret,
+            "received an event",
+        );
+    }
+
+    /// An event is handled or set aside for the first time, so long after it happened.
+    pub(crate) fn new_event(&self, event_type: Option<EventType>, lag: Duration) {
+        self.meter().new_event(event_type, lag);
+    }
+
+    /// A handler runs for as long as this is held.
+    pub(crate) fn handling(&self) -> impl Drop + use<> {
+        self.meter().handling()
+    }
+
+    /// Says what became of a delivery, at the level that it deserves.
+    pub(crate) fn settled(&self, settled: &Settled<'_>) {
+        let Settled { outcome, status, admitted_at, attempt, error, .. } = *settled;
+        let duration = admitted_at.elapsed();
+        self.meter().settled(outcome, duration, settled.redriven);
+        macro_rules! log {
+            ($level:expr, $message:literal) => {
+                tracing::event!(
+                    target: TARGET,
+                    $level,
+                    outcome = outcome.label(),
+                    status,
+                    duration_ms = duration.as_secs_f64() * 1000.0,
+                    attempt,
+                    error,
+                    $message
+                )
+            };
+        }
+        match outcome {
+            Outcome::Processed | Outcome::Duplicate | Outcome::Ignored | Outcome::InFlight => {
+                log!(Level::INFO, "settled a delivery");
+            }
+            Outcome::StoreUnavailable => log!(Level::ERROR, "a store failed; Sendarix will deliver again"),
+            _ => log!(Level::WARN, "settled a delivery"),
+        }
+    }
+
+    /// A request was refused before its signature was proven.
+    pub(crate) fn refused(&self, kind: RefusalKind, answer: &Answer, detail: Option<&dyn fmt::Display>) {
+        self.meter().refused(kind);
+        tracing::warn!(
+            target: AUDIT_TARGET,
+            endpoint = &*self.endpoint,
+            outcome = kind.outcome().label(),
+            reason = kind.label(),
+            status = answer.status(),
+            detail = detail.map(|detail| Clipped(&detail.to_string()).to_string()),
+            "refused a request",
+        );
+    }
+
+    /// A claim was found to be another's.
+    pub(crate) fn taken_over(&self) {
+        self.meter().taken_over();
+        let message = "the lease ended while the handler ran, and another delivery took the event over: its effects may be \
+            there twice, unless they are one transaction with the completion; make the lease longer than the slowest handler";
+        tracing::warn!(target: TARGET, message);
+    }
+
+    /// One step of a store failed. What follows from it is said where that is known.
+    pub(crate) fn store_failed(&self, store: FailedStore) {
+        self.meter().store_failed(store);
+    }
+
+    pub(crate) fn letter_kept(&self, reason: DeadLetterReason) {
+        self.meter().letter_kept(reason);
+    }
+}

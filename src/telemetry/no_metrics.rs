@@ -1,0 +1,43 @@
+//! Counts nothing.
+
+use std::time::Duration;
+
+use super::FailedStore;
+use crate::dead_letter::DeadLetterReason;
+use crate::event::EventType;
+use crate::receiver::{Outcome, RefusalKind};
+
+/// As [`Meter`](super::Meter) with the feature `metrics`.
+#[derive(Debug)]
+pub(super) struct Meter;
+
+/// Holds nothing.
+pub(super) struct Handling;
+
+impl Drop for Handling {
+    fn drop(&mut self) {}
+}
+
+impl Meter {
+    pub(super) fn new(_: &str) -> Self {
+        Self
+    }
+
+    pub(super) fn secret_matched(&self, _: &str) {}
+
+    pub(super) fn new_event(&self, _: Option<EventType>, _: Duration) {}
+
+    pub(super) fn handling(&self) -> Handling {
+        Handling
+    }
+
+    pub(super) fn settled(&self, _: Outcome, _: Duration, _: bool) {}
+
+    pub(super) fn refused(&self, _: RefusalKind) {}
+
+    pub(super) fn taken_over(&self) {}
+
+    pub(super) fn store_failed(&self, _: FailedStore) {}
+
+    pub(super) fn letter_kept(&self, _: DeadLetterReason) {}
+}

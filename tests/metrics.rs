@@ -1,0 +1,285 @@
+//! What the receiver counts. In a process of its own, since there is one recorder in a process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
+#![allow(unreachable_pub, unused)]
+
+#[path = "it/support/mod.rs"]
+mod support;
+
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use sendarix_webhooks::receiver::RefusalKind;
+use sendarix_webhooks::telemetry::metrics as names;
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{Delivery, EventType, HandlerError, Outcome};
+use tokio::sync::Semaphore;
+
+use self::support::{Endpoint, FaultyStores, Front, Post, eventually};
+
+/// All names that there are.
+const NAMES: [&str; 11] = [
+    names::REQUESTS,
+    names::REFUSALS,
+    names::EVENTS,
+    names::REDRIVES,
+    names::SECRET_MATCHES,
+    names::DEAD_LETTERS,
+    names::STORE_ERRORS,
+    names::TAKEOVERS,
+    names::REQUEST_DURATION,
+    names::EVENT_LAG,
+    names::RUNNING_HANDLERS,
+];
+
+/// As an application exports it.
+static EXPORTER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
+    let buckets = Matcher::Suffix("_seconds".to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &[0.01, 1.0, 300.0]).unwrap();
+    builder.install_recorder().unwrap()
+});
+
+/// The numbers of one endpoint.
+struct Numbers(&'static str);
+
+impl Numbers {
+    /// The value of the series with these labels beside that of the endpoint.
+    fn of(&self, name: &str, labels: &str) -> f64 {
+        let labels = if labels.is_empty() { String::new() } else { format!(",{labels}") };
+        let series = format!("{name}{{endpoint=\"{}\"{labels}}} ", self.0);
+        let text = EXPORTER.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        value.unwrap_or_else(|| panic!("no {series} in:\n{text}")).parse().unwrap()
+    }
+
+    fn requests(&self, outcome: Outcome) -> f64 {
+        self.of(names::REQUESTS, &format!("outcome=\"{outcome}\""))
+    }
+
+    fn series(&self) -> usize {
+        EXPORTER.render().lines().filter(|line| line.contains(&format!("endpoint=\"{}\"", self.0))).count()
+    }
+}
+
+async fn endpoint<F>(
+    name: &'static str,
+    stores: &FaultyStores,
+    handler: impl Fn(Delivery) -> F + Send + Sync + 'static,
+) -> (Endpoint, Numbers)
+where
+    F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
+    LazyLock::force(&EXPORTER);
+    let (store, letters) = (stores.clone(), stores.clone());
+    let endpoint = Endpoint::start(
+        Front::ANY,
+        move |builder| builder.endpoint(name).store(store).dead_letters(letters).body_limit(1000),
+        handler,
+    );
+    (endpoint.await, Numbers(name))
+}
+
+async fn by_type(delivery: Delivery) -> Result<(), HandlerError> {
+    match delivery.event().kind.event_type() {
+        Some(EventType::Bounce) => Err(HandlerError::permanent("never")),
+        Some(EventType::Deferred) if delivery.attempt() == 1 => Err(HandlerError::retry("not yet")),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn every_request_counts_under_its_outcome_and_every_event_once() {
+    let stores = FaultyStores::default();
+    let (endpoint, numbers) = endpoint("outcomes", &stores, by_type).await;
+    let sample = |event_type| Sample::new(event_type).body();
+    let (open, deferred, bounce) = (sample(EventType::Open), sample(EventType::Deferred), sample(EventType::Bounce));
+    for body in [&open, &open, &open, &deferred, &deferred, &bounce, &bounce] {
+        endpoint.post(body).await;
+    }
+    endpoint.post(&Sample::of_unknown_type("new").body()).await;
+    endpoint.post(b"no event").await;
+    for (outcome, expected) in [
+        (Outcome::Processed, 2.0),
+        (Outcome::Duplicate, 3.0),
+        (Outcome::Failed, 1.0),
+        (Outcome::FailedPermanently, 1.0),
+        (Outcome::UnknownType, 1.0),
+        (Outcome::Malformed, 1.0),
+        (Outcome::StoreUnavailable, 0.0),
+    ] {
+        assert_eq!(numbers.requests(outcome), expected, "{outcome}");
+    }
+    for (event_type, expected) in [("open", 1.0), ("deferred", 1.0), ("bounce", 1.0), ("unknown", 1.0), ("click", 0.0)]
+    {
+        assert_eq!(numbers.of(names::EVENTS, &format!("event_type=\"{event_type}\"")), expected, "{event_type}");
+    }
+    assert_eq!(numbers.of(names::SECRET_MATCHES, "secret=\"current\""), 8.0);
+    for reason in ["failed", "failed_permanently", "malformed", "unknown_type"] {
+        assert_eq!(numbers.of(names::DEAD_LETTERS, &format!("reason=\"{reason}\"")), 1.0, "{reason}");
+    }
+    let count = format!("{}_count", names::REQUEST_DURATION);
+    assert_eq!(numbers.of(&count, "outcome=\"duplicate\""), 3.0);
+
+    stores.claims_fail(true);
+    stores.letters_fail(true);
+    endpoint.post(&sample(EventType::Open)).await;
+    endpoint.post(b"no event either").await;
+    assert_eq!(numbers.requests(Outcome::StoreUnavailable), 2.0);
+    assert_eq!(numbers.of(names::STORE_ERRORS, "store=\"dedup\""), 1.0);
+    assert_eq!(numbers.of(names::STORE_ERRORS, "store=\"dead_letters\""), 1.0);
+}
+
+#[tokio::test]
+async fn refusals_count_by_reason() {
+    let (endpoint, numbers) = endpoint("refusals", &FaultyStores::default(), by_type).await;
+    let post = Post::signed(&Sample::new(EventType::Open).body());
+    let posts = [
+        post.clone().method("GET"),
+        post.clone().without("x-sendarix-signature"),
+        post.clone().replacing("x-sendarix-signature", "0".repeat(64)),
+        post.clone().replacing("x-sendarix-timestamp", "1"),
+        Post::signed(&[b' '; 1001]),
+    ];
+    for post in &posts {
+        endpoint.send(post).await;
+    }
+    for kind in [
+        RefusalKind::MethodNotAllowed,
+        RefusalKind::SignatureMissing,
+        RefusalKind::SignatureMismatch,
+        RefusalKind::TimestampTooOld,
+        RefusalKind::BodyTooLarge,
+    ] {
+        assert_eq!(numbers.of(names::REFUSALS, &format!("reason=\"{kind}\"")), 1.0, "{kind}");
+    }
+    assert_eq!(numbers.requests(Outcome::Unauthenticated), 2.0);
+    assert_eq!(numbers.requests(Outcome::MethodNotAllowed), 1.0);
+}
+
+/// Whoever sends requests decides about no label.
+#[tokio::test]
+async fn nobody_outside_makes_a_series() {
+    let (endpoint, numbers) = endpoint("bounded", &FaultyStores::default(), by_type).await;
+    endpoint.post(&Sample::new(EventType::Open).body()).await;
+    let series = numbers.series();
+    for number in 0..20 {
+        let hostile = format!("hostile{number}");
+        let sample = Sample::of_unknown_type(&hostile).event_id(&hostile).recipient(&hostile).message_id(&hostile);
+        endpoint.post(&sample.body()).await;
+        endpoint.post(hostile.as_bytes()).await;
+        let post = Post::signed(&sample.body()).method("HOSTILE").replacing("x-sendarix-timestamp", hostile.clone());
+        endpoint.send(&post).await;
+    }
+    assert_eq!(numbers.series(), series);
+    assert!(!EXPORTER.render().to_lowercase().contains("hostile"));
+}
+
+#[tokio::test]
+async fn lag_is_that_of_the_first_claim() {
+    let (endpoint, numbers) = endpoint("lag", &FaultyStores::default(), by_type).await;
+    let late = Sample::new(EventType::Open).timestamp(SystemTime::now() - Duration::from_secs(600)).body();
+    let ahead = Sample::new(EventType::Open).timestamp(SystemTime::now() + Duration::from_secs(600)).body();
+    for body in [&late, &late, &ahead] {
+        endpoint.post(body).await;
+    }
+    let [count, sum, bucket] = ["count", "sum", "bucket"].map(|part| format!("{}_{part}", names::EVENT_LAG));
+    assert_eq!(numbers.of(&count, ""), 2.0);
+    let sum = numbers.of(&sum, "");
+    assert!((600.0..640.0).contains(&sum), "{sum}");
+    assert_eq!(numbers.of(&bucket, "le=\"300\""), 1.0);
+}
+
+#[tokio::test]
+async fn handlers_count_while_they_run_and_redriving_is_no_request() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let stores = FaultyStores::default();
+    let (endpoint, numbers) = endpoint("running", &stores, move |delivery| {
+        let held = Arc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            if delivery.attempt() == 1 { Err(HandlerError::permanent("never")) } else { Ok(()) }
+        }
+    })
+    .await;
+    let exchange = endpoint.begin(&Post::signed(&Sample::new(EventType::Open).body())).await;
+    eventually("the handler runs", || endpoint.handled() == 1).await;
+    assert_eq!(numbers.of(names::RUNNING_HANDLERS, ""), 1.0);
+    gate.add_permits(1);
+    drop(exchange);
+    eventually("it has ended", || numbers.requests(Outcome::FailedPermanently) == 1.0).await;
+    assert_eq!(numbers.of(names::RUNNING_HANDLERS, ""), 0.0);
+
+    let redriven = endpoint.receiver.redrive_all(|_| async { Ok(()) }).await.unwrap();
+    assert_eq!(redriven.len(), 1);
+    assert_eq!(numbers.of(names::REDRIVES, "outcome=\"processed\""), 1.0);
+    assert_eq!(numbers.requests(Outcome::Processed), 0.0);
+    assert_eq!(numbers.of(names::EVENTS, "event_type=\"open\""), 1.0);
+}
+
+/// The handler blocks its thread for longer than its lease, and the event goes to another delivery meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_counts() {
+    let stores = FaultyStores::default();
+    let (store, letters) = (stores.clone(), stores.clone());
+    LazyLock::force(&EXPORTER);
+    let configure = move |builder: sendarix_webhooks::ReceiverBuilder| {
+        let builder = builder.endpoint("takeovers").store(store).dead_letters(letters);
+        let (lease, step) = (Duration::from_millis(200), Duration::from_millis(20));
+        builder.lease(lease).store_timeout(step).handler_limit(lease / 2)
+    };
+    let endpoint = Endpoint::start(Front::ANY, configure, |delivery: Delivery| async move {
+        if delivery.attempt() == 1 {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
+    let endpoint = endpoint.await;
+    let body = Sample::new(EventType::Open).body();
+    let exchange = endpoint.begin(&Post::signed(&body)).await;
+    eventually("the first handler runs", || endpoint.handled() == 1).await;
+    assert_eq!(endpoint.post_until_settled(&body).await.status, 200);
+    assert_eq!(endpoint.handled(), 2);
+    drop(exchange);
+    eventually("it is counted", || Numbers("takeovers").of(names::TAKEOVERS, "") == 1.0).await;
+}
+
+fn monitoring(file: &str) -> String {
+    std::fs::read_to_string(format!("{}/monitoring/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// What is looked at is what is counted.
+#[test]
+fn rules_and_dashboard_use_names_that_there_are() {
+    for file in ["alerts.yml", "alerts.test.yml", "dashboard.json"] {
+        let text = monitoring(file);
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let mut found = 0;
+        for word in words.filter(|word| word.starts_with("sendarix_") && *word != "sendarix_webhooks") {
+            let name =
+                ["_bucket", "_sum", "_count"].iter().fold(word, |name, part| name.strip_suffix(part).unwrap_or(name));
+            assert!(NAMES.contains(&name), "{word} in {file}");
+            found += 1;
+        }
+        assert!(found > 10, "{file}");
+    }
+    serde_json::from_str::<serde_json::Value>(&monitoring("dashboard.json")).unwrap();
+    let used = ["alerts.yml", "dashboard.json"].map(monitoring).concat();
+    for name in NAMES {
+        assert!(used.contains(name), "nobody looks at {name}");
+    }
+}
+
+/// Prometheus is not needed for anything else, so its tool may be missing.
+#[test]
+fn the_rules_say_what_their_tests_expect() {
+    let Ok(output) = Command::new("promtool")
+        .args(["test", "rules", "alerts.test.yml"])
+        .current_dir(format!("{}/monitoring", env!("CARGO_MANIFEST_DIR")))
+        .output()
+    else {
+        return;
+    };
+    assert!(output.status.success(), "{output:?}");
+}
