@@ -44,6 +44,7 @@
 //! | run several instances, or survive a restart | [`store`] |
 //! | handle what could not be handled | [`Receiver::redrive`], [`dead_letter`] |
 //! | know what became of a delivery | [`Outcome`] |
+//! | know how a message is doing, or your sending as a whole | [`state`], [`reputation`] |
 //! | use it without a framework | [`receiver`] |
 //! | write a store | [`store`], [`dead_letter`] |
 //! | find something in the log, or count it | [`telemetry`] |
@@ -94,6 +95,8 @@ pub mod event;
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod middleware;
 pub mod receiver;
+pub mod reputation;
+pub mod state;
 pub mod store;
 pub mod telemetry;
 #[cfg(feature = "testing")]

@@ -17,5 +17,7 @@ mod headers;
 mod outcomes;
 mod placements;
 mod redrive;
+mod reputation;
 mod settings;
+mod state;
 mod stores;
