@@ -40,8 +40,8 @@ proptest! {
         let [a, b, c] = [fold(&a), fold(&b), fold(&c)];
         prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
         prop_assert_eq!(merged(&a, &b), merged(&b, &a));
-        prop_assert_eq!(merged(&a, &a), a.clone());
-        prop_assert_eq!(merged(&a, &MessageState::default()), a);
+        prop_assert_eq!(&merged(&a, &a), &a);
+        prop_assert_eq!(&merged(&a, &MessageState::default()), &a);
     }
 
     #[test]

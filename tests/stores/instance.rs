@@ -130,7 +130,7 @@ async fn main() -> anyhow::Result<()> {
     let store = Pausing { store: options.store.events(), options: options.clone() };
     let receiver = Receiver::builder(secrets)
         .lease(lease)
-        .store_timeout(lease / 5)
+        .store_timeout((lease / 5).min(Duration::from_secs(2)))
         .handler_limit(lease / 3)
         .store(store)
         .shared_dead_letters(letters)
