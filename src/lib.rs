@@ -62,7 +62,7 @@
 //! | `redis` | | [`RedisStore`](store::RedisStore), for several instances |
 //! | `postgres` | | [`PostgresStore`](store::PostgresStore), for several instances; needs Rust 1.94 |
 //! | `metrics` | | counters of what becomes of requests, for any exporter: [`telemetry::metrics`] |
-//! | `testing` | | signed requests, sample events, a manual clock, the suites that stores must pass |
+//! | `testing` | | signed requests, sample events, a manual clock, a simulated Sendarix, the suites that stores must pass |
 //! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
 //!
 //! Without any of them the crate is the verifier, the decoder and the [`Receiver`].

@@ -1,4 +1,4 @@
-//! For your tests: signed requests, sample events, a clock to set, and the suites that stores must pass.
+//! For your tests: signed requests, sample events, a clock to set, a simulated Sendarix, and the suites that stores must pass.
 //!
 //! Switch the feature `testing` on for tests alone:
 //!
@@ -36,7 +36,9 @@
 
 mod clock;
 pub mod conformance;
+mod random;
 mod sample;
+mod simulation;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -45,6 +47,7 @@ use crate::verify::SigningSecret;
 
 pub use self::clock::ManualClock;
 pub use self::sample::Sample;
+pub use self::simulation::{ATTEMPTS, Attempt, AttemptResult, Ledger, LedgerEntry, SimulatedRequest, Simulation};
 
 /// The two headers with which Sendarix would send this body at this time.
 #[must_use]

@@ -17,7 +17,7 @@ use crate::dead_letter_file::TempFile;
 use crate::support::{Connection, PATIENCE, Post, eventually};
 
 /// Cargo builds the examples beside the tests.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
     assert!(path.exists(), "{} is not built; `cargo test` without a filter of targets builds it", path.display());
@@ -27,15 +27,15 @@ fn example(name: &str) -> PathBuf {
 const SERVERS: [&str; 3] = ["axum_server", "actix_server", "hyper_server"];
 
 /// A running server, killed when it is dropped.
-struct Server {
+pub struct Server {
     process: Child,
-    url: String,
+    pub url: String,
     secret: String,
     stderr: mpsc::Receiver<String>,
 }
 
 impl Server {
-    fn start(name: &str, dead_letters: &Path, secret: Option<&str>) -> Self {
+    pub fn start(name: &str, dead_letters: &Path, secret: Option<&str>) -> Self {
         let mut command = Command::new(example(name));
         command.args(["--listen", "127.0.0.1:0", "--dead-letters"]).arg(dead_letters);
         command.env_remove("SENDARIX_WEBHOOK_SECRET").env_remove("SENDARIX_WEBHOOK_SECRET_PREVIOUS");
@@ -76,7 +76,7 @@ impl Server {
     }
 
     /// Ends it with SIGTERM, and returns what it wrote to standard output.
-    fn terminate(mut self) -> String {
+    pub fn terminate(mut self) -> String {
         assert!(self.signal());
         let mut stdout = String::new();
         self.process.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
@@ -92,7 +92,7 @@ impl Drop for Server {
     }
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 

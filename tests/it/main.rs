@@ -19,5 +19,7 @@ mod placements;
 mod redrive;
 mod reputation;
 mod settings;
+mod simulation;
 mod state;
 mod stores;
+mod trigger;

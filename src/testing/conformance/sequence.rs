@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::random::Random;
 use super::{LONG, must, new_key};
 use crate::store::{Claim, ClaimToken, DedupStore, EventKey};
 
@@ -131,18 +132,5 @@ impl Model {
         };
         *self = next;
         reply
-    }
-}
-
-/// `SplitMix64`: the same sequence for the same seed, whatever the version of a library.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((word ^ (word >> 31)) % limit as u64).unwrap_or(0)
     }
 }

@@ -1,11 +1,4 @@
-//! Fires signed events at an endpoint.
-//!
-//! ```sh
-//! SENDARIX_WEBHOOK_SECRET=… cargo run --example trigger -- bounce
-//! SENDARIX_WEBHOOK_SECRET=… cargo run --example trigger -- all --count 1000 --duplicates 2 --concurrency 16
-//! ```
-
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+//! Single events, copies of them, and what a receiver must refuse.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Client, Url};
 use sendarix_webhooks::testing::{Sample, signed_headers};
@@ -23,13 +16,8 @@ use sendarix_webhooks::verify::SECRET_VARIABLE;
 use sendarix_webhooks::{EventType, SendarixEvent, SigningSecret};
 use tokio::task::JoinSet;
 
-#[derive(Clone, Parser)]
-#[command(
-    args_override_self = true,
-    about = "Fires signed Sendarix events at an endpoint",
-    after_help = "Exits with 1 if a request got no answer."
-)]
-struct Options {
+#[derive(Clone, Args)]
+pub(crate) struct Fire {
     /// The type of event, or `all` for one of each documented type
     #[arg(required_unless_present = "body", default_value = "all", hide_default_value = true)]
     event: Events,
@@ -40,7 +28,7 @@ struct Options {
 
     /// The secret that the endpoint shares with Sendarix
     #[arg(env = SECRET_VARIABLE, long, hide_env_values = true, hide = true)]
-    secret: String,
+    secret: Option<String>,
 
     /// The id of the events, instead of a new one for each
     #[arg(long, value_name = "ID")]
@@ -92,10 +80,9 @@ impl FromStr for Events {
 /// More answers than this are summed up instead of printed.
 const PRINTED: usize = 20;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let options = Options::parse();
-    let secret = SigningSecret::new(&options.secret).with_context(|| SECRET_VARIABLE.to_owned())?;
+pub(crate) async fn run(options: Fire) -> anyhow::Result<ExitCode> {
+    let secret = options.secret.as_deref().with_context(|| format!("{SECRET_VARIABLE} is not set"))?;
+    let secret = SigningSecret::new(secret).with_context(|| SECRET_VARIABLE.to_owned())?;
     let bodies = bodies(&options)?;
     let total = bodies.len();
     // A short queue is printed answer by answer, a long one shows a bar and a summary.
@@ -132,7 +119,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 }
 
 /// The bodies to send, copies of one next to each other.
-fn bodies(options: &Options) -> anyhow::Result<Vec<Vec<u8>>> {
+fn bodies(options: &Fire) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut bodies = Vec::new();
     let types: Vec<EventType> = match &options.event {
         Events::All => EventType::ALL.to_vec(),
@@ -158,7 +145,7 @@ struct Answer {
     took: Duration,
 }
 
-async fn send(client: &Client, options: &Options, secret: &SigningSecret, mut body: Vec<u8>) -> Answer {
+async fn send(client: &Client, options: &Fire, secret: &SigningSecret, mut body: Vec<u8>) -> Answer {
     let event = match SendarixEvent::decode(body.clone()) {
         Ok(event) => format!("{} {}", event.type_name(), event.event_id),
         Err(_) => format!("{} bytes", body.len()),

@@ -1,0 +1,224 @@
+//! Why is this request refused? Every step of the receiver, and what is known to go wrong there.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use clap::Args;
+use sendarix_webhooks::receiver::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use sendarix_webhooks::verify::SECRET_VARIABLE;
+use sendarix_webhooks::{SendarixEvent, Signature, SigningSecret, Timestamp};
+
+use self::changes::Change;
+
+mod changes;
+
+#[derive(Args)]
+#[command(after_help = "The secret is read from SENDARIX_WEBHOOK_SECRET. Exits with 1 if the request is refused.")]
+pub(crate) struct Explain {
+    /// The file that holds the body exactly as it arrived
+    #[arg(long, value_name = "FILE")]
+    body: PathBuf,
+
+    /// The file that holds the headers, `Name: value` on each line
+    #[arg(long, value_name = "FILE")]
+    headers: Option<PathBuf>,
+
+    /// A header, `Name: value`; may be repeated
+    #[arg(long = "header", short = 'H', value_name = "HEADER")]
+    header: Vec<String>,
+
+    /// Another environment variable with a secret, such as that of staging; may be repeated
+    #[arg(long, value_name = "VARIABLE")]
+    also: Vec<String>,
+
+    /// When the request arrived, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME")]
+    at: Option<Timestamp>,
+
+    /// How far its timestamp may be from then, in seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    tolerance: u64,
+}
+
+/// A secret, by the variable that holds it, exactly as it was found.
+struct Secret {
+    variable: String,
+    bytes: Vec<u8>,
+}
+
+/// What is said, and whether it amounts to a refusal.
+#[derive(Default)]
+struct Report {
+    refused: bool,
+}
+
+impl Report {
+    fn passes(&self, what: impl Display) {
+        println!("ok       {what}");
+    }
+
+    fn refuses(&mut self, what: impl Display) {
+        self.refused = true;
+        println!("REFUSED  {what}");
+    }
+
+    fn hint(&self, what: impl Display) {
+        println!("         {what}");
+    }
+}
+
+pub(crate) fn run(options: &Explain) -> anyhow::Result<ExitCode> {
+    let body = read(&options.body)?;
+    let mut lines: Vec<String> = options.header.clone();
+    if let Some(path) = &options.headers {
+        lines.extend(String::from_utf8_lossy(&read(path)?).lines().map(str::to_owned));
+    }
+    let headers: Vec<(&str, &str)> = lines.iter().filter_map(|line| header(line)).collect();
+    let of = |wanted: &str| -> Vec<&str> {
+        let named = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        named.map(|(_, value)| *value).collect()
+    };
+    let mut report = Report::default();
+    let signature = signature(&of(SIGNATURE_HEADER), &mut report);
+    timestamp(&of(TIMESTAMP_HEADER), options, &mut report);
+    let secrets = secrets(options, &mut report)?;
+    if let Some(signature) = signature {
+        verify(&body, &signature, &secrets, &mut report);
+    }
+    match SendarixEvent::decode(body) {
+        Ok(event) => report.passes(format!(
+            "the body is an event: {}, {:?} of {}",
+            event.type_name().escape_debug(),
+            event.event_id,
+            event.timestamp
+        )),
+        // Not refused: it is acknowledged and kept.
+        Err(error) => println!("KEPT     the body is no event, so it becomes a dead letter: {error}"),
+    }
+    println!();
+    println!("{}", if report.refused { "This request is refused." } else { "This request is accepted." });
+    Ok(if report.refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// The name and value of a line such as curl, nginx or a proxy writes it.
+fn header(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.trim_start_matches(['>', '<', ' ']).split_once(':')?;
+    Some((name.trim(), value.strip_prefix(' ').unwrap_or(value)))
+}
+
+fn signature(found: &[&str], report: &mut Report) -> Option<Signature> {
+    let header = match found {
+        [] => {
+            report.refuses(format!("there is no {SIGNATURE_HEADER} header"));
+            report.hint("a proxy may drop headers that it does not know; or this request is not from Sendarix");
+            return None;
+        }
+        [one] => *one,
+        _ => {
+            report.refuses(format!("there are {} {SIGNATURE_HEADER} headers", found.len()));
+            report.hint("something on the way adds one, or somebody tries which of them counts");
+            return None;
+        }
+    };
+    // A server takes the white space around a value off.
+    match Signature::parse(header.trim().as_bytes()) {
+        Ok(signature) => {
+            report.passes("the signature is 64 hex digits");
+            Some(signature)
+        }
+        Err(error) => {
+            report.refuses(error);
+            let signature = changes::signature(header.trim());
+            if signature.is_some() {
+                report.hint("what follows takes it for the hex digits that it stands for");
+            }
+            signature
+        }
+    }
+}
+
+fn timestamp(found: &[&str], options: &Explain, report: &mut Report) {
+    let header = match found {
+        [] => {
+            report.refuses(format!("there is no {TIMESTAMP_HEADER} header"));
+            return report.hint("a proxy may drop headers that it does not know");
+        }
+        [one] => one.trim(),
+        _ => return report.refuses(format!("there are {} {TIMESTAMP_HEADER} headers", found.len())),
+    };
+    let digits = !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit());
+    let Some(sent) = header.parse::<u64>().ok().filter(|_| digits) else {
+        report.refuses(format!("the timestamp {header:?} is not Unix seconds"));
+        return report.hint("Sendarix sends an integer, such as 1776609121");
+    };
+    let now = options.at.map_or_else(SystemTime::now, SystemTime::from);
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (off, direction) = if sent > now { (sent - now, "ahead") } else { (now - sent, "ago") };
+    let arrival = if options.at.is_some() { "its arrival" } else { "now; give its arrival with --at" };
+    if off <= options.tolerance {
+        return report.passes(format!("the timestamp is {off} s {direction}, measured from {arrival}"));
+    }
+    report.refuses(format!("the timestamp is {off} s {direction}, measured from {arrival}"));
+    if sent / 1000 <= now + options.tolerance && sent / 1000 + options.tolerance >= now {
+        report.hint("it is right as milliseconds; Sendarix sends seconds, so look for what rewrites it");
+    } else if sent > now {
+        report.hint("the clock of this machine is slow: compare it with a time server");
+    } else {
+        report.hint("the clock of this machine is fast, or the request waited on its way, or somebody replays it");
+    }
+}
+
+fn secrets(options: &Explain, report: &mut Report) -> anyhow::Result<Vec<Secret>> {
+    let mut secrets = Vec::new();
+    for variable in std::iter::once(SECRET_VARIABLE).chain(options.also.iter().map(String::as_str)) {
+        let value = env::var_os(variable).with_context(|| format!("{variable} is not set"))?;
+        let bytes = OsStr::as_bytes(&value).to_vec();
+        if let Err(error) = SigningSecret::new(&bytes) {
+            report.refuses(format!("{variable}: {error}"));
+        }
+        secrets.push(Secret { variable: variable.to_owned(), bytes });
+    }
+    Ok(secrets)
+}
+
+/// Looks for what was signed, and with what, until the signature fits.
+fn verify(body: &[u8], signature: &Signature, secrets: &[Secret], report: &mut Report) {
+    for (number, secret) in secrets.iter().enumerate() {
+        for (secret_change, key) in changes::of_secret(&secret.bytes) {
+            for (body_changes, bytes) in changes::of_body(body) {
+                if key.sign(&bytes) != *signature {
+                    continue;
+                }
+                if number == 0 && secret_change.is_none() && body_changes.is_empty() {
+                    return report.passes("the secret signed exactly this body");
+                }
+                report.refuses("the secret did not sign this body");
+                if number > 0 {
+                    let other = &secret.variable;
+                    report.hint(format!("the one in {other} did: the request is of another environment than this one"));
+                }
+                if let Some(change) = secret_change {
+                    report.hint(format!("{} {}", secret.variable, change.0));
+                }
+                for Change(change) in body_changes {
+                    report.hint(format!("what was signed is the body {change}"));
+                }
+                return;
+            }
+        }
+    }
+    report.refuses("the secret did not sign this body");
+    report.hint("no change that is known makes it fit. Either the secret is another: copy it anew from the dashboard, and try those");
+    report.hint("of other environments with --also. Or the body is not what was sent: capture it as bytes, before any JSON parser,");
+    report.hint("character set or template has touched it.");
+}

@@ -1,0 +1,199 @@
+//! `trigger` as a tool of staging and of diagnosis.
+
+use std::process::{Command, Output};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{EventType, SigningSecret};
+
+use crate::dead_letter_file::TempFile;
+use crate::examples::{Server, example, stdout};
+
+const SECRET: &str = "a secret of production";
+
+#[test]
+fn simulate_delivers_every_event_once_although_answers_are_lost() {
+    let file = TempFile::new("simulate");
+    let server = Server::start("axum_server", file.path(), Some(SECRET));
+    let mut command = Command::new(example("trigger"));
+    command.args([
+        "simulate",
+        "--url",
+        &server.url,
+        "--messages",
+        "200",
+        "--lose-answers",
+        "0.3",
+        "--duplicate",
+        "0.2",
+    ]);
+    command.args(["--reorder", "30", "--burst", "50", "--rate", "5000", "--compress", "10000"]);
+    let simulated = command.env("SENDARIX_WEBHOOK_SECRET", SECRET).output().unwrap();
+    let summary = stdout(&simulated);
+    assert!(summary.contains("lost on its way") && summary.contains("latency in ms: p50 "), "{summary}");
+    let events: usize = summary.split(' ').next().unwrap().parse().unwrap();
+    let handled = server.terminate();
+    let mut ids: Vec<&str> = handled.lines().map(|line| line.split(' ').nth(2).unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((ids.len(), handled.lines().count()), (events, events), "{summary}");
+}
+
+/// A request that was captured, and what somebody has done to it.
+struct Captured {
+    secret: Vec<u8>,
+    also: Option<&'static str>,
+    body: Vec<u8>,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Captured {
+    fn new() -> Self {
+        let sample = Sample::new(EventType::Bounce)
+            .recipient("jörg@example.com")
+            .data(r#"{"url":"https://a/b","list":[],"n":[1,{"a":"x, y: z"}]}"#);
+        Self::signed(sample.body())
+    }
+
+    fn signed(body: Vec<u8>) -> Self {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let signature = SigningSecret::new(SECRET).unwrap().sign(&body).to_string();
+        let headers = vec![("X-Sendarix-Signature", signature), ("X-Sendarix-Timestamp", seconds.to_string())];
+        Self { secret: SECRET.into(), also: None, body, headers }
+    }
+
+    fn with_signature(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        self.headers[0].1 = change(&self.headers[0].1);
+        self
+    }
+
+    fn with_timestamp(mut self, change: impl FnOnce(u64) -> String) -> Self {
+        self.headers[1].1 = change(self.headers[1].1.parse().unwrap());
+        self
+    }
+
+    fn with_body(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        self.body = change(std::str::from_utf8(&self.body).unwrap()).into_bytes();
+        self
+    }
+
+    fn with_secret(self, secret: impl Into<Vec<u8>>) -> Self {
+        Self { secret: secret.into(), ..self }
+    }
+
+    fn explain(&self) -> Output {
+        use std::os::unix::ffi::OsStringExt;
+        let (body, headers) = (TempFile::new("captured-body"), TempFile::new("captured-headers"));
+        std::fs::write(body.path(), &self.body).unwrap();
+        let lines: Vec<String> = self.headers.iter().map(|(name, value)| format!("> {name}: {value}\r\n")).collect();
+        std::fs::write(headers.path(), format!("> POST /hook HTTP/1.1\r\n{}", lines.concat())).unwrap();
+        let mut command = Command::new(example("trigger"));
+        command.arg("explain").arg("--body").arg(body.path()).arg("--headers").arg(headers.path());
+        command.env("SENDARIX_WEBHOOK_SECRET", std::ffi::OsString::from_vec(self.secret.clone()));
+        if let Some(other) = self.also {
+            command.args(["--also", "STAGING"]).env("STAGING", other);
+        }
+        command.output().unwrap()
+    }
+
+    #[track_caller]
+    fn is_explained_by(&self, parts: &[&str]) {
+        let output = self.explain();
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.ends_with("This request is refused.\n"), "{text}");
+        for part in parts {
+            assert!(text.contains(part), "{part:?} in:\n{text}");
+        }
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}
+
+#[test]
+fn explain_passes_what_is_in_order() {
+    let output = Captured::new().explain();
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), 4, "{text}");
+    let kept = Captured::signed(b"no event".to_vec()).explain();
+    assert!(kept.status.success() && stdout(&kept).contains("becomes a dead letter"), "{kept:?}");
+}
+
+#[test]
+fn explain_knows_what_happens_to_headers() {
+    use base64::Engine;
+    let base64 = |hex: &str| base64::engine::general_purpose::STANDARD.encode(const_hex::decode(hex).unwrap());
+    Captured::new().with_signature(|hex| format!("sha256={hex}")).is_explained_by(&["`sha256=` prefix"]);
+    Captured::new().with_signature(base64).is_explained_by(&["base64", "ok       the secret signed exactly this body"]);
+    Captured::new().with_signature(|hex| format!("{hex}, {hex}")).is_explained_by(&["a proxy may have joined"]);
+    Captured::new().with_signature(|hex| hex[..40].to_owned()).is_explained_by(&["40 bytes instead of 64"]);
+    Captured::new().with_timestamp(|now| (now - 3600).to_string()).is_explained_by(&["3600 s ago", "clock"]);
+    Captured::new().with_timestamp(|now| (now + 3600).to_string()).is_explained_by(&["s ahead", "is slow"]);
+    Captured::new().with_timestamp(|now| (now * 1000).to_string()).is_explained_by(&["right as milliseconds"]);
+    Captured::new().with_timestamp(|now| format!("{now}.5")).is_explained_by(&["is not Unix seconds"]);
+    let mut none = Captured::new();
+    none.headers.clear();
+    none.is_explained_by(&["there is no x-sendarix-signature header", "there is no x-sendarix-timestamp header"]);
+    let mut two = Captured::new();
+    two.headers.push(two.headers[0].clone());
+    two.is_explained_by(&["there are 2 x-sendarix-signature headers"]);
+}
+
+#[test]
+fn explain_knows_what_happens_to_secrets() {
+    use base64::Engine;
+    let base64 = base64::engine::general_purpose::STANDARD.encode(SECRET);
+    let captured = || Captured::new();
+    captured().with_secret(format!("{SECRET}\n")).is_explained_by(&["line break", "white space around it"]);
+    captured().with_secret(format!("\"{SECRET}\"")).is_explained_by(&["has quotes around it"]);
+    captured().with_secret(format!("SECRET={SECRET}")).is_explained_by(&["holds `NAME=value`"]);
+    captured().with_secret(base64).is_explained_by(&["is the base64 of the secret"]);
+    captured().with_secret(const_hex::encode(SECRET)).is_explained_by(&["is the hex of the secret"]);
+    let mut staging = captured().with_secret("the one of this environment");
+    staging.also = Some(SECRET);
+    staging.is_explained_by(&["the one in STAGING did: the request is of another environment"]);
+    captured().with_secret("another").is_explained_by(&["no change that is known makes it fit"]);
+}
+
+#[test]
+fn explain_knows_what_happens_to_bodies() {
+    use base64::Engine;
+    let value = |body: &str| serde_json::from_str::<serde_json::Value>(body).unwrap();
+    let base64 = |body: &str| base64::engine::general_purpose::STANDARD.encode(body);
+    let captured = || Captured::new();
+    captured().with_body(|body| format!("{body}\r\n")).is_explained_by(&["without the line break at its end"]);
+    captured().with_body(|body| format!("\u{feff}{body}")).is_explained_by(&["without the byte order mark"]);
+    let pretty = |body: &str| serde_json::to_string_pretty(&value(body)).unwrap();
+    captured().with_body(pretty).is_explained_by(&["without the white space that a JSON serialiser has put in"]);
+    captured().with_body(base64).is_explained_by(&["before it was encoded in base64"]);
+    captured().with_body(|body| serde_json::to_string(body).unwrap()).is_explained_by(&["put into a JSON string"]);
+    let latin = |body: &str| body.bytes().map(char::from).collect();
+    captured().with_body(latin).is_explained_by(&["taken for Latin-1"]);
+    captured()
+        .with_body(|body| body.replace('ö', "\\u00f6"))
+        .is_explained_by(&["characters where it has \\u escapes now"]);
+    let both = |body: &str| format!("{}\n", pretty(body));
+    captured().with_body(both).is_explained_by(&["white space that a JSON serialiser has put in"]);
+    captured()
+        .with_body(|body| body.replace("hard", "soft").replace("[1,", "[2,"))
+        .is_explained_by(&["no change that is known"]);
+
+    // What Sendarix may send, and a serialiser on the way makes compact.
+    let sent = || String::from_utf8(captured().body).unwrap();
+    let compact = |sent: String, what: &str| {
+        let body = sent.clone();
+        let captured = Captured::signed(sent.into_bytes()).with_body(|sent| value(sent).to_string());
+        assert_ne!(captured.body, body.into_bytes());
+        captured.is_explained_by(&[what]);
+    };
+    compact(pretty(&sent()), "with the line breaks and indents of 2");
+    compact(sent().replace('ö', "\\u00f6"), "with \\u escapes where it has characters now");
+    compact(sent().replace('/', "\\/"), "with \\/ where it has / now");
+    let spaced = sent()
+        .replace("\",\"", "\", \"")
+        .replace("\":", "\": ")
+        .replace("},", "}, ")
+        .replace("],", "], ")
+        .replace("[1,", "[1, ");
+    compact(spaced, "with the spaces behind commas and colons");
+}
