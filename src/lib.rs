@@ -42,6 +42,7 @@
 //! | say that a handler failed | [`HandlerError`] |
 //! | change a limit, a status, a store | [`ReceiverBuilder`] |
 //! | run several instances, or survive a restart | [`store`] |
+//! | feed several destinations from one endpoint | [`fan_out`] |
 //! | handle what could not be handled | [`Receiver::redrive`], [`dead_letter`] |
 //! | know what became of a delivery | [`Outcome`] |
 //! | know how a message is doing, or your sending as a whole | [`state`], [`reputation`] |
@@ -91,6 +92,8 @@ pub mod actix;
 pub mod axum;
 pub mod dead_letter;
 pub mod event;
+pub mod fan_out;
+mod file;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod middleware;

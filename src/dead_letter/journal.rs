@@ -3,13 +3,14 @@
 //! What is in memory is where each letter stands in the file, not the letter.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::record::{Record, StoredLetter};
 use super::{DeadLetter, History};
+use crate::file::{FileLock, private_file, sync_directory, with_suffix};
 use crate::store::EventKey;
 use crate::telemetry::TARGET;
 
@@ -75,18 +76,11 @@ pub(super) struct Journal {
     /// Lines that nobody can read. They are reported, and kept for whoever can.
     unreadable: Vec<Line>,
     /// Held open for its lock, which keeps other processes out.
-    lock: File,
+    _lock: FileLock,
 }
 
 /// Less garbage is not worth compacting while the file is in use.
 const COMPACT_FROM_BYTES: u64 = 1024 * 1024;
-
-impl Drop for Journal {
-    fn drop(&mut self) {
-        // Closing the file is not enough while a process is being spawned, which for a moment has it open as well.
-        let _ = self.lock.unlock();
-    }
-}
 
 impl Journal {
     pub(super) fn open(path: &Path, index: Arc<Mutex<Index>>) -> io::Result<Self> {
@@ -95,14 +89,10 @@ impl Journal {
         private_file(path)?;
         let path = path.canonicalize()?;
         sync_directory(&path)?;
-        let lock = private_file(&with_suffix(&path, ".lock"))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::other("another process, or this one, has it open already"),
-            TryLockError::Error(error) => error,
-        })?;
+        let lock = FileLock::of(&path)?;
         let file = private_file(&path)?;
         let unreadable = Vec::new();
-        let mut journal = Self { path, file, end: 0, garbage: 0, index, unreadable, lock };
+        let mut journal = Self { path, file, end: 0, garbage: 0, index, unreadable, _lock: lock };
         journal.recover()?;
         if journal.garbage > 0 {
             journal.compact()?;
@@ -322,28 +312,4 @@ impl Change {
             Self::Resolve(key) => key,
         }
     }
-}
-
-/// Opens a file to read and write, and creates it for its owner alone.
-fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-/// Makes the names in the file's directory durable, where the system has such a thing.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

@@ -16,7 +16,7 @@ use super::claim::{Ending, HeldClaim, NotClaimed};
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::settings::MAX_EVENT_AHEAD;
 use super::time_limit::within;
-use super::{Answer, Outcome, Receiver, Reply, UnknownTypes, Verified};
+use super::{Answer, Origin, Outcome, Receiver, Reply, UnknownTypes, Verified};
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetterReason};
 use crate::event::{DecodeError, SendarixEvent, Timestamp, digest_id};
 use crate::store::{ClaimHandle, EventKey};
@@ -54,7 +54,11 @@ impl Verified {
             Ok(event) => event,
             Err(error) => return Reply::Receiver(self.keep_malformed(&error).await),
         };
-        self.telemetry().received(&event, &self.secret);
+        match &self.origin {
+            Origin::Sender(secret) => self.telemetry().received(&event, secret),
+            Origin::Letter(_) => self.telemetry().received_again(&event, "a dead letter"),
+            Origin::Application(_) => self.telemetry().received_again(&event, "the application"),
+        }
         if let Some(answer) = self.set_aside(&event).await {
             return Reply::Receiver(answer);
         }
@@ -117,7 +121,7 @@ impl Verified {
 
     /// Counts an event that has not been there before.
     fn count(&self, event: &SendarixEvent) {
-        if self.redriven.is_none() {
+        if self.is_from_sender() {
             let lag = event.timestamp.until(self.now()).unwrap_or_default();
             self.telemetry().new_event(event.kind.event_type(), lag);
         }
@@ -135,8 +139,8 @@ impl Verified {
     }
 
     fn is_expired(&self, signed_at: Timestamp) -> bool {
-        // Whoever redrives an event knows how old it is.
-        let max_age = self.receiver().settings().max_event_age.filter(|_| self.redriven.is_none());
+        // Whoever delivers an event again knows how old it is.
+        let max_age = self.receiver().settings().max_event_age.filter(|_| self.is_from_sender());
         let Some(max_age) = max_age else { return false };
         let now = self.now();
         match signed_at.until(now) {
@@ -150,7 +154,7 @@ impl Verified {
         let claimed = HeldClaim::take(
             self.receiver().clone(),
             ClaimHandle::new(self.key(&event.event_id), settings.retention),
-            self.redriven.is_some(),
+            self.redriven().is_some(),
             self.request.running.clone(),
         );
         match claimed.await {
@@ -161,7 +165,7 @@ impl Verified {
             }
             Err(NotClaimed::GivenUp) => {
                 // A redriven event was reopened a moment ago, so somebody else has just given it up again. The letter stays.
-                let outcome = if self.redriven.is_some() { Outcome::InFlight } else { Outcome::Duplicate };
+                let outcome = if self.redriven().is_some() { Outcome::InFlight } else { Outcome::Duplicate };
                 Err(self.settled(outcome, None, None))
             }
             Err(NotClaimed::InFlight { remaining }) => {
@@ -330,7 +334,7 @@ impl Verified {
         let key = self.letter_key(claim.key().event_id());
         // Whatever forgets the event's attempts has then forgotten its letter too.
         let together = dead_letters.database().is_some_and(|of| self.receiver().store().database() == Some(of));
-        let first = claim.attempt == 1 && self.redriven.is_none();
+        let first = claim.attempt == 1 && self.redriven().is_none();
         let possible = !first || (!together && dead_letters.may_hold(&key));
         possible.then_some(key)
     }
@@ -359,7 +363,7 @@ impl Verified {
         let mut letter = DeadLetter::new(key, self.body.clone(), self.request.signature, reason, self.now());
         letter.timestamp_header = self.request.timestamp_header;
         letter.error = error.into();
-        letter.attempts = self.redriven.as_ref().map_or(attempt, |redriven| redriven.attempts.saturating_add(1));
+        letter.attempts = self.redriven().map_or(attempt, |redriven| redriven.attempts.saturating_add(1));
         letter
     }
 
@@ -390,7 +394,7 @@ impl Verified {
     }
 
     fn log(&self, outcome: Outcome, status: u16, attempt: Option<u32>, error: Option<&str>) {
-        let (admitted_at, redriven) = (self.request.admitted_at, self.redriven.is_some());
+        let (admitted_at, redriven) = (self.request.admitted_at, self.redriven().is_some());
         self.telemetry().settled(&Settled { outcome, status, admitted_at, redriven, attempt, error });
     }
 }

@@ -112,6 +112,7 @@ mod head;
 mod outcome;
 mod redrive;
 mod refusal;
+mod resume;
 mod running;
 mod settings;
 mod time_limit;
@@ -142,6 +143,7 @@ pub use self::outcome::Outcome;
 use self::redrive::Redriven;
 pub use self::redrive::{RedriveError, RedriveErrorKind};
 pub use self::refusal::{Refusal, RefusalKind};
+pub use self::resume::ResumeError;
 pub use self::settings::{ConfigError, RETRY_SCHEDULE, SENDER_TIMEOUT, UnknownTypes};
 
 /// Receives the events of one endpoint. Clones are cheap and share everything.
@@ -179,10 +181,18 @@ pub struct Admitted {
 pub struct Verified {
     pub(super) request: Admitted,
     pub(super) body: Bytes,
-    /// The label of the secret that matched.
-    pub(super) secret: Arc<str>,
-    /// Not from the sender, but from a dead letter.
-    pub(super) redriven: Option<Redriven>,
+    pub(super) origin: Origin,
+}
+
+/// How a delivery came here.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// Sendarix sent it, signed with the secret of this label.
+    Sender(Arc<str>),
+    /// It was a dead letter.
+    Letter(Redriven),
+    /// The application has had it since it was verified.
+    Application(SendarixEvent),
 }
 
 impl Receiver {
@@ -357,7 +367,7 @@ impl Admitted {
             return Err(receiver.refuse(RefusalKind::BodyTooLarge, Some(&body.len())));
         }
         match receiver.secrets().verify(&body, &self.signature) {
-            Some(secret) => Ok(Verified { request: self, body, secret, redriven: None }),
+            Some(secret) => Ok(Verified { request: self, body, origin: Origin::Sender(secret) }),
             None => Err(receiver.refuse(RefusalKind::SignatureMismatch, Some(&format_args!("{} bytes", body.len())))),
         }
     }
@@ -397,14 +407,29 @@ impl Verified {
         LocalDelivering::new_local(self.run(event, handler).instrument(span.clone()), receiver, admitted_at, span)
     }
 
+    pub(super) fn is_from_sender(&self) -> bool {
+        matches!(self.origin, Origin::Sender(_))
+    }
+
+    /// The letter that this delivery was.
+    pub(super) fn redriven(&self) -> Option<&Redriven> {
+        match &self.origin {
+            Origin::Letter(letter) => Some(letter),
+            Origin::Sender(_) | Origin::Application(_) => None,
+        }
+    }
+
     /// Since when the sender has been waiting for an answer, if there is one.
     fn awaited_since(&self) -> Option<Instant> {
-        self.redriven.is_none().then_some(self.request.admitted_at)
+        self.is_from_sender().then_some(self.request.admitted_at)
     }
 
     /// The event, and the span of its delivery.
     fn decode(&self) -> (Result<SendarixEvent, DecodeError>, Span) {
-        let event = SendarixEvent::decode(self.body.clone());
+        let event = match &self.origin {
+            Origin::Application(event) => Ok(event.clone()),
+            Origin::Sender(_) | Origin::Letter(_) => SendarixEvent::decode(self.body.clone()),
+        };
         let span = self.request.receiver.telemetry().delivery_span(event.as_ref().ok());
         (event, span)
     }

@@ -1,14 +1,11 @@
 //! Dead letters on their way through the pipeline again.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use super::handler::{Delivery, HandlerError, HandlerResponse};
-use super::{Admitted, Outcome, Receiver, Verified};
+use super::{Admitted, Origin, Outcome, Receiver, Verified};
 use crate::dead_letter::{DeadLetter, DeadLetterError};
 use crate::store::EventKey;
-use crate::telemetry;
 
 /// What a redriven delivery knows of its letter.
 #[derive(Debug)]
@@ -61,8 +58,7 @@ impl Receiver {
             running: self.0.running.enter().ok_or(RedriveError(Cause::Draining))?,
         };
         let redriven = Redriven { key: letter.key, attempts: letter.attempts };
-        let secret = Arc::from(telemetry::REDRIVEN);
-        Ok(Verified { request, body: letter.body, secret, redriven: Some(redriven) })
+        Ok(Verified { request, body: letter.body, origin: Origin::Letter(redriven) })
     }
 
     /// Redrives every letter of this endpoint, one after the other, and tells what became of each.
@@ -100,12 +96,12 @@ impl Receiver {
 impl Verified {
     /// Where the dead letter of this delivery is, or would be.
     pub(super) fn letter_key(&self, event_id: &str) -> EventKey {
-        self.redriven.as_ref().map_or_else(|| self.key(event_id), |redriven| redriven.key.clone())
+        self.redriven().map_or_else(|| self.key(event_id), |redriven| redriven.key.clone())
     }
 
     /// Resolves the letter of a redriven event that has been handled already.
     pub(super) async fn resolve_duplicate(&self) {
-        if let Some(redriven) = &self.redriven {
+        if let Some(redriven) = self.redriven() {
             self.resolve(&redriven.key).await;
         }
     }

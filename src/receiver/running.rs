@@ -32,6 +32,11 @@ impl Running {
         (!self.draining.load(SeqCst)).then_some(guard)
     }
 
+    /// For a part of a delivery that is under way: the door may be closed by now.
+    pub(super) fn enter_part(self: &Arc<Self>) -> RunningGuard {
+        RunningGuard::new(self)
+    }
+
     /// Closes the door, and waits for the last delivery to end. After the limit it returns how many have not.
     pub(super) async fn drain(self: &Arc<Self>, limit: Duration) -> Result<(), usize> {
         self.draining.store(true, SeqCst);

@@ -9,7 +9,7 @@
 //!
 //! All but refusals are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
 //! and so is whatever the handler logs. `secret` is the label of the secret that matched: when only the newest is seen,
-//! the one before it can go. For a dead letter that is redriven it is `(redriven)`.
+//! the one before it can go. For what comes from a dead letter or from the application, `from` stands in its place.
 //!
 //! No recipient, body or secret is logged above debug, with one exception: the text of a handler's own error is logged
 //! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is
@@ -44,9 +44,6 @@ pub const TARGET: &str = "sendarix_webhooks";
 /// The target of refused requests, for a security audit. Under attack it is as busy as the attacker: filter it by this
 /// name.
 pub const AUDIT_TARGET: &str = "sendarix_webhooks::audit";
-
-/// What stands in the place of a secret's label when a dead letter is delivered again.
-pub(crate) const REDRIVEN: &str = "(redriven)";
 
 /// All that one receiver says of itself. What happens is a method, and each is a line of the log, a number, or both.
 #[derive(Debug)]
@@ -111,6 +108,19 @@ impl Telemetry {
             message_id = ?Clipped(&event.message_id),
             secret,
             "received an event",
+        );
+    }
+
+    /// An event that has been authentic before is delivered again, or elsewhere.
+    pub(crate) fn received_again(&self, event: &SendarixEvent, from: &'static str) {
+        tracing::info!(
+            target: TARGET,
+            event_id = ?Clipped(&event.event_id),
+            event_type = ?Clipped(event.type_name()),
+            timestamp = %event.timestamp,
+            message_id = ?Clipped(&event.message_id),
+            from,
+            "received an event again",
         );
     }
 

@@ -11,6 +11,7 @@ mod concurrency;
 mod dead_letter_file;
 mod event;
 mod examples;
+mod fan_out;
 mod fixtures;
 mod handlers;
 mod headers;

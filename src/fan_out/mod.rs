@@ -1,0 +1,243 @@
+//! Who else wants to know? One endpoint that feeds several destinations, each of them reliably.
+//!
+//! A failing destination makes Sendarix deliver the event again, and then only that destination runs: each has its own
+//! record of what it has taken, in the receiver's store, and its own dead letters. [`FanOut`] is the handler.
+//!
+//! | destination | for |
+//! |---|---|
+//! | a closure that takes a [`Delivery`](crate::Delivery) | anything |
+//! | [`JsonLines`] | a file that rotates, which warehouses load |
+//! | `Enqueue` (feature `apalis`) | work that takes longer |
+//! | `JetStream` (feature `nats`) | other services |
+
+mod json_lines;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use crate::event::{EventType, SendarixEvent};
+use crate::receiver::{ConfigError, Delivery, HandlerError, Outcome, Receiver, RedriveError};
+use crate::store::EventKey;
+
+pub use self::json_lines::{JsonLines, JsonLinesError};
+
+/// What a [`Destination`] returns.
+pub type DestinationFuture = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>;
+
+/// Takes events. A function that takes a [`Delivery`] is one.
+pub trait Destination: Send + Sync + 'static {
+    /// Takes one event, which counts as taken once this has succeeded. An event may come again all the same: after a crash
+    /// just then, for example.
+    fn take(&self, delivery: Delivery) -> DestinationFuture;
+}
+
+impl<H, F> Destination for H
+where
+    H: Fn(Delivery) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
+    fn take(&self, delivery: Delivery) -> DestinationFuture {
+        Box::pin(self(delivery))
+    }
+}
+
+/// A handler that passes every event on to several destinations.
+///
+/// The event is acknowledged once each destination that wants it has taken it, or has said that it never can. Otherwise
+/// Sendarix delivers it again, and only what has not been taken is tried. The destinations run at the same time, each with
+/// a claim of its own, which `PostgresStore::commit` and `SqliteStore::commit` take as well. They take two more steps of the
+/// store each.
+///
+/// ```
+/// # #[cfg(feature = "axum")]
+/// # fn example(receiver: sendarix_webhooks::Receiver) -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, routing::post};
+/// use sendarix_webhooks::fan_out::{FanOut, JsonLines};
+/// use sendarix_webhooks::{Delivery, EventType, HandlerError, SendarixLayer};
+///
+/// async fn bill(delivery: Delivery) -> Result<(), HandlerError> { Ok(()) }
+/// async fn alert(delivery: Delivery) -> Result<(), HandlerError> { Ok(()) }
+///
+/// let fan_out = FanOut::builder(&receiver)
+///     .to("billing", bill)
+///     .to_types("alerts", [EventType::Bounce, EventType::Complaint], alert)
+///     .to("warehouse", JsonLines::open("events.jsonl")?)
+///     .build()?;
+/// let layer = SendarixLayer::new(receiver);
+/// let app: Router = Router::new().route("/webhooks/sendarix", post(fan_out.handler()).layer(layer));
+/// # Ok(()) }
+/// ```
+///
+/// # Time
+///
+/// The receiver's [`handler_limit`](crate::ReceiverBuilder::handler_limit) is for all of them together. What is still
+/// running then goes on by itself, and the event comes again.
+///
+/// # Dead letters
+///
+/// What a destination has failed at is kept under the endpoint's name, a dot and the destination's:
+/// `default.billing`. [`redrive_all`](Self::redrive_all) tries it again at that destination alone.
+#[derive(Clone)]
+pub struct FanOut(Arc<[Route]>);
+
+struct Route {
+    name: String,
+    /// All, if there is none.
+    types: Option<Vec<EventType>>,
+    receiver: Receiver,
+    destination: Arc<dyn Destination>,
+}
+
+/// Sets up a [`FanOut`].
+#[must_use]
+pub struct FanOutBuilder {
+    receiver: Receiver,
+    planned: Vec<Planned>,
+}
+
+/// A route whose name has not been checked.
+struct Planned {
+    name: String,
+    types: Option<Vec<EventType>>,
+    destination: Arc<dyn Destination>,
+}
+
+/// Why there can be no such fan-out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FanOutError {
+    /// Two destinations would take each other's events for their own.
+    #[error("two destinations are called `{0}`")]
+    Twice(String),
+    /// The name cannot be part of a key, or the receiver's own is too long beside it.
+    #[error("a destination cannot be called `{name}`")]
+    Name {
+        /// The name that was given.
+        name: String,
+        /// What is wrong with it.
+        source: ConfigError,
+    },
+    /// Every event would be acknowledged, and none passed on.
+    #[error("there is no destination, so that every event would be dropped")]
+    Empty,
+}
+
+impl FanOut {
+    /// A fan-out behind this receiver, whose store, dead letters and settings its destinations share.
+    pub fn builder(receiver: &Receiver) -> FanOutBuilder {
+        FanOutBuilder { receiver: receiver.clone(), planned: Vec::new() }
+    }
+
+    /// The handler: for axum, for actix-web and for [`Verified::deliver`](crate::receiver::Verified::deliver).
+    pub fn handler(&self) -> impl Fn(Delivery) -> DestinationFuture + Clone + Send + Sync + 'static {
+        let fan_out = self.clone();
+        move |delivery| fan_out.take(delivery)
+    }
+
+    async fn pass_on(self, event: SendarixEvent) -> Result<(), HandlerError> {
+        let mut deliveries = JoinSet::new();
+        for (number, route) in self.0.iter().enumerate().filter(|(_, route)| route.wants(&event)) {
+            let verified = route.receiver.resume_part(event.clone());
+            let delivery = verified.deliver(route.handler());
+            deliveries.spawn(async move { (number, delivery.await.outcome()) }.in_current_span());
+        }
+        let mut outcomes = deliveries.join_all().await;
+        outcomes.retain(|(_, outcome)| !outcome.is_acknowledged());
+        outcomes.sort_unstable_by_key(|(number, _)| *number);
+        if outcomes.is_empty() {
+            return Ok(());
+        }
+        let name = |number: usize| self.0.get(number).map_or("", |route| &route.name);
+        let failed: Vec<String> =
+            outcomes.iter().map(|(number, outcome)| format!("{}: {outcome}", name(*number))).collect();
+        Err(HandlerError::retry(failed.join(", ")))
+    }
+
+    /// Tries what the destinations have failed at again, each at its own, and tells what became of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::redrive_all`].
+    pub async fn redrive_all(&self) -> Result<Vec<(EventKey, Outcome)>, RedriveError> {
+        let mut outcomes = Vec::new();
+        for route in self.0.iter() {
+            outcomes.extend(route.receiver.redrive_all(route.handler()).await?);
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Route {
+    fn wants(&self, event: &SendarixEvent) -> bool {
+        let Some(types) = &self.types else { return true };
+        event.kind.event_type().is_some_and(|event_type| types.contains(&event_type))
+    }
+
+    fn handler(&self) -> impl Fn(Delivery) -> DestinationFuture + Clone + Send + 'static {
+        let destination = Arc::clone(&self.destination);
+        move |delivery| destination.take(delivery)
+    }
+}
+
+/// A fan-out is a destination itself.
+impl Destination for FanOut {
+    fn take(&self, delivery: Delivery) -> DestinationFuture {
+        Box::pin(self.clone().pass_on(delivery.event().clone()))
+    }
+}
+
+impl FanOutBuilder {
+    /// Passes every event on to this destination, under a name that stays the same as long as its record should: 1 letter,
+    /// digit, `.`, `_` or `-` or more, with the receiver's own name 63 at most.
+    pub fn to(mut self, name: impl Into<String>, destination: impl Destination) -> Self {
+        self.planned.push(Planned { name: name.into(), types: None, destination: Arc::new(destination) });
+        self
+    }
+
+    /// Passes events of these types on.
+    pub fn to_types(
+        mut self,
+        name: impl Into<String>,
+        types: impl IntoIterator<Item = EventType>,
+        destination: impl Destination,
+    ) -> Self {
+        let types = Some(types.into_iter().collect());
+        self.planned.push(Planned { name: name.into(), types, destination: Arc::new(destination) });
+        self
+    }
+
+    /// Checks the names.
+    ///
+    /// # Errors
+    ///
+    /// A name stands twice or cannot be one, or there is no destination.
+    pub fn build(self) -> Result<FanOut, FanOutError> {
+        let mut routes: Vec<Route> = Vec::new();
+        for Planned { name, types, destination } in self.planned {
+            if routes.iter().any(|route| route.name == name) {
+                return Err(FanOutError::Twice(name));
+            }
+            match self.receiver.for_part(&name) {
+                Ok(receiver) => routes.push(Route { name, types, receiver, destination }),
+                Err(source) => return Err(FanOutError::Name { name, source }),
+            }
+        }
+        if routes.is_empty() { Err(FanOutError::Empty) } else { Ok(FanOut(routes.into())) }
+    }
+}
+
+impl fmt::Debug for FanOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|route| &route.name)).finish()
+    }
+}
+
+impl fmt::Debug for FanOutBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.planned.iter().map(|planned| &planned.name)).finish()
+    }
+}
