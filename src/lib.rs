@@ -42,6 +42,7 @@
 //! | say that a handler failed | [`HandlerError`] |
 //! | change a limit, a status, a store | [`ReceiverBuilder`] |
 //! | run several instances, or survive a restart | [`store`] |
+//! | do what takes longer | [`queue`], [`Receiver::resume`] |
 //! | feed several destinations from one endpoint | [`fan_out`] |
 //! | handle what could not be handled | [`Receiver::redrive`], [`dead_letter`] |
 //! | know what became of a delivery | [`Outcome`] |
@@ -62,6 +63,8 @@
 //! | `sqlite` | | [`SqliteStore`](store::SqliteStore), for all processes of one machine; needs Rust 1.94 |
 //! | `redis` | | [`RedisStore`](store::RedisStore), for several instances |
 //! | `postgres` | | [`PostgresStore`](store::PostgresStore), for several instances; needs Rust 1.94 |
+//! | `apalis` | | [`Enqueue`](queue::Enqueue), which puts events into a job queue of apalis 1 |
+//! | `nats` | | [`JetStream`](fan_out::JetStream), which publishes events to NATS |
 //! | `metrics` | | counters of what becomes of requests, for any exporter: [`telemetry::metrics`] |
 //! | `testing` | | signed requests, sample events, a manual clock, a simulated Sendarix, the suites that stores must pass |
 //! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
@@ -73,9 +76,11 @@
 #![cfg_attr(
     not(all(
         feature = "actix",
+        feature = "apalis",
         feature = "axum",
         feature = "memory",
         feature = "metrics",
+        feature = "nats",
         feature = "postgres",
         feature = "redis",
         feature = "sqlite",
@@ -97,6 +102,9 @@ mod file;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod middleware;
+#[cfg(feature = "apalis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
+pub mod queue;
 pub mod receiver;
 pub mod reputation;
 pub mod state;

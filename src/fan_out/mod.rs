@@ -5,11 +5,13 @@
 //!
 //! | destination | for |
 //! |---|---|
-//! | a closure that takes a [`Delivery`](crate::Delivery) | anything |
+//! | a closure that takes a [`Delivery`] | anything |
 //! | [`JsonLines`] | a file that rotates, which warehouses load |
-//! | `Enqueue` (feature `apalis`) | work that takes longer |
-//! | `JetStream` (feature `nats`) | other services |
+//! | [`Enqueue`](crate::queue::Enqueue) (feature `apalis`) | work that takes longer |
+//! | [`JetStream`] (feature `nats`) | other services |
 
+#[cfg(feature = "nats")]
+mod jet_stream;
 mod json_lines;
 
 use std::fmt;
@@ -23,6 +25,9 @@ use crate::event::{EventType, SendarixEvent};
 use crate::receiver::{ConfigError, Delivery, HandlerError, Outcome, Receiver, RedriveError};
 use crate::store::EventKey;
 
+#[cfg(feature = "nats")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
+pub use self::jet_stream::JetStream;
 pub use self::json_lines::{JsonLines, JsonLinesError};
 
 /// What a [`Destination`] returns.
@@ -70,6 +75,26 @@ where
 /// let layer = SendarixLayer::new(receiver);
 /// let app: Router = Router::new().route("/webhooks/sendarix", post(fan_out.handler()).layer(layer));
 /// # Ok(()) }
+/// ```
+///
+/// On actix-web the route is the same, inside of the middleware:
+///
+/// ```
+/// # #[cfg(feature = "actix")]
+/// # fn example(receiver: sendarix_webhooks::Receiver, fan_out: sendarix_webhooks::fan_out::FanOut) -> actix_web::Resource<
+/// #     impl actix_web::dev::ServiceFactory<
+/// #         actix_web::dev::ServiceRequest,
+/// #         Config = (),
+/// #         Response = actix_web::dev::ServiceResponse<impl actix_web::body::MessageBody>,
+/// #         Error = actix_web::Error,
+/// #         InitError = (),
+/// #     >,
+/// # > {
+/// use actix_web::web;
+/// use sendarix_webhooks::SendarixMiddleware;
+///
+/// web::resource("/webhooks/sendarix").wrap(SendarixMiddleware::new(receiver)).route(web::post().to(fan_out.handler()))
+/// # }
 /// ```
 ///
 /// # Time

@@ -51,7 +51,7 @@ fn receiver(stores: &FaultyStores) -> Receiver {
 
 async fn endpoint(receiver: &Receiver, fan_out: &FanOut) -> Endpoint {
     let handler = fan_out.handler();
-    Endpoint::of_receiver(Front::ANY, receiver.clone(), move |delivery| handler(delivery)).await
+    Endpoint::of_receiver(Front::ANY, receiver.clone(), handler).await
 }
 
 fn open(id: &str) -> Vec<u8> {

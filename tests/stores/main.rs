@@ -5,9 +5,11 @@
 
 mod conformance;
 mod crashes;
+mod fan_out;
 mod faults;
 mod instances;
 mod postgres;
+mod queue;
 mod redis;
 mod redrive;
 mod round_trips;

@@ -1,0 +1,170 @@
+//! Events that are put into a queue before they are acknowledged, and workers that take them out.
+//!
+//! ```sh
+//! cargo run --example job_queue --all-features -- --queue sqlite:jobs.sqlite
+//! ```
+//!
+//! The queue is apalis's, with SQLite, Redis or PostgreSQL behind it; dedup and dead letters are in the same place. A job that
+//! fails is tried again by the queue; until it succeeds its event is a dead letter of the endpoint `default.jobs`, which
+//! `dead_letters --endpoint default.jobs` lists and redrives. Send an event to `never@example.com` to see one that never
+//! succeeds. Kill it wherever you like: what was acknowledged is in the queue.
+
+#[path = "shared/serve.rs"]
+mod serve;
+mod shared;
+#[path = "shared/store.rs"]
+mod store;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use apalis::prelude::*;
+use apalis_postgres::PostgresStorage;
+use apalis_redis::RedisStorage;
+use apalis_sqlite::SqliteStorage;
+use axum::Router;
+use axum::routing::post;
+use clap::{Parser, ValueEnum};
+use sendarix_webhooks::fan_out::DestinationFuture;
+use sendarix_webhooks::queue::Enqueue;
+use sendarix_webhooks::{
+    Delivery, HandlerError, RETRY_SCHEDULE, Receiver, SendarixEvent, SendarixLayer, SigningSecrets,
+};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{PgPool, SqlitePool};
+use tokio::net::TcpListener;
+
+use self::store::Store;
+
+#[derive(Parser)]
+#[command(about = "Puts Sendarix events into a job queue, and works on them")]
+struct Options {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+
+    /// Where jobs and events are: sqlite:PATH, redis://… or postgres://…
+    #[arg(long, value_name = "PLACE")]
+    queue: String,
+
+    /// What this process does
+    #[arg(long, value_enum, default_value_t = Role::Both)]
+    role: Role,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Role {
+    Server,
+    Worker,
+    Both,
+}
+
+/// The queue's name. By default it would be that of a Rust type, which may change.
+const QUEUE: &str = "sendarix";
+
+#[derive(Clone)]
+enum Queue {
+    Sqlite(SqliteStorage<SendarixEvent>),
+    Redis(RedisStorage<SendarixEvent>),
+    Postgres(PostgresStorage<SendarixEvent>),
+}
+
+impl Queue {
+    async fn open(place: &str, store: &Store) -> anyhow::Result<Self> {
+        Ok(match store {
+            Store::Sqlite(_) => {
+                let path = place.strip_prefix("sqlite:").unwrap_or_default();
+                let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+                // apalis turns `synchronous` off for the connection that makes the tables, which must not be used for jobs.
+                let setup = SqlitePool::connect_with(options.clone()).await?;
+                SqliteStorage::setup(&setup).await?;
+                setup.close().await;
+                let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+                let pool = SqlitePool::connect_lazy_with(options.busy_timeout(Duration::from_secs(3)));
+                let config = apalis_sqlite::Config::default().queue(QUEUE);
+                Self::Sqlite(SqliteStorage::new(&pool).with_config(config))
+            }
+            Store::Redis(_) => {
+                let mut config = apalis_redis::Config::default().queue(QUEUE);
+                // By default, apalis-redis 1.0.0 forgets at once which events it has.
+                config.idempotency_ttl = Some(2 * RETRY_SCHEDULE);
+                Self::Redis(RedisStorage::new(apalis_redis::connect(place).await?).with_config(config))
+            }
+            Store::Postgres(_) => {
+                let pool = PgPool::connect(place).await?;
+                PostgresStorage::setup(&pool).await?;
+                let config = apalis_postgres::Config::default().queue(QUEUE);
+                Self::Postgres(PostgresStorage::new(&pool).with_config(config))
+            }
+            Store::Memory => anyhow::bail!("a queue must outlive the process"),
+        })
+    }
+
+    fn enqueue(&self) -> Box<dyn Fn(Delivery) -> DestinationFuture + Send + Sync> {
+        match self.clone() {
+            Self::Sqlite(queue) => Box::new(Enqueue::new(queue).handler()),
+            Self::Redis(queue) => Box::new(Enqueue::new(queue).handler()),
+            Self::Postgres(queue) => Box::new(Enqueue::new(queue).handler()),
+        }
+    }
+
+    /// Works until it is told to stop.
+    async fn work(self, receiver: Receiver) -> anyhow::Result<()> {
+        macro_rules! work {
+            ($queue:expr) => {{
+                let name = format!("worker-{}", std::process::id());
+                WorkerBuilder::new(name).backend($queue).data(receiver).build(on_job).run().await?
+            }};
+        }
+        match self {
+            Self::Sqlite(queue) => work!(queue),
+            Self::Redis(queue) => work!(queue),
+            Self::Postgres(queue) => work!(queue),
+        }
+        Ok(())
+    }
+}
+
+/// One attempt at a job. An error makes the queue try again.
+async fn on_job(event: SendarixEvent, receiver: Data<Receiver>) -> Result<(), BoxDynError> {
+    let outcome = receiver.resume(event)?.deliver(on_event).await.outcome();
+    if outcome.is_acknowledged() { Ok(()) } else { Err(format!("{outcome}; try it again").into()) }
+}
+
+/// The work itself.
+async fn on_event(delivery: Delivery) -> Result<(), HandlerError> {
+    if &*delivery.event().recipient == "never@example.com" {
+        return Err(HandlerError::retry("nobody can be reached there"));
+    }
+    shared::print(delivery.event()).await
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options: Options = shared::options();
+    let listener =
+        TcpListener::bind(options.listen).await.with_context(|| format!("listening on {}", options.listen))?;
+    let terminated = shared::terminated()?;
+    let store: Store = options.queue.parse()?;
+    let queue = Queue::open(&options.queue, &store).await.context("the queue")?;
+    let receiver = |secrets: SigningSecrets, endpoint: &str| -> anyhow::Result<Receiver> {
+        let letters = store.dead_letters(None, Path::new("job_queue.dead-letters.jsonl"))?;
+        let builder = Receiver::builder(secrets).endpoint(endpoint);
+        Ok(builder.shared_store(store.events()).shared_dead_letters(letters).build()?)
+    };
+    let secrets = shared::secrets(listener.local_addr()?)?;
+    // A name of its own, or each job would be a duplicate of its event.
+    let worker = queue.clone().work(receiver(secrets.clone(), "default.jobs")?);
+    if options.role == Role::Worker {
+        return worker.await;
+    }
+    if options.role == Role::Both {
+        tokio::spawn(worker);
+    }
+    let (receiver, enqueue) = (receiver(secrets, "default")?, std::sync::Arc::new(queue.enqueue()));
+    let layer = SendarixLayer::new(receiver.clone());
+    let app = Router::new().route(shared::PATH, post(move |delivery: Delivery| enqueue(delivery)).layer(layer));
+    serve::until(terminated, listener, app, receiver).await
+}
