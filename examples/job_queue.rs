@@ -30,7 +30,7 @@ use clap::{Parser, ValueEnum};
 use sendarix_webhooks::fan_out::DestinationFuture;
 use sendarix_webhooks::queue::Enqueue;
 use sendarix_webhooks::{
-    Delivery, HandlerError, RETRY_SCHEDULE, Receiver, SendarixEvent, SendarixLayer, SigningSecrets,
+    Delivery, HandlerError, Outcome, RETRY_SCHEDULE, Receiver, SendarixEvent, SendarixLayer, SigningSecrets,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
@@ -127,11 +127,19 @@ impl Queue {
     }
 }
 
-/// One attempt at a job. An error makes the queue try again.
+/// One attempt at a job. An error makes the queue try again, 25 times at most.
 async fn on_job(event: SendarixEvent, receiver: Data<Receiver>) -> Result<(), BoxDynError> {
-    let outcome = receiver.resume(event)?.deliver(on_event).await.outcome();
-    if outcome.is_acknowledged() { Ok(()) } else { Err(format!("{outcome}; try it again").into()) }
+    loop {
+        match receiver.resume(event.clone())?.deliver(on_event).await.outcome() {
+            outcome if outcome.is_acknowledged() => return Ok(()),
+            // Says nothing of the job, and must not use up an attempt.
+            Outcome::StoreUnavailable | Outcome::InFlight => tokio::time::sleep(WAIT).await,
+            outcome => return Err(format!("{outcome}; try it again").into()),
+        }
+    }
 }
+
+const WAIT: Duration = Duration::from_secs(1);
 
 /// The work itself.
 async fn on_event(delivery: Delivery) -> Result<(), HandlerError> {
@@ -156,12 +164,19 @@ async fn main() -> anyhow::Result<()> {
     };
     let secrets = shared::secrets(listener.local_addr()?)?;
     // A name of its own, or each job would be a duplicate of its event.
-    let worker = queue.clone().work(receiver(secrets.clone(), "default.jobs")?);
+    let workers = receiver(secrets.clone(), "default.jobs")?;
+    let worker = queue.clone().work(workers.clone());
+    let terminated = async move {
+        // Without its worker the process is of no use.
+        tokio::select! {
+            () = terminated => {}
+            ended = worker, if options.role != Role::Server => tracing::error!("the worker has ended: {ended:?}"),
+        }
+        workers.drain().await;
+    };
     if options.role == Role::Worker {
-        return worker.await;
-    }
-    if options.role == Role::Both {
-        tokio::spawn(worker);
+        terminated.await;
+        return Ok(());
     }
     let (receiver, enqueue) = (receiver(secrets, "default")?, std::sync::Arc::new(queue.enqueue()));
     let layer = SendarixLayer::new(receiver.clone());

@@ -1,7 +1,7 @@
 //! What takes longer? Work that is put into a durable queue before the event is acknowledged.
 //!
 //! Sendarix asks for an answer within a second and waits 10 s. Whatever may take longer, or may fail for an hour, belongs into
-//! a queue, with workers that try again at their own pace. [`Enqueue`] puts events into one of
+//! a queue, with workers of their own. [`Enqueue`] puts events into one of
 //! [apalis](https://docs.rs/apalis) 1, with PostgreSQL, Redis or SQLite behind it; a worker of apalis takes them out, and
 //! [`Receiver::resume`](crate::Receiver::resume) gives it claims and dead letters. `examples/job_queue.rs` shows both.
 
@@ -15,7 +15,7 @@ use apalis_core::backend::{TaskSink, TaskSinkError};
 use apalis_core::task::builder::TaskBuilder;
 use tokio::time::timeout;
 
-use crate::event::SendarixEvent;
+use crate::event::{SendarixEvent, printable_id};
 use crate::fan_out::{Destination, DestinationFuture};
 use crate::receiver::{Delivery, HandlerError};
 
@@ -56,6 +56,12 @@ use crate::receiver::{Delivery, HandlerError};
 /// - `SqliteStorage::setup` of `apalis-sqlite` 1.0.0 sets `PRAGMA synchronous = OFF` on the connection that it uses, which then
 ///   forgets jobs in a power failure. Give it a pool of its own and close that.
 /// - Name the queue with `with_config`: by default it has the name of a Rust type, which may change.
+///
+/// # When a job fails
+///
+/// By default apalis tries a job 25 times, at once with PostgreSQL and SQLite, and then leaves it alone. What
+/// [`Receiver::resume`](crate::Receiver::resume) delivers is a dead letter from its first failure on, and can be redriven.
+/// [`configure`](Self::configure) sets the number of attempts, apalis's retry layer a pause between them.
 ///
 /// # What a job is
 ///
@@ -116,8 +122,7 @@ where
     ///
     /// The queue failed, or did not answer in time.
     pub async fn push(&self, event: SendarixEvent) -> Result<(), EnqueueError> {
-        // PostgreSQL takes no NUL.
-        let key = event.event_id.replace('\0', "\\0");
+        let key = printable_id(&event.event_id).into_owned();
         let task = (self.configure)(TaskBuilder::new(event)).idempotency_key(key).build();
         let mut queue = self.queue.clone();
         match timeout(self.limit, queue.push_task(task)).await {

@@ -15,7 +15,8 @@ pub const COMPLAINT_THRESHOLD: f64 = 0.001;
 
 /// Counts deliveries, bounces and complaints over one or more sliding windows, and tells when a rate passes its threshold.
 ///
-/// Give it each event once, from the handler, which duplicates do not reach. It takes a kilobyte for each window, however many
+/// Give it each event once: last in the handler, which duplicates do not reach, and which does not fail afterwards and run
+/// again. It takes three kilobytes for each window, however many
 /// events there are. Clones share everything. It knows the events of this process since its start; for several instances
 /// and for longer, the [metrics](crate::telemetry::metrics) and their alert rules are the place.
 ///
@@ -187,9 +188,9 @@ impl Reputation {
 }
 
 impl ReputationBuilder {
-    /// Looks at the last so long, at least a minute. Without any window there is one of an hour.
+    /// Looks at the last so long, or a minute if that is longer. Without any window there is one of an hour.
     pub fn window(mut self, length: Duration) -> Self {
-        self.windows.push(length);
+        self.windows.push(length.max(MINUTE));
         self
     }
 
@@ -203,7 +204,8 @@ impl ReputationBuilder {
         Self { complaints: share, ..self }
     }
 
-    /// From how many messages in a window on a rate says anything. Default: 20, of which one bounce is 5 %.
+    /// From how many messages in a window on a rate says anything. Default: 20, of which one bounce is 5 %. Of so few, any
+    /// complaint is too much, which is what Sendarix advises.
     pub fn minimum(self, messages: u64) -> Self {
         Self { minimum: messages, ..self }
     }
@@ -253,12 +255,12 @@ struct Slice {
 /// A window slides in steps of a sixtieth of itself.
 const SLICES: usize = 60;
 
-/// Slices shorter than this would be finer than Sendarix's own times.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// The shortest window: its slices are as fine as Sendarix's times.
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Window {
     fn new(length: Duration) -> Self {
-        let slice = (length / 60).max(SHORTEST);
+        let slice = length / 60;
         Self { length, slice, counts: [Slice::default(); SLICES], passed: [false; 2] }
     }
 

@@ -20,11 +20,12 @@ use tokio::sync::Semaphore;
 use self::support::{Endpoint, FaultyStores, Front, Post, eventually};
 
 /// All names that there are.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     names::REQUESTS,
     names::REFUSALS,
     names::EVENTS,
     names::REDRIVES,
+    names::RESUMES,
     names::SECRET_MATCHES,
     names::DEAD_LETTERS,
     names::STORE_ERRORS,
@@ -115,7 +116,7 @@ async fn every_request_counts_under_its_outcome_and_every_event_once() {
     {
         assert_eq!(numbers.of(names::EVENTS, &format!("event_type=\"{event_type}\"")), expected, "{event_type}");
     }
-    assert_eq!(numbers.of(names::SECRET_MATCHES, "secret=\"current\""), 8.0);
+    assert_eq!(numbers.of(names::SECRET_MATCHES, "secret=\"current\""), 9.0);
     for reason in ["failed", "failed_permanently", "malformed", "unknown_type"] {
         assert_eq!(numbers.of(names::DEAD_LETTERS, &format!("reason=\"{reason}\"")), 1.0, "{reason}");
     }
@@ -129,6 +130,19 @@ async fn every_request_counts_under_its_outcome_and_every_event_once() {
     assert_eq!(numbers.requests(Outcome::StoreUnavailable), 2.0);
     assert_eq!(numbers.of(names::STORE_ERRORS, "store=\"dedup\""), 1.0);
     assert_eq!(numbers.of(names::STORE_ERRORS, "store=\"dead_letters\""), 1.0);
+}
+
+/// Sendarix gives up, and nobody else will notice.
+#[tokio::test]
+async fn the_last_failure_counts_as_such() {
+    let (endpoint, numbers) =
+        endpoint("last", &FaultyStores::default(), |_| async { Err(HandlerError::retry("never")) }).await;
+    let body = Sample::new(EventType::Open).body();
+    for _ in 0..6 {
+        endpoint.post(&body).await;
+    }
+    assert_eq!(numbers.of(names::DEAD_LETTERS, "reason=\"failed\""), 5.0);
+    assert_eq!(numbers.of(names::DEAD_LETTERS, "reason=\"failed_last\""), 1.0);
 }
 
 #[tokio::test]
@@ -211,6 +225,11 @@ async fn handlers_count_while_they_run_and_redriving_is_no_request() {
     drop(exchange);
     eventually("it has ended", || numbers.requests(Outcome::FailedPermanently) == 1.0).await;
     assert_eq!(numbers.of(names::RUNNING_HANDLERS, ""), 0.0);
+
+    let other = sendarix_webhooks::SendarixEvent::decode(Sample::new(EventType::Click).body()).unwrap();
+    endpoint.receiver.resume(other).unwrap().deliver(|_| async { Ok(()) }).await;
+    assert_eq!(numbers.of(names::RESUMES, "outcome=\"processed\""), 1.0);
+    assert_eq!(numbers.of(names::EVENTS, "event_type=\"click\""), 0.0);
 
     let redriven = endpoint.receiver.redrive_all(|_| async { Ok(()) }).await.unwrap();
     assert_eq!(redriven.len(), 1);

@@ -1,17 +1,15 @@
 //! Why is this request refused? Every step of the receiver, and what is known to go wrong there.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fmt::Display;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
 use sendarix_webhooks::receiver::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
-use sendarix_webhooks::verify::SECRET_VARIABLE;
+use sendarix_webhooks::verify::{PREVIOUS_SECRET_VARIABLE, SECRET_VARIABLE};
 use sendarix_webhooks::{SendarixEvent, Signature, SigningSecret, Timestamp};
 
 use self::changes::Change;
@@ -49,8 +47,13 @@ pub(crate) struct Explain {
 /// A secret, by the variable that holds it, exactly as it was found.
 struct Secret {
     variable: String,
+    /// Whether the receiver accepts what it signed.
+    is_active: bool,
     bytes: Vec<u8>,
 }
+
+/// The default of `ReceiverBuilder::body_limit`.
+const BODY_LIMIT: usize = 256 * 1024;
 
 /// What is said, and whether it amounts to a refusal.
 #[derive(Default)]
@@ -88,7 +91,10 @@ pub(crate) fn run(options: &Explain) -> anyhow::Result<ExitCode> {
     let signature = signature(&of(SIGNATURE_HEADER), &mut report);
     timestamp(&of(TIMESTAMP_HEADER), options, &mut report);
     let secrets = secrets(options, &mut report)?;
-    if let Some(signature) = signature {
+    if body.len() > BODY_LIMIT {
+        report
+            .refuses(format!("the body has {} bytes, and the receiver's limit is {BODY_LIMIT} by default", body.len()));
+    } else if let Some(signature) = signature {
         verify(&body, &signature, &secrets, &mut report);
     }
     match SendarixEvent::decode(body) {
@@ -162,10 +168,13 @@ fn timestamp(found: &[&str], options: &Explain, report: &mut Report) {
         return report.hint("Sendarix sends an integer, such as 1776609121");
     };
     let now = options.at.map_or_else(SystemTime::now, SystemTime::from);
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // As the receiver does it, to the millisecond.
+    let is_fresh = Duration::from_secs(sent).abs_diff(now).as_millis() <= u128::from(options.tolerance) * 1000;
+    let now = now.as_secs();
     let (off, direction) = if sent > now { (sent - now, "ahead") } else { (now - sent, "ago") };
     let arrival = if options.at.is_some() { "its arrival" } else { "now; give its arrival with --at" };
-    if off <= options.tolerance {
+    if is_fresh {
         return report.passes(format!("the timestamp is {off} s {direction}, measured from {arrival}"));
     }
     report.refuses(format!("the timestamp is {off} s {direction}, measured from {arrival}"));
@@ -180,30 +189,36 @@ fn timestamp(found: &[&str], options: &Explain, report: &mut Report) {
 
 fn secrets(options: &Explain, report: &mut Report) -> anyhow::Result<Vec<Secret>> {
     let mut secrets = Vec::new();
-    for variable in std::iter::once(SECRET_VARIABLE).chain(options.also.iter().map(String::as_str)) {
+    let previous = env::var_os(PREVIOUS_SECRET_VARIABLE).filter(|value| !value.is_empty());
+    let previous = previous.map(|_| PREVIOUS_SECRET_VARIABLE);
+    let active = std::iter::once(SECRET_VARIABLE).chain(previous).map(|variable| (variable, true));
+    for (variable, is_active) in active.chain(options.also.iter().map(|variable| (variable.as_str(), false))) {
         let value = env::var_os(variable).with_context(|| format!("{variable} is not set"))?;
-        let bytes = OsStr::as_bytes(&value).to_vec();
-        if let Err(error) = SigningSecret::new(&bytes) {
-            report.refuses(format!("{variable}: {error}"));
+        let bytes = value.as_encoded_bytes().to_vec();
+        match SigningSecret::new(&bytes) {
+            Err(error) if is_active => report.refuses(format!("{variable}: {error}")),
+            Err(error) => report.hint(format!("{variable}: {error}")),
+            Ok(_) => {}
         }
-        secrets.push(Secret { variable: variable.to_owned(), bytes });
+        secrets.push(Secret { variable: variable.to_owned(), is_active, bytes });
     }
     Ok(secrets)
 }
 
 /// Looks for what was signed, and with what, until the signature fits.
 fn verify(body: &[u8], signature: &Signature, secrets: &[Secret], report: &mut Report) {
-    for (number, secret) in secrets.iter().enumerate() {
+    let bodies = changes::of_body(body);
+    for secret in secrets {
         for (secret_change, key) in changes::of_secret(&secret.bytes) {
-            for (body_changes, bytes) in changes::of_body(body) {
-                if key.sign(&bytes) != *signature {
+            for (body_changes, bytes) in &bodies {
+                if key.sign(bytes) != *signature {
                     continue;
                 }
-                if number == 0 && secret_change.is_none() && body_changes.is_empty() {
+                if secret.is_active && secret_change.is_none() && body_changes.is_empty() {
                     return report.passes("the secret signed exactly this body");
                 }
                 report.refuses("the secret did not sign this body");
-                if number > 0 {
+                if !secret.is_active {
                     let other = &secret.variable;
                     report.hint(format!("the one in {other} did: the request is of another environment than this one"));
                 }

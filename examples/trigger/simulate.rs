@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Args;
+use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use sendarix_webhooks::testing::{Sample, SimulatedRequest, Simulation};
 use sendarix_webhooks::verify::SECRET_VARIABLE;
@@ -66,7 +67,9 @@ pub(crate) struct Simulate {
 pub(crate) async fn run(options: Simulate) -> anyhow::Result<ExitCode> {
     let secret = SigningSecret::new(&options.secret).with_context(|| SECRET_VARIABLE.to_owned())?;
     let reorder = Duration::try_from_secs_f64(options.reorder).context("--reorder")?;
-    let client = Client::builder().pool_max_idle_per_host(options.connections).build()?;
+    anyhow::ensure!(options.rate.is_none_or(|rate| rate > 0.0), "--rate must be more than 0");
+    // To Sendarix a redirect is a failure.
+    let client = Client::builder().redirect(Policy::none()).pool_max_idle_per_host(options.connections).build()?;
     let url = options.url;
     let send = move |request: SimulatedRequest| {
         let mut post = client.post(url.clone()).body(request.body);

@@ -109,6 +109,16 @@ pub(crate) fn digest_id(body: &[u8]) -> String {
     format!("sha256:{}", const_hex::encode(Sha256::digest(body)))
 }
 
+/// The id, or where it has anything but graphic ASCII its digest, for those who take nothing else or take it for less.
+#[cfg(any(feature = "apalis", feature = "nats"))]
+pub(crate) fn printable_id(event_id: &str) -> std::borrow::Cow<'_, str> {
+    if event_id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        event_id.into()
+    } else {
+        digest_id(event_id.as_bytes()).into()
+    }
+}
+
 impl Envelope {
     /// The name of the event's type on the wire, such as `soft_bounce`, known or unknown.
     #[must_use]

@@ -4,16 +4,16 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
 
 use super::{Destination, DestinationFuture};
-use crate::event::{EventType, SendarixEvent, digest_id};
+use crate::event::{EventType, SendarixEvent, printable_id};
 use crate::receiver::{Delivery, HandlerError};
 
 /// Publishes each event to NATS JetStream, on the subject `PREFIX.TYPE`: `sendarix.bounce`, or `sendarix.unknown` for a type
 /// that is not documented. The payload is the exact text that was signed.
 ///
-/// An event counts as taken once the stream has acknowledged it. Its id is the `Nats-Msg-Id`, by which the stream drops
+/// An event counts as taken once the stream has acknowledged it. The `Nats-Msg-Id` is `PREFIX/ID`, by which the stream drops
 /// copies within its duplicate window: make that (2 min by default) as long as Sendarix's schedule,
-/// [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE), if a copy after a crash would hurt. An id with control characters is
-/// replaced by its SHA-256 digest there. A stream that takes the subjects must exist.
+/// [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE), if a copy after a crash would hurt. An id with blanks or
+/// characters outside of ASCII is replaced by its SHA-256 digest there. A stream that takes the subjects must exist.
 ///
 /// ```
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,11 +39,8 @@ impl JetStream {
         let event_type = event.kind.event_type().map_or("unknown", EventType::as_str);
         let subject = format!("{}.{event_type}", self.prefix);
         let mut headers = HeaderMap::new();
-        if event.event_id.contains(char::is_control) {
-            headers.insert("Nats-Msg-Id", digest_id(event.event_id.as_bytes()));
-        } else {
-            headers.insert("Nats-Msg-Id", event.event_id.as_str());
-        }
+        // The prefix too, since a stream that takes those of several destinations has one memory for all.
+        headers.insert("Nats-Msg-Id", format!("{}/{}", self.prefix, printable_id(&event.event_id)));
         self.context.publish_with_headers(subject, headers, event.body().clone()).await?.await?;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -24,14 +24,15 @@ use crate::receiver::{Delivery, HandlerError};
 /// be there twice, after a crash just then: load by `event_id`.
 ///
 /// The file of the given name grows. When it is full or old enough it is renamed to `NAME.TIME.jsonl` and never touched
-/// again: load those. A process that was killed leaves at most a part of a line, which was not acknowledged and is cut
-/// off at the next start.
+/// again: load those. One that is moved or deleted by somebody else is begun anew. A process that was killed leaves at most
+/// a part of a line, which was not acknowledged and is cut off at the next start.
 ///
-/// One process may have it open; another is refused. It holds recipients, and only its owner can read it.
+/// One process may have it open; another is refused. It holds recipients, and only its owner can read it. Dropping it waits
+/// for the disk.
 pub struct JsonLines {
     path: PathBuf,
     /// Both are there until it is dropped.
-    appends: Option<mpsc::Sender<Append>>,
+    appends: Option<mpsc::SyncSender<Append>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -64,8 +65,8 @@ impl JsonLines {
         Self::rotating(path, MAX_BYTES, MAX_AGE)
     }
 
-    /// Opens or makes the file. A new one begins with the first event after so many bytes, or so long after the first event
-    /// in it.
+    /// Opens or makes the file. A new one begins once so many bytes are reached, by the line that reaches them, or so long
+    /// after the first event in it.
     ///
     /// # Errors
     ///
@@ -74,14 +75,32 @@ impl JsonLines {
         let path = path.as_ref().to_owned();
         let failed = |source| JsonLinesError { path: path.clone(), source };
         let mut file = Lines::open(&path, max_bytes, max_age).map_err(failed)?;
-        let (appends, queue) = mpsc::channel::<Append>();
+        let (appends, queue) = mpsc::sync_channel::<Append>(MAX_WAITING);
         let write = move || {
-            while let Ok(first) = queue.recv() {
-                let batch: Vec<Append> = std::iter::once(first).chain(queue.try_iter().take(BATCH)).collect();
+            loop {
+                let first = match queue.recv_timeout(LOOK_EVERY) {
+                    Ok(first) => first,
+                    Err(RecvTimeoutError::Timeout) => {
+                        // An old file should not wait for the next event. If this fails, that will be told.
+                        let _ = file.rotate_if_over();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
+                // As much as the file has room for, and at least one line.
+                let mut room = file.room().saturating_sub(first.line.len() as u64);
+                let mut batch = vec![first];
+                while room > 0
+                    && let Ok(next) = queue.try_recv()
+                {
+                    room = room.saturating_sub(next.line.len() as u64);
+                    batch.push(next);
+                }
+                // What nobody waits for any more comes again.
+                batch.retain(|append| !append.done.is_closed());
                 let written = file.append(&batch.iter().map(|append| append.line.as_slice()).collect::<Vec<_>>());
                 let written = written.map_err(|error| error.to_string());
                 for append in batch {
-                    // Nobody may be waiting any more.
                     let _ = append.done.send(written.clone());
                 }
             }
@@ -91,16 +110,20 @@ impl JsonLines {
     }
 }
 
-/// So many lines at most are written at once.
-const BATCH: usize = 1000;
+/// So many lines wait for the disk at most. More are refused, and come again.
+const MAX_WAITING: usize = 10_000;
+
+/// How often an idle file's age is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Destination for JsonLines {
     fn take(&self, delivery: Delivery) -> DestinationFuture {
         let (done, written) = oneshot::channel();
         let sent = line(delivery.event())
-            .map(|line| self.appends.as_ref().is_some_and(|appends| appends.send(Append { line, done }).is_ok()));
+            .map(|line| self.appends.as_ref().is_some_and(|appends| appends.try_send(Append { line, done }).is_ok()));
         Box::pin(async move {
-            let gone = || HandlerError::retry("the thread that writes the file has ended");
+            let gone =
+                || HandlerError::retry("too many lines wait for the disk, or the thread that writes them has ended");
             if !sent.map_err(HandlerError::permanent)? {
                 return Err(gone());
             }
@@ -149,6 +172,9 @@ fn line(event: &SendarixEvent) -> Result<Vec<u8>, serde_json::Error> {
     Ok(line)
 }
 
+/// As what [`line`] writes begins.
+const LINE_START: &[u8] = b"{\"event_id\":";
+
 /// The file that grows.
 struct Lines {
     path: PathBuf,
@@ -157,6 +183,10 @@ struct Lines {
     end: u64,
     /// When its first line came.
     since: SystemTime,
+    /// Whether a failed write may have left something behind the end.
+    is_spoilt: bool,
+    /// Whether the names in the directory may not be on the disk.
+    is_unnamed: bool,
     max_bytes: u64,
     max_age: Duration,
     _lock: FileLock,
@@ -165,50 +195,96 @@ struct Lines {
 impl Lines {
     fn open(path: &Path, max_bytes: u64, max_age: Duration) -> io::Result<Self> {
         private_file(path)?;
-        // By whatever link it is reached, one file has one lock.
+        // By whatever symbolic link it is reached, one file has one lock.
         let path = path.canonicalize()?;
         let lock = FileLock::of(&path)?;
         let file = private_file(&path)?;
         let metadata = file.metadata()?;
         let since = metadata.created().or_else(|_| metadata.modified())?;
-        let mut lines = Self { path, file, end: metadata.len(), since, max_bytes, max_age, _lock: lock };
+        let (end, is_spoilt, is_unnamed) = (metadata.len(), false, true);
+        let mut lines = Self { path, file, end, since, is_spoilt, is_unnamed, max_bytes, max_age, _lock: lock };
         lines.cut_off_part_of_a_line()?;
-        sync_directory(&lines.path)?;
+        lines.make_names_durable()?;
         Ok(lines)
     }
 
-    /// What a crash has left of a line that nobody acknowledged.
+    /// What a crash has left of a line that nobody acknowledged. A whole line whose end is missing is an editor's doing, and
+    /// a file without any line is somebody else's.
     fn cut_off_part_of_a_line(&mut self) -> io::Result<()> {
-        let mut last = [0];
-        while self.end > 0 {
-            self.file.seek(SeekFrom::Start(self.end - 1))?;
-            self.file.read_exact(&mut last)?;
-            if last == *b"\n" {
+        let (mut start, mut byte) = (self.end, [0]);
+        while start > 0 {
+            self.file.seek(SeekFrom::Start(start - 1))?;
+            self.file.read_exact(&mut byte)?;
+            if byte == *b"\n" {
                 break;
             }
-            self.end -= 1;
+            start -= 1;
         }
-        self.file.set_len(self.end)
+        let mut tail = Vec::new();
+        self.file.seek(SeekFrom::Start(start))?;
+        self.file.read_to_end(&mut tail)?;
+        if tail.is_empty() {
+            return Ok(());
+        }
+        if serde_json::from_slice::<&RawValue>(&tail).is_ok() && start > 0 {
+            self.end += self.file.write(b"\n")? as u64;
+            return self.file.sync_data();
+        }
+        if start == 0 && !tail.starts_with(LINE_START) {
+            return Err(io::Error::other("it has other content than events"));
+        }
+        self.end = start;
+        self.file.set_len(start)
+    }
+
+    /// Begins anew if the file has been moved or deleted: what is written to it now, nobody would find.
+    fn find_again(&mut self) -> io::Result<()> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let mine = self.file.metadata()?;
+            let is_there = |there: &std::fs::Metadata| (there.dev(), there.ino()) == (mine.dev(), mine.ino());
+            match std::fs::metadata(&self.path) {
+                Ok(there) if is_there(&there) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            self.file = private_file(&self.path)?;
+            (self.end, self.since) = (self.file.metadata()?.len(), SystemTime::now());
+            (self.is_spoilt, self.is_unnamed) = (false, true);
+            self.cut_off_part_of_a_line()?;
+        }
+        Ok(())
     }
 
     /// Returns once the lines are on the disk. If it fails, none of them counts, and whatever is there of them goes.
     fn append(&mut self, lines: &[&[u8]]) -> io::Result<()> {
-        if self.is_over() {
-            self.rotate()?;
+        self.find_again()?;
+        self.rotate_if_over()?;
+        self.make_names_durable()?;
+        if self.is_spoilt {
+            self.file.set_len(self.end)?;
         }
         let bytes = lines.concat();
         self.file.seek(SeekFrom::Start(self.end))?;
+        self.is_spoilt = true;
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         if written.is_err() {
-            // A loader must not take for an event what comes again. If this fails too, the next write goes over it.
-            let _ = self.file.set_len(self.end);
+            // A loader must not take for an event what comes again. If this fails too, the next write does it.
+            self.is_spoilt = self.file.set_len(self.end).is_err();
             return written;
         }
+        self.is_spoilt = false;
         if self.end == 0 {
             self.since = SystemTime::now();
         }
         self.end += bytes.len() as u64;
         Ok(())
+    }
+
+    fn room(&self) -> u64 {
+        self.max_bytes.saturating_sub(if self.is_over() { 0 } else { self.end })
     }
 
     fn is_over(&self) -> bool {
@@ -217,21 +293,32 @@ impl Lines {
     }
 
     /// Leaves the file under a name that tells when, for the loader, and begins another.
-    fn rotate(&mut self) -> io::Result<()> {
-        let stem = self.path.with_extension("");
+    fn rotate_if_over(&mut self) -> io::Result<()> {
+        if !self.is_over() {
+            return Ok(());
+        }
+        let stem = match self.path.extension() {
+            Some(extension) if extension == "jsonl" => self.path.with_extension(""),
+            _ => self.path.clone(),
+        };
         let now = Timestamp::from(SystemTime::now()).to_string().replace(':', "-");
         let names = (0..).map(|again| {
             let again = if again == 0 { String::new() } else { format!("-{again}") };
             with_suffix(&stem, &format!(".{now}{again}.jsonl"))
         });
         let finished = names.into_iter().find(|name| !name.exists()).unwrap_or_default();
-        match std::fs::rename(&self.path, finished) {
-            // The last time, there was no new file to be had.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            renamed => renamed?,
-        }
+        std::fs::rename(&self.path, finished)?;
         self.file = private_file(&self.path)?;
-        (self.end, self.since) = (0, SystemTime::now());
-        sync_directory(&self.path)
+        (self.end, self.since, self.is_spoilt, self.is_unnamed) = (0, SystemTime::now(), false, true);
+        Ok(())
+    }
+
+    /// A line in a file that has no name after a power failure would be lost.
+    fn make_names_durable(&mut self) -> io::Result<()> {
+        if self.is_unnamed {
+            sync_directory(&self.path)?;
+            self.is_unnamed = false;
+        }
+        Ok(())
     }
 }

@@ -104,10 +104,23 @@ where
 ///
 /// # Dead letters
 ///
-/// What a destination has failed at is kept under the endpoint's name, a dot and the destination's:
-/// `default.billing`. [`redrive_all`](Self::redrive_all) tries it again at that destination alone.
+/// What a destination has failed at is kept under the endpoint's name, a slash and the destination's:
+/// `default/billing`. [`redrive_all`](Self::redrive_all) tries it again at that destination alone. There is no letter of the
+/// whole event, unless a destination could not even be asked.
+///
+/// # Names
+///
+/// A destination's name is what its record is kept under. Two fan-outs behind one receiver must not share any, or
+/// they take each other's events for their own. A queue or a stream takes an event once, so two
+/// destinations need two of them.
 #[derive(Clone)]
-pub struct FanOut(Arc<[Route]>);
+pub struct FanOut(Arc<Inner>);
+
+struct Inner {
+    /// The receiver that it is behind.
+    endpoint: Arc<str>,
+    routes: Vec<Route>,
+}
 
 struct Route {
     name: String,
@@ -160,12 +173,28 @@ impl FanOut {
     /// The handler: for axum, for actix-web and for [`Verified::deliver`](crate::receiver::Verified::deliver).
     pub fn handler(&self) -> impl Fn(Delivery) -> DestinationFuture + Clone + Send + Sync + 'static {
         let fan_out = self.clone();
-        move |delivery| fan_out.take(delivery)
+        move |delivery| {
+            let fan_out = fan_out.clone();
+            Box::pin(async move { fan_out.pass_on(delivery).await })
+        }
     }
 
-    async fn pass_on(self, event: SendarixEvent) -> Result<(), HandlerError> {
+    /// Passes one event on: what the [handler](Self::handler) does.
+    ///
+    /// # Errors
+    ///
+    /// A destination has not taken it, or the delivery is of another receiver than the one that this is behind.
+    pub async fn pass_on(&self, delivery: Delivery) -> Result<(), HandlerError> {
+        let (expected, found) = (&*self.0.endpoint, delivery.claim().key().endpoint());
+        if expected != found {
+            // Its destinations would share their records with those of the other one.
+            let message =
+                format!("this fan-out is behind the receiver `{expected}` and was given an event of `{found}`");
+            return Err(HandlerError::retry(message));
+        }
+        let event = delivery.event();
         let mut deliveries = JoinSet::new();
-        for (number, route) in self.0.iter().enumerate().filter(|(_, route)| route.wants(&event)) {
+        for (number, route) in self.0.routes.iter().enumerate().filter(|(_, route)| route.wants(event)) {
             let verified = route.receiver.resume_part(event.clone());
             let delivery = verified.deliver(route.handler());
             deliveries.spawn(async move { (number, delivery.await.outcome()) }.in_current_span());
@@ -176,10 +205,13 @@ impl FanOut {
         if outcomes.is_empty() {
             return Ok(());
         }
-        let name = |number: usize| self.0.get(number).map_or("", |route| &route.name);
+        let name = |number: usize| self.0.routes.get(number).map_or("", |route| &route.name);
         let failed: Vec<String> =
             outcomes.iter().map(|(number, outcome)| format!("{}: {outcome}", name(*number))).collect();
-        Err(HandlerError::retry(failed.join(", ")))
+        // A letter of the whole event would, redriven long after, be news for every destination.
+        let kept = outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Failed);
+        let error = if kept { HandlerError::retry_kept } else { HandlerError::retry };
+        Err(error(failed.join(", ")))
     }
 
     /// Tries what the destinations have failed at again, each at its own, and tells what became of it.
@@ -189,7 +221,7 @@ impl FanOut {
     /// As [`Receiver::redrive_all`].
     pub async fn redrive_all(&self) -> Result<Vec<(EventKey, Outcome)>, RedriveError> {
         let mut outcomes = Vec::new();
-        for route in self.0.iter() {
+        for route in &self.0.routes {
             outcomes.extend(route.receiver.redrive_all(route.handler()).await?);
         }
         Ok(outcomes)
@@ -208,16 +240,9 @@ impl Route {
     }
 }
 
-/// A fan-out is a destination itself.
-impl Destination for FanOut {
-    fn take(&self, delivery: Delivery) -> DestinationFuture {
-        Box::pin(self.clone().pass_on(delivery.event().clone()))
-    }
-}
-
 impl FanOutBuilder {
-    /// Passes every event on to this destination, under a name that stays the same as long as its record should: 1 letter,
-    /// digit, `.`, `_` or `-` or more, with the receiver's own name 63 at most.
+    /// Passes every event on to this destination, under a name that stays the same as long as its record should: 1 to 64
+    /// letters, digits, `.`, `_` or `-`.
     pub fn to(mut self, name: impl Into<String>, destination: impl Destination) -> Self {
         self.planned.push(Planned { name: name.into(), types: None, destination: Arc::new(destination) });
         self
@@ -251,13 +276,14 @@ impl FanOutBuilder {
                 Err(source) => return Err(FanOutError::Name { name, source }),
             }
         }
-        if routes.is_empty() { Err(FanOutError::Empty) } else { Ok(FanOut(routes.into())) }
+        let endpoint = self.receiver.endpoint().into();
+        if routes.is_empty() { Err(FanOutError::Empty) } else { Ok(FanOut(Arc::new(Inner { endpoint, routes }))) }
     }
 }
 
 impl fmt::Debug for FanOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|route| &route.name)).finish()
+        f.debug_list().entries(self.0.routes.iter().map(|route| &route.name)).finish()
     }
 }
 

@@ -57,6 +57,7 @@ impl Verified {
         match &self.origin {
             Origin::Sender(secret) => self.telemetry().received(&event, secret),
             Origin::Letter(_) => self.telemetry().received_again(&event, "a dead letter"),
+            Origin::Part(_) => {}
             Origin::Application(_) => self.telemetry().received_again(&event, "the application"),
         }
         if let Some(answer) = self.set_aside(&event).await {
@@ -223,6 +224,10 @@ impl Verified {
                         let reason = DeadLetterReason::FailedPermanently;
                         Reply::Receiver(self.keep_dead(claim, Outcome::FailedPermanently, reason, &error).await)
                     }
+                    Failure::Error(cause) if cause.is_kept() => {
+                        self.release(claim).await;
+                        Reply::Receiver(self.settled(Outcome::Failed, Some(attempt), Some(&error)))
+                    }
                     Failure::Panic(_) => {
                         self.give_back(claim, &error).await;
                         self.log(Outcome::Failed, PANICKED, Some(attempt), Some(&error));
@@ -319,7 +324,7 @@ impl Verified {
         };
         let kept = self.within_limit(dead_letters.record(letter)).await;
         match &kept {
-            Ok(()) => self.telemetry().letter_kept(letter.reason),
+            Ok(()) => self.telemetry().letter_kept(letter.reason, letter.attempts),
             Err(error) => {
                 let error = Chain(error);
                 tracing::error!(target: telemetry::TARGET, %error, "a dead letter could not be kept");
@@ -332,10 +337,12 @@ impl Verified {
     fn letter_to_resolve(&self, claim: &HeldClaim) -> Option<EventKey> {
         let dead_letters = self.receiver().dead_letters()?;
         let key = self.letter_key(claim.key().event_id());
-        // Whatever forgets the event's attempts has then forgotten its letter too.
+        // Whatever forgets the event's attempts has then forgotten its letter too; or the attempts are over a day ago, which
+        // Sendarix's schedule does not allow.
         let together = dead_letters.database().is_some_and(|of| self.receiver().store().database() == Some(of));
+        let on_schedule = matches!(self.origin, Origin::Sender(_) | Origin::Part(_));
         let first = claim.attempt == 1 && self.redriven().is_none();
-        let possible = !first || (!together && dead_letters.may_hold(&key));
+        let possible = !first || !((together && on_schedule) || !dead_letters.may_hold(&key));
         possible.then_some(key)
     }
 
@@ -394,8 +401,8 @@ impl Verified {
     }
 
     fn log(&self, outcome: Outcome, status: u16, attempt: Option<u32>, error: Option<&str>) {
-        let (admitted_at, redriven) = (self.request.admitted_at, self.redriven().is_some());
-        self.telemetry().settled(&Settled { outcome, status, admitted_at, redriven, attempt, error });
+        let (admitted_at, way) = (self.request.admitted_at, self.way());
+        self.telemetry().settled(&Settled { outcome, status, admitted_at, way, attempt, error });
     }
 }
 

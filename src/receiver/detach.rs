@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Span;
 
 use super::{Outcome, Receiver, Reply};
-use crate::telemetry::{self, Settled};
+use crate::telemetry::{self, Settled, Way};
 
 /// A delivery on its way to its [`Reply`].
 ///
@@ -121,7 +121,7 @@ where
         }
         let answer = self.receiver.answer(Outcome::Slow);
         let (outcome, status) = (Outcome::Slow, answer.status());
-        let settled = Settled { outcome, status, admitted_at, redriven: false, attempt: None, error: None };
+        let settled = Settled { outcome, status, admitted_at, way: Way::Request, attempt: None, error: None };
         self.span.in_scope(|| self.receiver.telemetry().settled(&settled));
         Poll::Ready(Reply::Receiver(answer))
     }

@@ -57,24 +57,42 @@ impl Delivery {
 #[derive(Clone)]
 pub struct HandlerError {
     cause: Arc<dyn Error + Send + Sync>,
-    permanent: bool,
+    then: Then,
+}
+
+/// What is to become of the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Retry,
+    /// As `Retry`, and what has failed is a dead letter already.
+    RetryKept,
+    GiveUp,
 }
 
 impl HandlerError {
     /// Sendarix should deliver the event again.
     pub fn retry(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { cause: cause.into().into(), permanent: false }
+        Self { cause: cause.into().into(), then: Then::Retry }
+    }
+
+    /// As [`retry`](Self::retry), where those parts of the delivery that failed have kept a dead letter each.
+    pub(crate) fn retry_kept(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { then: Then::RetryKept, ..Self::retry(cause) }
     }
 
     /// The event can never be handled: keep it as a dead letter, and acknowledge it.
     pub fn permanent(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { cause: cause.into().into(), permanent: true }
+        Self { cause: cause.into().into(), then: Then::GiveUp }
     }
 
     /// Whether delivering the event again cannot help.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        self.permanent
+        self.then == Then::GiveUp
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.then == Then::RetryKept
     }
 
     /// What went wrong.
@@ -99,7 +117,7 @@ impl fmt::Display for HandlerError {
 
 impl fmt::Debug for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandlerError").field("permanent", &self.permanent).field("cause", &self.cause).finish()
+        f.debug_struct("HandlerError").field("then", &self.then).field("cause", &self.cause).finish()
     }
 }
 

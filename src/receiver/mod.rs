@@ -131,7 +131,7 @@ use self::settings::Settings;
 use crate::dead_letter::DeadLetters;
 use crate::event::{DecodeError, SendarixEvent};
 use crate::store::DedupStore;
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::{self, Telemetry, Way};
 use crate::verify::{Clock, Signature, SigningSecrets, check_fresh, parse_timestamp};
 
 pub use self::answer::{Answer, Reply};
@@ -191,6 +191,8 @@ pub(super) enum Origin {
     Sender(Arc<str>),
     /// It was a dead letter.
     Letter(Redriven),
+    /// It is a part of a delivery that is under way.
+    Part(SendarixEvent),
     /// The application has had it since it was verified.
     Application(SendarixEvent),
 }
@@ -227,6 +229,12 @@ impl Receiver {
                 server holds them without polling them";
             tracing::error!(target: telemetry::TARGET, deliveries, message);
         }
+    }
+
+    /// The receiver's name, under which it keeps claims and dead letters.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.settings().endpoint
     }
 
     /// The secrets that are active. A clone of them exchanges them in this receiver as well.
@@ -367,7 +375,10 @@ impl Admitted {
             return Err(receiver.refuse(RefusalKind::BodyTooLarge, Some(&body.len())));
         }
         match receiver.secrets().verify(&body, &self.signature) {
-            Some(secret) => Ok(Verified { request: self, body, origin: Origin::Sender(secret) }),
+            Some(secret) => {
+                receiver.telemetry().secret_matched(&secret);
+                Ok(Verified { request: self, body, origin: Origin::Sender(secret) })
+            }
             None => Err(receiver.refuse(RefusalKind::SignatureMismatch, Some(&format_args!("{} bytes", body.len())))),
         }
     }
@@ -415,7 +426,16 @@ impl Verified {
     pub(super) fn redriven(&self) -> Option<&Redriven> {
         match &self.origin {
             Origin::Letter(letter) => Some(letter),
-            Origin::Sender(_) | Origin::Application(_) => None,
+            Origin::Sender(_) | Origin::Part(_) | Origin::Application(_) => None,
+        }
+    }
+
+    /// As what this delivery counts.
+    pub(super) fn way(&self) -> Way {
+        match self.origin {
+            Origin::Sender(_) => Way::Request,
+            Origin::Letter(_) => Way::Redrive,
+            Origin::Part(_) | Origin::Application(_) => Way::Resume,
         }
     }
 
@@ -427,7 +447,7 @@ impl Verified {
     /// The event, and the span of its delivery.
     fn decode(&self) -> (Result<SendarixEvent, DecodeError>, Span) {
         let event = match &self.origin {
-            Origin::Application(event) => Ok(event.clone()),
+            Origin::Part(event) | Origin::Application(event) => Ok(event.clone()),
             Origin::Sender(_) | Origin::Letter(_) => SendarixEvent::decode(self.body.clone()),
         };
         let span = self.request.receiver.telemetry().delivery_span(event.as_ref().ok());

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{Admitted, Origin, Receiver, UnknownTypes, Verified};
 use crate::event::SendarixEvent;
 use crate::receiver::running::RunningGuard;
-use crate::receiver::settings::ConfigError;
+use crate::receiver::settings::{ConfigError, check_name};
 use crate::telemetry::Telemetry;
 
 /// The receiver takes nothing new: it is draining.
@@ -16,6 +16,10 @@ pub struct ResumeError(());
 impl Receiver {
     /// Takes an event that was verified before, so that it can be delivered here: one from a queue, in its worker.
     ///
+    /// An outcome that is not [acknowledged](super::Outcome::is_acknowledged) means: try it again. After
+    /// [`StoreUnavailable`](super::Outcome::StoreUnavailable) and [`InFlight`](super::Outcome::InFlight) the handler has not run
+    /// and nothing is kept, so a queue that counts attempts, and gives a job up, must not count these.
+    ///
     /// It goes through the same steps as one from Sendarix: it is claimed, so that a queue which delivers at least once has no
     /// duplicate effects, and kept as a dead letter if it fails, from where it can be redriven. Give this receiver an
     /// [`endpoint`](super::ReceiverBuilder::endpoint) of its own: under the name of the one that put the event into the queue
@@ -25,13 +29,17 @@ impl Receiver {
     /// letter has the signature that this receiver's first secret makes of the body.
     ///
     /// ```
+    /// # use std::time::Duration;
     /// # use sendarix_webhooks::{Delivery, HandlerError, Outcome, Receiver, SendarixEvent};
     /// # async fn work(_: Delivery) -> Result<(), HandlerError> { Ok(()) }
     /// /// What a worker does with a job.
     /// async fn on_job(receiver: &Receiver, event: SendarixEvent) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    ///     match receiver.resume(event)?.deliver(work).await.outcome() {
-    ///         outcome if outcome.is_acknowledged() => Ok(()),
-    ///         outcome => Err(format!("{outcome}; try it again").into()),
+    ///     loop {
+    ///         match receiver.resume(event.clone())?.deliver(work).await.outcome() {
+    ///             outcome if outcome.is_acknowledged() => return Ok(()),
+    ///             Outcome::StoreUnavailable | Outcome::InFlight => tokio::time::sleep(Duration::from_secs(5)).await,
+    ///             outcome => return Err(format!("{outcome}; try it again").into()),
+    ///         }
     ///     }
     /// }
     /// ```
@@ -40,15 +48,21 @@ impl Receiver {
     ///
     /// The receiver is draining.
     pub fn resume(&self, event: SendarixEvent) -> Result<Verified, ResumeError> {
-        Ok(self.resumed(event, self.0.running.enter().ok_or(ResumeError(()))?))
+        let running = self.0.running.enter().ok_or(ResumeError(()))?;
+        Ok(self.deliver_from(Origin::Application, event, running))
     }
 
     /// As [`resume`](Self::resume), for what is a part of a delivery that is under way.
     pub(crate) fn resume_part(&self, event: SendarixEvent) -> Verified {
-        self.resumed(event, self.0.running.enter_part())
+        self.deliver_from(Origin::Part, event, self.0.running.enter_part())
     }
 
-    fn resumed(&self, event: SendarixEvent, running: RunningGuard) -> Verified {
+    fn deliver_from(
+        &self,
+        origin: impl FnOnce(SendarixEvent) -> Origin,
+        event: SendarixEvent,
+        running: RunningGuard,
+    ) -> Verified {
         let body = event.body().clone();
         let request = Admitted {
             receiver: self.clone(),
@@ -57,16 +71,17 @@ impl Receiver {
             admitted_at: Instant::now(),
             running,
         };
-        Verified { request, body, origin: Origin::Application(event) }
+        Verified { request, body, origin: origin(event) }
     }
 
     /// A receiver for a part of each of this one's deliveries: the same in everything but its name, and for all types.
     pub(crate) fn for_part(&self, name: &str) -> Result<Self, ConfigError> {
         let inner = &self.0;
         let mut settings = inner.settings.clone();
-        settings.endpoint = format!("{}.{name}", settings.endpoint).into();
+        check_name(name)?;
+        // No receiver has a name with this in it, so none shares its events with a part.
+        settings.endpoint = format!("{}/{name}", settings.endpoint).into();
         (settings.wanted, settings.unknown_types) = (None, UnknownTypes::Deliver);
-        settings.check()?;
         Ok(Self(std::sync::Arc::new(super::Inner {
             secrets: inner.secrets.clone(),
             store: inner.store.clone(),

@@ -65,6 +65,16 @@ impl Default for Settings {
     }
 }
 
+/// Whether this can be the name of an endpoint, or of a part of one.
+pub(super) fn check_name(name: &str) -> Result<(), ConfigError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(ConfigError::EndpointName { found: name.to_owned() })
+    }
+}
+
 impl Settings {
     pub(super) fn wants(&self, event_type: EventType) -> bool {
         self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&event_type))
@@ -77,10 +87,7 @@ impl Settings {
 
     /// Holds the settings against each other and against the contract.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !(1..=64).contains(&self.endpoint.len()) || !self.endpoint.bytes().all(allowed) {
-            return Err(ConfigError::EndpointName { found: self.endpoint.to_string() });
-        }
+        check_name(&self.endpoint)?;
         let nonzero = [
             ("lease", self.lease),
             ("handler_limit", self.handler_limit),

@@ -8,10 +8,11 @@
 //! |---|---|---|---|
 //! | [`REQUESTS`] | counter | `outcome` | requests by what became of them. One that was `slow` is counted again once it is over |
 //! | [`REFUSALS`] | counter | `reason` | requests that were refused before their signature was proven |
-//! | [`EVENTS`] | counter | `event_type` | events: each once, however often it comes; `unknown` for types that are not documented |
+//! | [`EVENTS`] | counter | `event_type` | events when they are first claimed, so each once, however often it comes. Types that the receiver does not want are not claimed and not counted; those that are not documented are `unknown`, and count whenever they are set aside |
+//! | [`RESUMES`] | counter | `outcome` | deliveries of events that the application has had: jobs, and the parts of a fan-out, whose endpoint is `NAME/PART` |
 //! | [`REDRIVES`] | counter | `outcome` | dead letters that were delivered again |
 //! | [`SECRET_MATCHES`] | counter | `secret` | authentic requests by the label of the secret that signed them |
-//! | [`DEAD_LETTERS`] | counter | `reason` | dead letters that were kept. `failed` is resolved by itself when a retry succeeds |
+//! | [`DEAD_LETTERS`] | counter | `reason` | dead letters that were kept. `failed` is resolved by itself when a retry succeeds; `failed_last` was Sendarix's sixth attempt or a later one |
 //! | [`STORE_ERRORS`] | counter | `store` | steps of the `dedup` or `dead_letters` store that failed or took too long |
 //! | [`TAKEOVERS`] | counter | | claims that were lost because the handler took longer than the lease |
 //! | [`REQUEST_DURATION`] | histogram, seconds | `outcome` | from a request's head to its answer |
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
 
-use super::FailedStore;
+use super::{FailedStore, Way};
 use crate::dead_letter::DeadLetterReason;
 use crate::event::EventType;
 use crate::receiver::{Outcome, RefusalKind};
@@ -37,6 +38,8 @@ pub const REQUESTS: &str = "sendarix_requests_total";
 pub const REFUSALS: &str = "sendarix_refusals_total";
 /// Events, each once, by `event_type`.
 pub const EVENTS: &str = "sendarix_events_total";
+/// Events that the application has had, such as jobs and parts of a fan-out, by `outcome`.
+pub const RESUMES: &str = "sendarix_resumes_total";
 /// Dead letters that were delivered again, by `outcome`.
 pub const REDRIVES: &str = "sendarix_redrives_total";
 /// Authentic requests, by the label of the `secret` that signed them.
@@ -54,16 +57,21 @@ pub const EVENT_LAG: &str = "sendarix_event_lag_seconds";
 /// Handlers that are running.
 pub const RUNNING_HANDLERS: &str = "sendarix_running_handlers";
 
+/// After so many, Sendarix gives up.
+const ATTEMPTS: u32 = 6;
+
 /// The counters of one receiver, looked up once.
 pub(super) struct Meter {
     endpoint: String,
     requests: [Counter; Outcome::ALL.len()],
     redrives: [Counter; Outcome::ALL.len()],
+    resumes: [Counter; Outcome::ALL.len()],
     durations: [Histogram; Outcome::ALL.len()],
     refusals: [Counter; RefusalKind::ALL.len()],
     events: [Counter; EventType::ALL.len()],
     unknown_events: Counter,
     letters: [Counter; DeadLetterReason::ALL.len()],
+    last_letters: Counter,
     dedup_errors: Counter,
     letter_errors: Counter,
     takeovers: Counter,
@@ -91,10 +99,12 @@ impl Meter {
             requests: Outcome::ALL.map(|outcome| counter(REQUESTS, "outcome", outcome.label())),
             redrives: Outcome::ALL.map(|outcome| counter(REDRIVES, "outcome", outcome.label())),
             durations,
+            resumes: Outcome::ALL.map(|outcome| counter(RESUMES, "outcome", outcome.label())),
             refusals: RefusalKind::ALL.map(|kind| counter(REFUSALS, "reason", kind.label())),
             events: EventType::ALL.map(|event_type| counter(EVENTS, "event_type", event_type.as_str())),
             unknown_events: counter(EVENTS, "event_type", "unknown"),
             letters: DeadLetterReason::ALL.map(|reason| counter(DEAD_LETTERS, "reason", reason.label())),
+            last_letters: counter(DEAD_LETTERS, "reason", "failed_last"),
             dedup_errors: counter(STORE_ERRORS, "store", "dedup"),
             letter_errors: counter(STORE_ERRORS, "store", "dead_letters"),
             takeovers: metrics::counter!(TAKEOVERS, "endpoint" => endpoint.to_owned()),
@@ -126,12 +136,14 @@ impl Meter {
         Handling(self.running.clone())
     }
 
-    pub(super) fn settled(&self, outcome: Outcome, duration: Duration, redriven: bool) {
-        if redriven {
-            return increment(of(&Outcome::ALL, &self.redrives, outcome));
-        }
-        increment(of(&Outcome::ALL, &self.requests, outcome));
-        if let Some(durations) = of(&Outcome::ALL, &self.durations, outcome) {
+    pub(super) fn settled(&self, outcome: Outcome, duration: Duration, way: Way) {
+        let counters = match way {
+            Way::Request => &self.requests,
+            Way::Redrive => &self.redrives,
+            Way::Resume => &self.resumes,
+        };
+        increment(of(&Outcome::ALL, counters, outcome));
+        if let (Way::Request, Some(durations)) = (way, of(&Outcome::ALL, &self.durations, outcome)) {
             durations.record(duration);
         }
     }
@@ -152,7 +164,10 @@ impl Meter {
         }
     }
 
-    pub(super) fn letter_kept(&self, reason: DeadLetterReason) {
+    pub(super) fn letter_kept(&self, reason: DeadLetterReason, attempts: u32) {
+        if reason == DeadLetterReason::Failed && attempts >= ATTEMPTS {
+            return self.last_letters.increment(1);
+        }
         increment(of(&DeadLetterReason::ALL, &self.letters, reason));
     }
 }
@@ -173,6 +188,7 @@ fn describe() {
         (REQUESTS, "Requests by what became of them"),
         (REFUSALS, "Requests that were refused before their signature was proven"),
         (EVENTS, "Events by type, each once"),
+        (RESUMES, "Deliveries of events that the application has had"),
         (REDRIVES, "Dead letters that were delivered again"),
         (SECRET_MATCHES, "Authentic requests by the secret that signed them"),
         (DEAD_LETTERS, "Dead letters that were kept"),

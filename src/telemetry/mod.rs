@@ -59,10 +59,19 @@ pub(crate) struct Settled<'a> {
     pub(crate) status: u16,
     /// When the request's head was there.
     pub(crate) admitted_at: Instant,
-    /// Whether it was a dead letter, and no request.
-    pub(crate) redriven: bool,
+    pub(crate) way: Way,
     pub(crate) attempt: Option<u32>,
     pub(crate) error: Option<&'a str>,
+}
+
+/// As what a delivery counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    Request,
+    /// Of a dead letter.
+    Redrive,
+    /// Of an event that the application has had.
+    Resume,
 }
 
 /// Which store has failed.
@@ -97,9 +106,13 @@ impl Telemetry {
         }
     }
 
+    /// A request was signed with the secret of this label.
+    pub(crate) fn secret_matched(&self, secret: &str) {
+        self.meter().secret_matched(secret);
+    }
+
     /// An authentic event has come, for the first time or again.
     pub(crate) fn received(&self, event: &SendarixEvent, secret: &str) {
-        self.meter().secret_matched(secret);
         tracing::info!(
             target: TARGET,
             event_id = ?Clipped(&event.event_id),
@@ -138,7 +151,7 @@ impl Telemetry {
     pub(crate) fn settled(&self, settled: &Settled<'_>) {
         let Settled { outcome, status, admitted_at, attempt, error, .. } = *settled;
         let duration = admitted_at.elapsed();
-        self.meter().settled(outcome, duration, settled.redriven);
+        self.meter().settled(outcome, duration, settled.way);
         macro_rules! log {
             ($level:expr, $message:literal) => {
                 tracing::event!(
@@ -189,7 +202,7 @@ impl Telemetry {
         self.meter().store_failed(store);
     }
 
-    pub(crate) fn letter_kept(&self, reason: DeadLetterReason) {
-        self.meter().letter_kept(reason);
+    pub(crate) fn letter_kept(&self, reason: DeadLetterReason, attempts: u32) {
+        self.meter().letter_kept(reason, attempts);
     }
 }

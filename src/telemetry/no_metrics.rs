@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::FailedStore;
+use super::{FailedStore, Way};
 use crate::dead_letter::DeadLetterReason;
 use crate::event::EventType;
 use crate::receiver::{Outcome, RefusalKind};
@@ -31,7 +31,7 @@ impl Meter {
         Handling
     }
 
-    pub(super) fn settled(&self, _: Outcome, _: Duration, _: bool) {}
+    pub(super) fn settled(&self, _: Outcome, _: Duration, _: Way) {}
 
     pub(super) fn refused(&self, _: RefusalKind) {}
 
@@ -39,5 +39,5 @@ impl Meter {
 
     pub(super) fn store_failed(&self, _: FailedStore) {}
 
-    pub(super) fn letter_kept(&self, _: DeadLetterReason) {}
+    pub(super) fn letter_kept(&self, _: DeadLetterReason, _: u32) {}
 }

@@ -100,7 +100,8 @@ pub struct SimulatedRequest {
 pub enum AttemptResult {
     /// It was answered with this status.
     Answered(u16),
-    /// It was answered with this status, and the answer did not reach the sender.
+    /// It was answered with this status, and the answer did not reach the sender: it was lost, or a load balancer has
+    /// waited for that to its second copy.
     AnswerLost(u16),
     /// There was no answer within the timeout.
     TimedOut,
@@ -273,7 +274,14 @@ where
             }
             let mut copies = copies.join_all().await;
             copies.sort_unstable_by_key(|(copy, _)| *copy);
-            entry.attempts.extend(copies.into_iter().map(|(_, attempt)| attempt));
+            let seen = copies.pop();
+            for (_, mut unseen) in copies {
+                if let AttemptResult::Answered(status) = unseen.result {
+                    unseen.result = AttemptResult::AnswerLost(status);
+                }
+                entry.attempts.push(unseen);
+            }
+            entry.attempts.extend(seen.map(|(_, attempt)| attempt));
             if entry.attempts.last().is_some_and(|last| last.result.is_acknowledged()) {
                 break;
             }

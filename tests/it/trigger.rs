@@ -119,6 +119,34 @@ fn explain_passes_what_is_in_order() {
     assert!(kept.status.success() && stdout(&kept).contains("becomes a dead letter"), "{kept:?}");
 }
 
+/// During a rotation, and beside a variable of another environment that is not in order.
+#[test]
+fn explain_accepts_what_the_receiver_accepts() {
+    let explain = |secret: &str, previous: &str, also: &str| {
+        let captured = Captured::new().with_secret(secret);
+        let body = TempFile::new("rotation-body");
+        std::fs::write(body.path(), &captured.body).unwrap();
+        let mut command = Command::new(example("trigger"));
+        command.args(["explain", "--also", "STAGING", "--body"]).arg(body.path());
+        for (name, value) in &captured.headers {
+            command.arg("-H").arg(format!("{name}: {value}"));
+        }
+        command.env("SENDARIX_WEBHOOK_SECRET", secret).env("SENDARIX_WEBHOOK_SECRET_PREVIOUS", previous);
+        command.env("STAGING", also).output().unwrap()
+    };
+    assert!(explain("the new one", SECRET, "another").status.success());
+    assert!(explain(SECRET, "", "another\n").status.success());
+    assert!(!explain("the new one", "", SECRET).status.success());
+}
+
+/// What somebody sends who hopes that it will be explained.
+#[test]
+fn explain_is_not_exhausted_by_what_it_explains() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    Captured::new().with_body(|_| deep.clone()).is_explained_by(&["no change that is known makes it fit"]);
+    Captured::new().with_body(|_| "x".repeat(300_000)).is_explained_by(&["the receiver's limit is 262144"]);
+}
+
 #[test]
 fn explain_knows_what_happens_to_headers() {
     use base64::Engine;

@@ -76,19 +76,26 @@ const WRAPPED: [(&str, Undo); 3] = [
     }),
 ];
 
+/// So many bytes at most are tried, of which an event has some hundred. A large body takes its time to be signed.
+const MAX_TOTAL: usize = 2 * 1024 * 1024;
+
 /// The body as it is, and as it may have been: with up to two changes undone.
 pub(super) fn of_body(body: &[u8]) -> Vec<(Vec<Change>, Vec<u8>)> {
     let mut found = vec![(Vec::new(), body.to_vec())];
     for (what, undo) in WRAPPED {
         found.extend(undo(body).map(|bytes| (vec![Change(what)], bytes)));
     }
-    let mut from = 0;
+    let (mut from, mut total) = (0, 0);
     for _ in 0..2 {
         let until = found.len();
         for index in from..until {
             for (what, undo) in OF_BODY {
                 let Some((changes, bytes)) = found.get(index) else { continue };
                 let Some(undone) = undo(bytes).filter(|undone| undone != bytes) else { continue };
+                total += undone.len();
+                if total > MAX_TOTAL {
+                    return found;
+                }
                 let changes = changes.iter().copied().chain([Change(what)]).collect();
                 found.push((changes, undone));
             }
@@ -111,8 +118,18 @@ fn rewrite(body: &[u8], comma: &str, colon: &str) -> Option<Vec<u8>> {
     })
 }
 
+const MAX_DEPTH: i64 = 32;
+
 /// JSON in lines, with so many spaces for each level.
 fn indented(body: &[u8], width: usize) -> Option<Vec<u8>> {
+    // What is nested deeper than any event would become very long.
+    let depth = body.iter().scan(0_i64, |depth, byte| {
+        *depth += i64::from(b"{[".contains(byte)) - i64::from(b"}]".contains(byte));
+        Some(*depth)
+    });
+    if depth.max()? > MAX_DEPTH {
+        return None;
+    }
     let (mut level, mut opened) = (0_usize, false);
     outside_of_strings(body, move |c, rewritten| {
         let closes = matches!(c, '}' | ']');
