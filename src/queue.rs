@@ -133,7 +133,8 @@ where
         }
     }
 
-    /// The handler: for axum, for actix-web and for [`Verified::deliver`](crate::receiver::Verified::deliver).
+    /// The handler: for axum, for actix-web and for [`Verified::deliver`](crate::receiver::Verified::deliver). As a tower service
+    /// it is a [`Terminal`](crate::middleware::Terminal).
     pub fn handler(&self) -> impl Fn(Delivery) -> DestinationFuture + Clone + Send + Sync + 'static {
         let enqueue = self.clone();
         move |delivery| enqueue.take(delivery)

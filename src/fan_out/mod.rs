@@ -151,7 +151,7 @@ pub enum FanOutError {
     /// Two destinations would take each other's events for their own.
     #[error("two destinations are called `{0}`")]
     Twice(String),
-    /// The name cannot be part of a key, or the receiver's own is too long beside it.
+    /// The name cannot be part of a key.
     #[error("a destination cannot be called `{name}`")]
     Name {
         /// The name that was given.
@@ -170,7 +170,8 @@ impl FanOut {
         FanOutBuilder { receiver: receiver.clone(), planned: Vec::new() }
     }
 
-    /// The handler: for axum, for actix-web and for [`Verified::deliver`](crate::receiver::Verified::deliver).
+    /// The handler: for axum, for actix-web, for a [`Terminal`](crate::middleware::Terminal) service and for
+    /// [`Verified::deliver`](crate::receiver::Verified::deliver).
     pub fn handler(&self) -> impl Fn(Delivery) -> DestinationFuture + Clone + Send + Sync + 'static {
         let fan_out = self.clone();
         move |delivery| {
