@@ -55,10 +55,11 @@ impl Verified {
             Err(error) => return Reply::Receiver(self.keep_malformed(&error).await),
         };
         match &self.origin {
-            Origin::Sender(secret) => self.telemetry().received(&event, secret),
-            Origin::Letter(_) => self.telemetry().received_again(&event, "a dead letter"),
+            Origin::Sender(secret) => self.telemetry().received(&event, "sendarix", Some(secret)),
+            Origin::Letter(_) => self.telemetry().received(&event, "dead letter", None),
+            Origin::Application(_) => self.telemetry().received(&event, "application", None),
+            // The whole has been told.
             Origin::Part(_) => {}
-            Origin::Application(_) => self.telemetry().received_again(&event, "the application"),
         }
         if let Some(answer) = self.set_aside(&event).await {
             return Reply::Receiver(answer);

@@ -3,7 +3,7 @@
 //!
 //! | event | level | target | fields |
 //! |---|---|---|---|
-//! | receipt | info | [`TARGET`] | `event_id`, `event_type`, `timestamp`, `message_id`, `secret` |
+//! | receipt | info | [`TARGET`] | `event_id`, `event_type`, `timestamp`, `message_id`, `from`, `secret` |
 //! | outcome | info, warn or error | [`TARGET`] | `outcome`, `status`, `duration_ms`, `attempt`, `error` |
 //! | refusal | warn | [`AUDIT_TARGET`] | `endpoint`, `outcome`, `reason`, `status`, `detail` |
 //!
@@ -111,21 +111,8 @@ impl Telemetry {
         self.meter().secret_matched(secret);
     }
 
-    /// An authentic event has come, for the first time or again.
-    pub(crate) fn received(&self, event: &SendarixEvent, secret: &str) {
-        tracing::info!(
-            target: TARGET,
-            event_id = ?Clipped(&event.event_id),
-            event_type = ?Clipped(event.type_name()),
-            timestamp = %event.timestamp,
-            message_id = ?Clipped(&event.message_id),
-            secret,
-            "received an event",
-        );
-    }
-
-    /// An event that has been authentic before is delivered again, or elsewhere.
-    pub(crate) fn received_again(&self, event: &SendarixEvent, from: &'static str) {
+    /// An authentic event has come, for the first time or again: with the secret that signed it, if it is Sendarix's request.
+    pub(crate) fn received(&self, event: &SendarixEvent, from: &'static str, secret: Option<&str>) {
         tracing::info!(
             target: TARGET,
             event_id = ?Clipped(&event.event_id),
@@ -133,7 +120,8 @@ impl Telemetry {
             timestamp = %event.timestamp,
             message_id = ?Clipped(&event.message_id),
             from,
-            "received an event again",
+            secret,
+            "received an event",
         );
     }
 
