@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters};
 use sendarix_webhooks::store::EventKey;
@@ -18,7 +18,9 @@ pub struct TempFile(PathBuf);
 
 impl TempFile {
     pub fn new(name: &str) -> Self {
-        let name = format!("sendarix-{}-{name}.jsonl", std::process::id());
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sendarix-{}-{count}-{name}.jsonl", std::process::id());
         Self(std::env::temp_dir().join(name))
     }
 
