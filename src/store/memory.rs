@@ -1,14 +1,15 @@
 //! The dedup memory of one process.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::Guard;
 use moka::Expiry;
 use moka::sync::Cache;
 
+use super::primitives::{ArcSwap, Instant, Mutex, MutexGuard, RandomState, SHARDS};
 use super::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 
 /// Remembers events in the memory of this process, for one instance that may forget on a restart.
@@ -55,17 +56,20 @@ struct Ended {
 struct EndedExpiry;
 
 impl Expiry<Digest, Ended> for EndedExpiry {
-    fn expire_after_create(&self, _: &Digest, ended: &Ended, _: Instant) -> Option<Duration> {
+    fn expire_after_create(&self, _: &Digest, ended: &Ended, _: std::time::Instant) -> Option<Duration> {
         Some(ended.given_up_for.map_or(FAILED_FOR, |retention| retention.min(LONGEST)))
     }
 
-    fn expire_after_update(&self, key: &Digest, ended: &Ended, now: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        key: &Digest,
+        ended: &Ended,
+        now: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         self.expire_after_create(key, ended, now)
     }
 }
-
-/// So many steps at most can be under way at the same time.
-const SHARDS: usize = 64;
 
 /// How long the number of a failed attempt is kept: a day, which is longer than the sender's schedule.
 const FAILED_FOR: Duration = Duration::from_secs(24 * 60 * 60);

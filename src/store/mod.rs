@@ -132,6 +132,8 @@ mod handle;
 mod memory;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(feature = "memory")]
+mod primitives;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -1,0 +1,59 @@
+use super::{Effects, property};
+
+/// A mistake that a receiver could make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Completes an event whoever owns it by now.
+    UnconditionalCompletion,
+    /// Takes an event back from whoever owns it by now.
+    UnconditionalRelease,
+    /// Commits the effect of a handler whose claim was taken over.
+    UnconditionalCommit,
+    /// A claim lives for ever.
+    NoLease,
+    /// Claims an event for a request that nobody has verified yet.
+    ClaimBeforeVerification,
+    /// Answers 200 to an event that another delivery is handling.
+    AcknowledgeInFlight,
+    /// Records an event as handled, and then handles it.
+    CompletionBeforeHandler,
+    /// Remembers that an event was given up, and then keeps it as a dead letter.
+    GiveUpBeforeLetter,
+    /// Acknowledges an event that nobody could keep.
+    AcknowledgeWithoutLetter,
+}
+
+impl Flaw {
+    pub const ALL: [Self; 9] = [
+        Self::UnconditionalCompletion,
+        Self::UnconditionalRelease,
+        Self::UnconditionalCommit,
+        Self::NoLease,
+        Self::ClaimBeforeVerification,
+        Self::AcknowledgeInFlight,
+        Self::CompletionBeforeHandler,
+        Self::GiveUpBeforeLetter,
+        Self::AcknowledgeWithoutLetter,
+    ];
+
+    /// The promise that it breaks.
+    pub const fn breaks(self) -> &'static str {
+        match self {
+            Self::UnconditionalCompletion => property::ONE_COMPLETION,
+            Self::UnconditionalRelease => property::COUNTED,
+            Self::UnconditionalCommit => property::ONE_EFFECT,
+            Self::NoLease | Self::ClaimBeforeVerification => property::NOT_STUCK,
+            Self::AcknowledgeInFlight
+            | Self::CompletionBeforeHandler
+            | Self::GiveUpBeforeLetter
+            | Self::AcknowledgeWithoutLetter => property::KEPT,
+        }
+    }
+
+    pub(super) const fn effects(self) -> Effects {
+        match self {
+            Self::UnconditionalCommit => Effects::Transactional,
+            _ => Effects::Apart,
+        }
+    }
+}

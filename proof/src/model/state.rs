@@ -1,0 +1,275 @@
+use super::delivery::{Delivery, Step, Tie};
+use super::{ATTEMPTS, Effects, Flaw, Handling, Network, Protocol};
+
+/// Everything at one moment. Counters stop where more of the same makes no difference.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    pub sender: Sender,
+    /// What is under way, one delivery an instance, and in order.
+    pub deliveries: Vec<Delivery>,
+    pub record: Record,
+    /// Whether the event is a dead letter.
+    pub letter: bool,
+    /// How often the event was handled.
+    pub effects: u8,
+    /// How often its record became `Completed`.
+    pub completions: u8,
+    /// How many deliveries lost their claim by a crash between effect and completion, or because their lease was over.
+    pub cut_off: u8,
+    /// Crashes, messages lost, and answers that were too late.
+    pub faults: u8,
+    /// How many forged requests there were.
+    pub forged: u8,
+}
+
+/// The sender, as far as it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Sender {
+    pub attempts: u8,
+    pub is_waiting: bool,
+    pub acknowledged: bool,
+}
+
+/// What the dedup store has of the event. Whose it is, each delivery knows by its [`Tie`], as it does by its token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Record {
+    #[default]
+    Absent,
+    Live(Lease),
+    Failed,
+    GivenUp,
+    Completed,
+}
+
+/// How much of a claim's lease is left, by the sender's clock: two of its pauses are longer than any lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lease {
+    Fresh,
+    /// The sender has begun an attempt since.
+    Old,
+    Over,
+}
+
+impl Sender {
+    pub(super) fn goes_on(self) -> bool {
+        !self.acknowledged && !self.is_waiting && self.attempts < ATTEMPTS
+    }
+}
+
+impl Record {
+    /// Whether no delivery could claim the event now, though it has not ended.
+    pub(super) fn is_owned(self) -> bool {
+        matches!(self, Self::Live(Lease::Fresh | Lease::Old))
+    }
+}
+
+impl State {
+    pub(super) fn is_safe(&self) -> bool {
+        self.effects > 0 || self.letter
+    }
+
+    /// Nothing is under way, and nothing will be.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.deliveries.is_empty() && !self.sender.is_waiting && !self.sender.goes_on()
+    }
+
+    pub(super) fn age_lease(&mut self) {
+        match self.record {
+            Record::Live(Lease::Fresh) => self.record = Record::Live(Lease::Old),
+            _ => self.end_lease(),
+        }
+    }
+
+    pub(super) fn end_lease(&mut self) {
+        if self.record.is_owned() {
+            self.record = Record::Live(Lease::Over);
+            let owner_goes_on = self.deliveries.iter().any(|delivery| delivery.tie == Tie::Owner);
+            self.cut_off += u8::from(owner_goes_on);
+        }
+    }
+
+    pub(super) fn hang_up(&mut self, protocol: &Protocol) {
+        self.fault(protocol);
+        self.sender.is_waiting = false;
+        for delivery in &mut self.deliveries {
+            delivery.is_awaited = false;
+        }
+    }
+
+    pub(super) fn crash(&mut self, protocol: &Protocol, number: usize) {
+        let delivery = self.deliveries.remove(number);
+        if delivery.is_awaited {
+            self.sender.is_waiting = false;
+        }
+        let is_owner = delivery.tie == Tie::Owner && self.record.is_owned();
+        self.cut_off += u8::from(is_owner && delivery.step == Step::Completing);
+        self.fault(protocol);
+    }
+
+    fn fault(&mut self, protocol: &Protocol) {
+        self.faults = (self.faults + 1).min(protocol.tolerated_faults + 1);
+    }
+
+    /// Answers the sender, if it still listens.
+    pub(super) fn answer(&mut self, number: usize, acknowledged: bool) {
+        let delivery = &mut self.deliveries[number];
+        if std::mem::take(&mut delivery.is_awaited) {
+            self.sender.is_waiting = false;
+            self.sender.acknowledged = acknowledged;
+        }
+    }
+
+    pub(super) fn finish(&mut self, number: usize, acknowledged: bool) {
+        self.answer(number, acknowledged);
+        self.deliveries.remove(number);
+    }
+
+    pub(super) fn verify(&mut self, protocol: &Protocol, number: usize) {
+        let delivery = &mut self.deliveries[number];
+        if !delivery.is_authentic {
+            self.finish(number, false);
+        } else if protocol.has(Flaw::ClaimBeforeVerification) {
+            delivery.step = Step::Handling;
+        } else {
+            delivery.step = Step::Claiming;
+        }
+    }
+
+    pub(super) fn handle(&mut self, protocol: &Protocol, number: usize, handling: Handling) {
+        self.deliveries[number].step = match handling {
+            Handling::Fails => Step::KeepingRetried,
+            Handling::FailsForGood if protocol.has(Flaw::GiveUpBeforeLetter) => Step::GivingUp,
+            Handling::FailsForGood => Step::KeepingDead,
+            Handling::Succeeds if protocol.effects == Effects::Transactional => Step::Committing,
+            Handling::Succeeds => {
+                self.effects += 1;
+                if protocol.has(Flaw::CompletionBeforeHandler) { Step::Resolving } else { Step::Completing }
+            }
+        };
+    }
+
+    /// One step at the dedup store, which is atomic there, and whose reply may be lost.
+    pub(super) fn ask_store(&mut self, protocol: &Protocol, number: usize, network: Network) {
+        let step = self.deliveries[number].step;
+        let reached = network != Network::RequestLost;
+        let lost = network != Network::Fine;
+        if lost {
+            self.fault(protocol);
+        }
+        match step {
+            Step::Claiming => {
+                let found = self.record;
+                let granted = matches!(found, Record::Absent | Record::Failed | Record::Live(Lease::Over));
+                if reached && granted {
+                    self.disown();
+                    self.record = Record::Live(Lease::Fresh);
+                    self.deliveries[number].tie = Tie::Owner;
+                }
+                match found {
+                    _ if lost => {
+                        self.answer(number, false);
+                        self.deliveries[number].step = Step::Releasing;
+                    }
+                    _ if granted => self.deliveries[number].step = protocol.after_claim(),
+                    Record::Live(_) => self.finish(number, protocol.has(Flaw::AcknowledgeInFlight)),
+                    _ => self.finish(number, true),
+                }
+            }
+            Step::Completing => {
+                if reached && (self.is_owner(number) || protocol.has(Flaw::UnconditionalCompletion)) {
+                    self.complete(number);
+                }
+                if !lost {
+                    let early = protocol.has(Flaw::CompletionBeforeHandler);
+                    self.deliveries[number].step = if early { Step::Handling } else { Step::Resolving };
+                }
+            }
+            Step::Committing => {
+                let commits = self.is_owner(number) || protocol.has(Flaw::UnconditionalCommit);
+                if reached && commits {
+                    self.effects += 1;
+                    self.complete(number);
+                }
+                // Without a word from the store, the handler has failed.
+                let handled = !lost && commits;
+                self.deliveries[number].step = if handled { Step::Resolving } else { Step::KeepingRetried };
+            }
+            Step::GivingUp => {
+                if reached && self.is_owner(number) {
+                    self.record = Record::GivenUp;
+                    self.deliveries[number].tie = Tie::Ended;
+                }
+                if !lost {
+                    if protocol.has(Flaw::GiveUpBeforeLetter) {
+                        self.deliveries[number].step = Step::KeepingDead;
+                    } else {
+                        self.finish(number, true);
+                    }
+                }
+            }
+            Step::Releasing => {
+                let live = matches!(self.record, Record::Live(_));
+                if reached && (self.is_owner(number) || live && protocol.has(Flaw::UnconditionalRelease)) {
+                    self.disown();
+                    self.record = Record::Failed;
+                    self.deliveries[number].tie = Tie::Ended;
+                }
+                self.answer(number, false);
+                if !lost {
+                    self.finish(number, false);
+                }
+            }
+            Step::Verifying | Step::Handling | Step::Resolving | Step::KeepingRetried | Step::KeepingDead => {}
+        }
+    }
+
+    /// One step at the dead-letter store.
+    pub(super) fn keep_letter(&mut self, protocol: &Protocol, number: usize, network: Network) {
+        let step = self.deliveries[number].step;
+        let lost = network != Network::Fine;
+        if lost {
+            self.fault(protocol);
+        }
+        if network != Network::RequestLost {
+            self.letter = step != Step::Resolving;
+        }
+        match step {
+            // The event has been handled, and at worst the letter stays.
+            Step::Resolving => self.finish(number, true),
+            Step::KeepingRetried => self.deliveries[number].step = Step::Releasing,
+            Step::KeepingDead if protocol.has(Flaw::GiveUpBeforeLetter) => self.finish(number, !lost),
+            Step::KeepingDead if lost && protocol.has(Flaw::AcknowledgeWithoutLetter) => self.finish(number, true),
+            Step::KeepingDead => self.deliveries[number].step = if lost { Step::Releasing } else { Step::GivingUp },
+            _ => {}
+        }
+    }
+
+    fn is_owner(&self, number: usize) -> bool {
+        self.deliveries[number].tie == Tie::Owner
+    }
+
+    /// A claim that is taken over, or freed, is nobody's token any more.
+    fn disown(&mut self) {
+        for delivery in &mut self.deliveries {
+            delivery.tie = Tie::Stranger;
+        }
+    }
+
+    fn complete(&mut self, number: usize) {
+        let delivery = &mut self.deliveries[number];
+        // The same completion, sent again, is none.
+        self.completions += u8::from(delivery.tie != Tie::Ended);
+        delivery.tie = Tie::Ended;
+        self.record = Record::Completed;
+    }
+}
+
+impl Protocol {
+    fn after_claim(&self) -> Step {
+        match self.flaw {
+            Some(Flaw::ClaimBeforeVerification) => Step::Verifying,
+            Some(Flaw::CompletionBeforeHandler) => Step::Completing,
+            _ => Step::Handling,
+        }
+    }
+}
