@@ -17,6 +17,7 @@ mod handlers;
 mod headers;
 mod outcomes;
 mod placements;
+mod properties;
 mod redrive;
 mod reputation;
 mod settings;
