@@ -43,11 +43,20 @@ mod simulation;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::receiver::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
-use crate::verify::SigningSecret;
+use crate::verify::{SecretError, SigningSecret};
 
 pub use self::clock::ManualClock;
 pub use self::sample::Sample;
 pub use self::simulation::{ATTEMPTS, Attempt, AttemptResult, Ledger, LedgerEntry, SimulatedRequest, Simulation};
+
+/// A secret of any bytes, for test vectors whose keys no dashboard would show.
+///
+/// # Errors
+///
+/// None: HMAC takes a key of any length.
+pub fn secret_of_bytes(key: &[u8]) -> Result<SigningSecret, SecretError> {
+    SigningSecret::of_bytes(key)
+}
 
 /// The two headers with which Sendarix would send this body at this time.
 #[must_use]

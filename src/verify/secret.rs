@@ -43,8 +43,12 @@ impl SigningSecret {
         if trimmed.len() != secret.len() {
             return Err(SecretError(Fault::WhiteSpace));
         }
+        Self::of_bytes(secret)
+    }
+
+    pub(crate) fn of_bytes(key: &[u8]) -> Result<Self, SecretError> {
         // HMAC takes a key of any length; this cannot fail.
-        Hmac::new_from_slice(secret).map(Self).map_err(|_| SecretError(Fault::Empty))
+        Hmac::new_from_slice(key).map(Self).map_err(|_| SecretError(Fault::Empty))
     }
 
     /// Signs a body as Sendarix does.

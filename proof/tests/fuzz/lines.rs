@@ -1,0 +1,78 @@
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use bolero::check;
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters};
+use sendarix_webhooks::fan_out::JsonLines;
+use sendarix_webhooks::store::EventKey;
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{EventType, SigningSecret, Timestamp};
+
+/// A directory for this test, in memory where there is such a place.
+fn path(name: &str) -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    place.join(format!("sendarix-fuzz-{}-{name}.jsonl", std::process::id()))
+}
+
+fn clear(path: &std::path::Path) {
+    for suffix in ["", ".lock", ".new"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+}
+
+fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap())
+}
+
+/// Whatever a crash, a full disk or an editor left in the file: it opens or says why not, and what is kept from then on is
+/// there the next time.
+#[test]
+fn dead_letters() {
+    let path = path("letters");
+    let body = Sample::new(EventType::Open).body();
+    let signature = SigningSecret::new("secret").unwrap().sign(&body);
+    let at = Timestamp::from_unix_seconds(1_776_600_000).unwrap();
+    let letter = DeadLetter::new(EventKey::new("default", "kept"), body, signature, DeadLetterReason::Failed, at);
+    check!().for_each(|left: &[u8]| {
+        clear(&path);
+        std::fs::write(&path, left).unwrap();
+        let Ok(letters) = FileDeadLetters::open(&path) else {
+            assert_eq!(std::fs::read(&path).unwrap(), left, "a file that is refused is left alone");
+            return;
+        };
+        let before = runtime().block_on(letters.letters()).unwrap();
+        runtime().block_on(letters.record(&letter)).unwrap();
+        drop(letters);
+        let letters = FileDeadLetters::open(&path).unwrap();
+        let after = runtime().block_on(letters.letters()).unwrap();
+        let others = |letters: &[DeadLetter]| letters.iter().filter(|other| other.key != letter.key).count();
+        assert_eq!(others(&after), others(&before), "none of those before is lost");
+        assert!(after.iter().any(|kept| kept.key == letter.key && kept.body == letter.body));
+    });
+    clear(&path);
+}
+
+/// Whole lines stay as they are, and a part of one is cut off or made whole. A file of something else is refused.
+#[test]
+fn json_lines() {
+    let path = path("lines");
+    check!().for_each(|left: &[u8]| {
+        clear(&path);
+        std::fs::write(&path, left).unwrap();
+        let opened = JsonLines::open(&path).is_ok();
+        let found = std::fs::read(&path).unwrap();
+        let whole = left.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if !opened {
+            assert!(whole == 0 && found == left, "refused, and left alone");
+        } else if found.len() > whole {
+            assert_eq!(found, [left, b"\n"].concat(), "its end was missing");
+        } else {
+            assert_eq!(found, left[..whole]);
+        }
+        assert_eq!(JsonLines::open(&path).is_ok(), opened);
+        assert_eq!(std::fs::read(&path).unwrap(), found, "once is enough");
+    });
+    clear(&path);
+}
