@@ -368,7 +368,7 @@ mod tests {
         let retention = Duration::from_millis(40);
         for round in 0..5 {
             let id = format!("evt_{round}");
-            let before = Instant::now();
+            let before = std::time::Instant::now();
             complete(&store, &id, retention);
             while store.completed_by(store.digester.digest(&key(&id)), Instant::now()).is_some() {
                 std::thread::sleep(Duration::from_millis(1));

@@ -5,7 +5,7 @@
 //! adds them to the corpus:
 //!
 //! ```sh
-//! cargo bolero test --package sendarix-webhooks-proof --engine libfuzzer --sanitizer NONE request::anything -T 1h
+//! cargo bolero test -p sendarix-webhooks-fuzz --engine libfuzzer --sanitizer NONE --rustc-bootstrap request::anything -T 1h
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
