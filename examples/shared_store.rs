@@ -7,6 +7,8 @@
 //! Start as many as you like, with `--listen 127.0.0.1:0` for the others. Standard output has one line an event,
 //! `handled TYPE EVENT_ID MESSAGE_ID RECIPIENT`; everything else goes to standard error.
 
+#[path = "shared/lease.rs"]
+mod lease;
 #[path = "shared/serve.rs"]
 mod serve;
 mod shared;
@@ -39,6 +41,10 @@ struct Options {
     /// The file that keeps events that could not be handled, for this instance alone [default: the store itself]
     #[arg(long, value_name = "PATH")]
     dead_letters: Option<PathBuf>,
+
+    /// How long a crashed process keeps an event from being handled elsewhere, in seconds [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    lease: Option<u64>,
 }
 
 async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
@@ -56,7 +62,11 @@ async fn main() -> anyhow::Result<()> {
     let terminated = shared::terminated()?;
     // From here on it is ready, and says so. The store need not be: until it is, deliveries are answered 503.
     let secrets = shared::secrets(listener.local_addr()?)?;
-    let receiver = Receiver::builder(secrets).shared_store(store.events()).shared_dead_letters(dead_letters).build()?;
+    let mut builder = Receiver::builder(secrets).shared_store(store.events()).shared_dead_letters(dead_letters);
+    if let Some(seconds) = options.lease {
+        builder = lease::set(builder, seconds);
+    }
+    let receiver = builder.build()?;
     let layer = SendarixLayer::new(receiver.clone());
     let app = Router::new().route(shared::PATH, post(on_event).layer(layer));
 

@@ -10,6 +10,8 @@
 
 #![allow(clippy::print_stdout)]
 
+#[path = "shared/lease.rs"]
+mod lease;
 #[path = "shared/serve.rs"]
 mod serve;
 mod shared;
@@ -18,7 +20,6 @@ mod store;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -136,12 +137,7 @@ async fn main() -> anyhow::Result<()> {
     let database = Database::open(&options).await?;
     let terminated = shared::terminated()?;
     let secrets = shared::secrets(listener.local_addr()?)?;
-    let lease = Duration::from_secs(options.lease);
-    let receiver = Receiver::builder(secrets)
-        .lease(lease)
-        // Three times the time that a step of the store may take must be left.
-        .store_timeout(lease / 10)
-        .handler_limit(lease / 2)
+    let receiver = lease::set(Receiver::builder(secrets), options.lease)
         .shared_store(store.events())
         .shared_dead_letters(store.dead_letters(None, Path::new("transactional.dead-letters.jsonl"))?)
         .build()?;

@@ -1,5 +1,6 @@
 //! The shared secrets: one or several at once, labelled, exchanged while the application runs.
 
+use std::env::VarError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,9 +99,14 @@ impl SigningSecrets {
     ///
     /// The first variable is unset or empty, or either has white space around its value or is not UTF-8.
     pub fn from_env() -> Result<Self, SecretError> {
-        let current = read_variable(SECRET_VARIABLE)?.ok_or(SecretError(Fault::Unset))?;
+        Self::from_variables(std::env::var)
+    }
+
+    fn from_variables(read: impl Fn(&'static str) -> Result<String, VarError>) -> Result<Self, SecretError> {
+        let secret = |name| of_variable(name, read(name));
+        let current = secret(SECRET_VARIABLE)?.ok_or(SecretError(Fault::Unset))?;
         let secrets = Self::from(current);
-        Ok(match read_variable(PREVIOUS_SECRET_VARIABLE)? {
+        Ok(match secret(PREVIOUS_SECRET_VARIABLE)? {
             Some(previous) => secrets.and(PREVIOUS, previous),
             None => secrets,
         })
@@ -190,15 +196,15 @@ impl fmt::Debug for SigningSecrets {
 }
 
 /// `None` if the variable is unset or empty.
-fn read_variable(name: &'static str) -> Result<Option<SigningSecret>, SecretError> {
-    match std::env::var(name) {
+fn of_variable(name: &'static str, found: Result<String, VarError>) -> Result<Option<SigningSecret>, SecretError> {
+    match found {
         Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => match SigningSecret::new(text) {
             Ok(secret) => Ok(Some(secret)),
             Err(error) => Err(SecretError(Fault::Variable(name, Box::new(error.0)))),
         },
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(SecretError(Fault::Variable(name, Box::new(Fault::NotUtf8)))),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(SecretError(Fault::Variable(name, Box::new(Fault::NotUtf8)))),
     }
 }
 
@@ -289,6 +295,28 @@ mod tests {
         assert_eq!(format!("{:?} {secrets:?}", secret("hunter2")), "SigningSecret([redacted]) [\"current\", \"old\"]");
         let error = SigningSecret::new("hunter2 ").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn reads_the_secret_and_the_one_before_it_from_variables() {
+        let of = |current: Option<&str>, previous: Option<&str>| {
+            SigningSecrets::from_variables(|name| {
+                let value = if name == SECRET_VARIABLE { current } else { previous };
+                value.map(str::to_owned).ok_or(VarError::NotPresent)
+            })
+        };
+        let labels = |secrets: Result<SigningSecrets, SecretError>| format!("{:?}", secrets.unwrap());
+        assert_eq!(labels(of(Some("new"), Some("old"))), r#"["current", "previous"]"#);
+        let both = of(Some("new"), Some("old")).unwrap();
+        assert_eq!(both.verify(b"", &secret("old").sign(b"")).as_deref(), Some("previous"));
+        assert_eq!(labels(of(Some("new"), Some(""))), r#"["current"]"#);
+        assert_eq!(labels(of(Some("new"), None)), r#"["current"]"#);
+        for unset in [None, Some("")] {
+            let error = of(unset, Some("old")).unwrap_err().to_string();
+            assert!(error.contains(SECRET_VARIABLE), "{error}");
+        }
+        let error = of(Some("new"), Some("old\n")).unwrap_err().to_string();
+        assert!(error.contains(PREVIOUS_SECRET_VARIABLE) && error.contains("line break"), "{error}");
     }
 
     #[test]

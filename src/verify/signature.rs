@@ -99,6 +99,8 @@ mod tests {
         let signature = Signature::parse(HEX.as_bytes()).unwrap();
         assert_eq!(signature.to_string(), HEX);
         assert_eq!(Signature::parse(HEX.to_uppercase().as_bytes()), Ok(signature));
+        assert_ne!(Signature::parse(HEX.replace('f', "e").as_bytes()), Ok(signature));
+        assert_eq!(format!("{signature:?}"), format!("Signature({HEX})"));
     }
 
     #[test]

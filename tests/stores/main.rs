@@ -12,6 +12,7 @@ mod postgres;
 mod queue;
 mod redis;
 mod redrive;
+mod rig;
 mod round_trips;
 mod support;
 mod transactions;

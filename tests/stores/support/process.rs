@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use reqwest::Client;
@@ -30,6 +31,7 @@ pub struct Instance {
     url: String,
     client: Client,
     stdout: Arc<Mutex<Vec<String>>>,
+    stdout_ends: Option<JoinHandle<()>>,
     stderr: Arc<Mutex<Vec<String>>>,
 }
 
@@ -51,8 +53,8 @@ impl Instance {
         command.args(arguments).env("SENDARIX_WEBHOOK_SECRET", SECRET).env_remove("SENDARIX_WEBHOOK_SECRET_PREVIOUS");
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (listening, told) = mpsc::channel();
-        let stdout = collect(process.stdout.take().unwrap(), |_| {});
-        let stderr = collect(process.stderr.take().unwrap(), move |line| {
+        let (stdout, stdout_ends) = collect(process.stdout.take().unwrap(), |_| {});
+        let (stderr, _) = collect(process.stderr.take().unwrap(), move |line| {
             if let Some((_, url)) = line.split_once("listening on ") {
                 let _ = listening.send(url.to_owned());
             }
@@ -61,7 +63,7 @@ impl Instance {
         let told = tokio::task::block_in_place(|| told.recv_timeout(PATIENCE));
         let url = told.unwrap_or_else(|_| panic!("{name} did not start: {stderr:?}"));
         let client = Client::builder().timeout(Duration::from_secs(15)).build().unwrap();
-        Self { process, url, client, stdout, stderr }
+        Self { process, url, client, stdout, stdout_ends: Some(stdout_ends), stderr }
     }
 
     pub fn shared_store(store: &str) -> Self {
@@ -136,6 +138,18 @@ impl Instance {
         eventually("it pauses", || async { self.stdout().iter().any(|line| line == "paused") }).await;
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills it, and returns the ids of all events that it has handled.
+    pub fn kill(mut self) -> Vec<String> {
+        self.signal("KILL");
+        let ends = self.stdout_ends.take().unwrap();
+        tokio::task::block_in_place(|| ends.join()).unwrap();
+        self.handled()
+    }
+
     pub fn signal(&self, name: &str) {
         signal(self.process.id(), name);
     }
@@ -156,14 +170,14 @@ impl Drop for Instance {
 fn collect(
     pipe: impl std::io::Read + Send + 'static,
     mut seen: impl FnMut(&str) + Send + 'static,
-) -> Arc<Mutex<Vec<String>>> {
+) -> (Arc<Mutex<Vec<String>>>, JoinHandle<()>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let all = Arc::clone(&lines);
-    std::thread::spawn(move || {
+    let ends = std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             seen(&line);
             all.lock().unwrap().push(line);
         }
     });
-    lines
+    (lines, ends)
 }

@@ -38,6 +38,8 @@ pub struct Backend {
     settings: Vec<String>,
     /// Whether the directory is a small disk of its own.
     small: bool,
+    /// What makes the disk slow on demand, where that is possible.
+    slow_disk: Option<SlowDisk>,
     dir: TempDir,
 }
 
@@ -51,17 +53,25 @@ impl Backend {
 
     /// With further arguments of the server's command line.
     pub fn with_settings(kind: Kind, settings: &[&str]) -> Self {
-        Self::in_dir(kind, settings, false)
+        Self::in_dir(kind, settings, false, false)
     }
 
     /// On a disk of its own, which is soon full.
     pub fn on_small_disk(kind: Kind, settings: &[&str]) -> Self {
-        Self::in_dir(kind, settings, true)
+        Self::in_dir(kind, settings, true, false)
     }
 
-    fn in_dir(kind: Kind, settings: &[&str], small: bool) -> Self {
+    /// With a disk that can be made slow.
+    pub fn with_slow_disk(kind: Kind, settings: &[&str]) -> Self {
+        Self::in_dir(kind, settings, false, true)
+    }
+
+    fn in_dir(kind: Kind, settings: &[&str], small: bool, slow: bool) -> Self {
         let settings = settings.iter().map(ToString::to_string).collect();
-        let mut backend = Self { kind, port: 0, process: None, settings, small, dir: TempDir::new() };
+        let mut backend = Self { kind, port: 0, process: None, settings, small, slow_disk: None, dir: TempDir::new() };
+        if slow {
+            backend.slow_disk = Some(SlowDisk::new(backend.dir()));
+        }
         if small {
             as_root("mount", &["-t", "tmpfs", "-o", "size=100m", "tmpfs"], backend.dir());
         }
@@ -123,6 +133,9 @@ impl Backend {
             Kind::Sqlite => panic!("SQLite has no server"),
         };
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        if let Some(disk) = &self.slow_disk {
+            disk.preload(&mut command);
+        }
         command.args(&self.settings).stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         let mut process = command.spawn().expect("the server is installed; `bash tests/run` installs it");
         let start = Instant::now();
@@ -191,6 +204,10 @@ impl Backend {
         let mut file = File::create(&path).unwrap();
         while file.write_all(&[0; 4096]).is_ok() {}
         path
+    }
+
+    pub fn slow_disk(&self) -> Option<&SlowDisk> {
+        self.slow_disk.as_ref()
     }
 
     /// A store in it, and dead letters.
@@ -277,6 +294,35 @@ impl Drop for Backend {
         self.kill();
         if self.small {
             as_root("umount", &["--lazy"], self.dir());
+        }
+    }
+}
+
+/// A library that makes syncing slow, and the file that switches it on.
+pub struct SlowDisk {
+    library: PathBuf,
+    flag: PathBuf,
+}
+
+impl SlowDisk {
+    fn new(dir: &Path) -> Self {
+        let (library, flag) = (dir.join("slow_disk.so"), dir.join("slow"));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stores/support/slow_disk.c");
+        let mut compiler = Command::new("cc");
+        let output = compiler.args(["-shared", "-fPIC", source, "-ldl", "-o"]).arg(&library).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        Self { library, flag }
+    }
+
+    pub fn preload(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library).env("SLOW_DISK", &self.flag);
+    }
+
+    pub fn set(&self, slow: bool) {
+        if slow {
+            File::create(&self.flag).unwrap();
+        } else {
+            let _ = std::fs::remove_file(&self.flag);
         }
     }
 }
