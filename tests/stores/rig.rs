@@ -59,8 +59,8 @@ async fn postgres_with_transactions() {
 }
 
 async fn run(kind: Kind, program: &'static str) {
-    let setting = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (seed, kills) = (setting("FAULT_SEED", 1), setting("FAULT_KILLS", 15) as usize);
+    let setting = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse::<u32>().unwrap());
+    let (seed, kills) = (u64::from(setting("FAULT_SEED", 1)), setting("FAULT_KILLS", 15));
     let mut world = World::start(kind, program).await;
     let over = Arc::new(AtomicBool::new(false));
     let (sending, ended) = (Arc::clone(&world.balancer), Arc::clone(&over));
@@ -196,7 +196,7 @@ struct World {
     balancer: Arc<Balancer>,
     /// The ids that each process has handled, those that are killed by now.
     handled: HashMap<usize, Vec<String>>,
-    kills: usize,
+    kills: u32,
 }
 
 impl World {
@@ -399,13 +399,13 @@ impl Balancer {
 
     async fn post(self: Arc<Self>, headers: Vec<(&str, String)>, body: Bytes) -> Result<u16, reqwest::Error> {
         let event_id = SendarixEvent::decode(body.clone()).unwrap().event_id.clone();
-        let (under_way, url) = self.choose(event_id);
+        let (mut under_way, url) = self.choose(event_id);
         let mut post = self.client.post(url).body(body);
         for (name, value) in headers {
             post = post.header(name, value);
         }
         let response = post.send().await?;
-        under_way.is_answered();
+        under_way.is_answered = true;
         Ok(response.status().as_u16())
     }
 
@@ -430,12 +430,6 @@ struct UnderWay {
     balancer: Arc<Balancer>,
     request: usize,
     is_answered: bool,
-}
-
-impl UnderWay {
-    fn is_answered(mut self) {
-        self.is_answered = true;
-    }
 }
 
 impl Drop for UnderWay {

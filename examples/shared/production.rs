@@ -1,0 +1,77 @@
+//! A server for the open Internet: axum on hyper, with the limits that `axum::serve` does not set.
+
+#![allow(unreachable_pub)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use sendarix_webhooks::Receiver;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+/// A connection costs memory. More of them wait in the system's queue until others end.
+pub const MAX_CONNECTIONS: usize = 12_000;
+
+/// How long a connection may take for the head of its next request, or be idle. Longer than a proxy in front keeps its own
+/// connections, or that would send requests into closed ones.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The head of a request, and what is read ahead of its body. hyper allows 400 KiB by itself.
+pub const MAX_BUFFER: usize = 16 * 1024;
+
+/// So many requests at once on a connection of HTTP/2.
+pub const MAX_STREAMS: u32 = 32;
+
+/// Serves until the process is told to stop: no new connections then, and every handler to its end.
+pub async fn serve(
+    terminated: impl Future<Output = ()>,
+    listener: TcpListener,
+    app: Router,
+    receiver: Receiver,
+) -> anyhow::Result<()> {
+    let mut server = Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_BUFFER);
+    server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    server.http2().keep_alive_interval(HEADER_TIMEOUT).keep_alive_timeout(HEADER_TIMEOUT);
+    let (connections, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let service = TowerToHyperService::new(app);
+    tokio::pin!(terminated);
+    loop {
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
+        let (stream, place) = tokio::select! {
+            accepted = accept => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Most likely too many open files, which will pass.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = &mut terminated => break,
+        };
+        // An answer is one small packet, and should not wait for more.
+        let _ = stream.set_nodelay(true);
+        let connection = server.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            // A connection that breaks off is its client's affair.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    receiver.drain().await;
+    drop(timeout(Duration::from_secs(1), connections.shutdown()).await);
+    // Rather than wait for a line that nobody reads.
+    std::process::exit(0)
+}
