@@ -73,8 +73,9 @@ async fn main() -> anyhow::Result<()> {
     let secrets = shared::secrets(listener.local_addr()?)?;
     let receiver = Receiver::builder(secrets).dead_letters(dead_letters).build()?;
 
-    let (mut server, connections) = (Builder::new(TokioExecutor::new()), GracefulShutdown::new());
-    // How long the head of a request may take, which the receiver cannot limit; of the body it does.
+    let (mut server, connections) = (Builder::new(TokioExecutor::new()).http1_only(), GracefulShutdown::new());
+    // How long the head of a request may take, which the receiver cannot limit; of the body it does. Telling HTTP/2 by its
+    // first bytes would have no limit.
     server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(5));
     tokio::pin!(terminated);
     loop {

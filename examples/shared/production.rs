@@ -25,9 +25,6 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The head of a request, and what is read ahead of its body. hyper allows 400 KiB by itself.
 pub const MAX_BUFFER: usize = 16 * 1024;
 
-/// So many requests at once on a connection of HTTP/2.
-pub const MAX_STREAMS: u32 = 32;
-
 /// Serves until the process is told to stop: no new connections then, and every handler to its end.
 pub async fn serve(
     terminated: impl Future<Output = ()>,
@@ -35,10 +32,10 @@ pub async fn serve(
     app: Router,
     receiver: Receiver,
 ) -> anyhow::Result<()> {
-    let mut server = Builder::new(TokioExecutor::new());
+    // To tell HTTP/2 by its first bytes, hyper-util would wait for them without a limit. Where it is needed it comes with TLS,
+    // which says so before.
+    let mut server = Builder::new(TokioExecutor::new()).http1_only();
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_BUFFER);
-    server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-    server.http2().keep_alive_interval(HEADER_TIMEOUT).keep_alive_timeout(HEADER_TIMEOUT);
     let (connections, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     let service = TowerToHyperService::new(app);
     tokio::pin!(terminated);

@@ -24,7 +24,7 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-const SERVERS: [&str; 3] = ["axum_server", "actix_server", "hyper_server"];
+const SERVERS: [&str; 4] = ["axum_server", "actix_server", "hyper_server", "production_server"];
 
 /// A running server, killed when it is dropped.
 pub struct Server {
@@ -232,4 +232,26 @@ fn assert_says_why(name: &str) {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     assert!(run(None, &["--listen", &address]).contains(&address));
+}
+
+/// However little of a head they send.
+#[test]
+fn the_server_for_production_lets_nobody_hold_a_connection_for_ever() {
+    let file = TempFile::new("held");
+    let server = Server::start("production_server", file.path(), None);
+    let held = ["", "P", "PRI * HTTP/2.0\r\n", "POST / HTTP/1.1\r\nhost: a\r\n"].map(|part| {
+        let mut stream = std::net::TcpStream::connect(server.url.split('/').nth(2).unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(part.as_bytes()).unwrap();
+        (part, stream)
+    });
+    for (part, mut stream) in held {
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        assert!(
+            ended.is_ok() || ended.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
+            "{part:?}"
+        );
+        assert!(!answer.starts_with(b"HTTP/1.1 2"), "{part:?}");
+    }
 }
