@@ -9,12 +9,13 @@ mod support;
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, HandlerError, ReceiverBuilder, SendarixEvent};
 use tracing_subscriber::fmt::MakeWriter;
 
-use self::support::{Endpoint, FaultyStores, Front, INTERNAL, Post};
+use self::support::{Endpoint, FaultyStores, Front, INTERNAL, Post, eventually};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -91,6 +92,27 @@ async fn a_failure_is_told_with_its_error_and_without_dead_letters_at_error_leve
     endpoint.post(&Sample::new(EventType::Open).body()).await.assert_is(503, "not processed; deliver again");
     assert_contains(&log.line("outcome="), &["WARN", "outcome=\"failed\"", "status=503", "attempt=1", INTERNAL]);
     assert_contains(&log.line("no dead-letter store"), &["ERROR", INTERNAL]);
+}
+
+/// What cannot be recorded is tried until the lease is over, and then an operator must know.
+#[tokio::test]
+async fn a_completion_that_is_given_up_is_told_and_the_event_can_come_again() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let stores = FaultyStores::default();
+    stores.completions_fail(true);
+    let configured = stores.clone();
+    let configure = |builder: ReceiverBuilder| {
+        let builder = builder.lease(Duration::from_secs(1)).handler_limit(Duration::from_millis(500));
+        let builder = builder.acknowledgement_deadline(Duration::from_millis(500)).store(configured);
+        builder.body_timeout(Duration::from_millis(100)).store_timeout(Duration::from_millis(100))
+    };
+    let endpoint = Endpoint::start(Front::ANY, configure, |_| async {}).await;
+    let body = Sample::new(EventType::Open).body();
+    assert_eq!(endpoint.post(&body).await.status, 200);
+    eventually("it is given up", || log.text().contains("not recorded as such")).await;
+    stores.completions_fail(false);
+    assert_eq!(endpoint.post_until_settled(&body).await.status, 200);
+    assert_eq!(endpoint.handled(), 2);
 }
 
 #[tokio::test]

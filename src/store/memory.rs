@@ -382,6 +382,20 @@ mod tests {
     }
 
     #[test]
+    fn forgets_what_was_given_up_after_the_retention_and_not_before() {
+        let (store, retention) = (MemoryStore::new(), Duration::from_millis(40));
+        let token = ClaimToken::random();
+        assert_eq!(store.claim_now(&key("a"), token, Duration::from_secs(60)), Claim::Granted { attempt: 1 });
+        let before = std::time::Instant::now();
+        assert!(store.end_now(&key("a"), token, Some(retention)));
+        while store.claim_now(&key("a"), ClaimToken::random(), Duration::from_secs(60)) == Claim::GivenUp {
+            std::thread::sleep(Duration::from_millis(1));
+            assert!(before.elapsed() < Duration::from_secs(60), "never forgotten");
+        }
+        assert!(before.elapsed() >= retention, "forgotten after {:?}", before.elapsed());
+    }
+
+    #[test]
     fn receivers_with_different_retentions_share_a_store() {
         let store = MemoryStore::new();
         complete(&store, "a", Duration::from_secs(1000));

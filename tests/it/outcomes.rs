@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use sendarix_webhooks::dead_letter::DeadLetterReason;
 use sendarix_webhooks::testing::{ManualClock, Sample};
+use sendarix_webhooks::verify::Clock;
 use sendarix_webhooks::{EventKind, EventType, HandlerError, Outcome, RETRY_SCHEDULE, UnknownTypes};
 use tokio::sync::Notify;
 
@@ -168,9 +169,11 @@ async fn expired(front: Front) {
     assert_eq!(stores.letters()[0].reason, DeadLetterReason::Expired);
     assert_eq!(stores.letters()[0].body, forgotten);
     endpoint.post(&forgotten).await.assert_is(200, "already processed");
+    let just_young_enough = Sample::new(EventType::Open).timestamp(clock.now() - RETRY_SCHEDULE);
+    assert_eq!(endpoint.post(&just_young_enough.body()).await.status, 200);
     let of_tomorrow = Sample::new(EventType::Open).timestamp(SystemTime::now() + Duration::from_secs(86_400));
     endpoint.post(&of_tomorrow.body()).await.assert_is(200, "acknowledged without processing");
-    assert_eq!(endpoint.handled(), 1);
+    assert_eq!(endpoint.handled(), 2);
 }
 
 async fn failed_permanently(front: Front) {
