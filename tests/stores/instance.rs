@@ -1,5 +1,5 @@
 //! An instance of an application, for tests that kill it: its effect is a line in a file, and at the point that it is told
-//! it waits for SIGUSR1.
+//! it waits for SIGUSR1. Standard output says what has been handled, and what is recorded as such.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
@@ -22,7 +22,7 @@ use axum::extract::State;
 use axum::routing::post;
 use clap::{Parser, ValueEnum};
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
-use sendarix_webhooks::{HandlerError, Receiver, SendarixEvent, SendarixLayer};
+use sendarix_webhooks::{Delivery, HandlerError, Receiver, SendarixLayer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -63,12 +63,18 @@ impl Options {
     }
 }
 
-async fn on_event(State(options): State<Options>, event: SendarixEvent) -> Result<(), HandlerError> {
+async fn on_event(State(options): State<Options>, delivery: Delivery) -> Result<(), HandlerError> {
+    let event = delivery.event();
     options.at(Point::Handling).await;
+    match &*event.recipient {
+        "fails at first" if delivery.attempt() == 1 => Err("as asked for")?,
+        "fails for good" => return Err(HandlerError::permanent("as asked for")),
+        _ => {}
+    }
     let mut effects = OpenOptions::new().append(true).open(&options.effects)?;
     effects.write_all(format!("{}\n", event.event_id).as_bytes())?;
     options.at(Point::Handled).await;
-    shared::print(&event).await
+    shared::print(event).await
 }
 
 #[derive(Clone)]
@@ -97,6 +103,9 @@ impl DedupStore for Pausing {
         Box::pin(async move {
             self.options.at(Point::Completing).await;
             let completed = self.store.complete(key, token, retention).await;
+            if matches!(completed, Ok(true)) {
+                println!("completed {}", key.event_id());
+            }
             self.options.at(Point::Completed).await;
             completed
         })

@@ -1,4 +1,4 @@
-use super::{Action, Flaw, Handling, Network, Protocol, State};
+use super::{Action, Flaw, Handling, Network, Protocol};
 
 /// One request at one instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,7 +45,7 @@ impl Delivery {
         Self { step, tie: Tie::Stranger, is_authentic, is_awaited: is_authentic }
     }
 
-    pub(super) fn actions(&self, number: usize, protocol: &Protocol, state: &State, actions: &mut Vec<Action>) {
+    pub(super) fn actions(&self, number: usize, protocol: &Protocol, actions: &mut Vec<Action>) {
         const NETWORKS: [Network; 3] = [Network::Fine, Network::RequestLost, Network::ReplyLost];
         match self.step {
             Step::Verifying => actions.push(Action::Verify(number)),
@@ -64,7 +64,7 @@ impl Delivery {
         if is_ending && self.is_awaited {
             actions.push(Action::AnswerFirst(number));
         }
-        if is_ending && !state.record.is_owned() {
+        if is_ending {
             actions.push(Action::GiveUpRecording(number));
         }
     }

@@ -13,6 +13,10 @@
 //! | a handler that succeeds, fails, or fails for good | [`Handling`] |
 //! | a request without a valid signature | [`Action::Forge`] |
 //!
+//! What it leaves out: a message to the store that is late instead of lost; a handler that has had its effect and fails all
+//! the same; an event that is redriven. A lease is taken to be over by the second attempt after its claim, and so to be at most
+//! as long as the two shortest pauses of the sender together, 5 min 30 s.
+//!
 //! [`Flaw`] has the mistakes that the protocol must not make. A model that finds none of them wrong proves nothing.
 
 mod delivery;
@@ -88,7 +92,7 @@ pub enum Action {
     Letter(usize, Network),
     /// The answer goes out before the end could be recorded.
     AnswerFirst(usize),
-    /// The end could not be recorded for as long as the lease was.
+    /// The end could not be recorded for as long as the lease was, by the instance's clock.
     GiveUpRecording(usize),
 }
 
@@ -99,6 +103,7 @@ pub mod property {
     pub const ONE_COMPLETION: &str = "no two owners complete an event";
     pub const ONE_EFFECT: &str = "in a transaction, there is one effect";
     pub const COUNTED: &str = "otherwise there is at most one more for each delivery that was cut off";
+    pub const TRUE_RECORD: &str = "what is recorded as handled or given up is handled or kept";
     pub const HANDLED: &str = "an event can be handled";
 }
 
@@ -148,7 +153,7 @@ impl Model for Protocol {
         }
         for (number, delivery) in state.deliveries.iter().enumerate() {
             actions.push(Action::Crash(number));
-            delivery.actions(number, self, state, actions);
+            delivery.actions(number, self, actions);
         }
     }
 
@@ -175,7 +180,7 @@ impl Model for Protocol {
             Action::Store(number, network) => state.ask_store(self, number, network),
             Action::Letter(number, network) => state.keep_letter(self, number, network),
             Action::AnswerFirst(number) => state.answer(number, true),
-            Action::GiveUpRecording(number) => state.finish(number, true),
+            Action::GiveUpRecording(number) => state.give_up_recording(number),
         }
         // Instances are all alike, so their order is nothing that a state could differ in.
         state.deliveries.sort_unstable();
@@ -187,6 +192,9 @@ impl Model for Protocol {
             Property::always(property::KEPT, |_, state: &State| !state.sender.acknowledged || state.is_safe()),
             Property::always(property::NOT_STUCK, |protocol: &Self, state: &State| {
                 !state.is_quiet() || state.faults > protocol.tolerated_faults || state.is_safe()
+            }),
+            Property::always(property::TRUE_RECORD, |_, state: &State| {
+                !matches!(state.record, Record::Completed | Record::GivenUp) || state.is_safe()
             }),
             Property::always(property::ONE_COMPLETION, |_, state: &State| state.completions <= 1),
             Property::always(property::ONE_EFFECT, |protocol: &Self, state: &State| {

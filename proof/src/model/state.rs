@@ -1,7 +1,7 @@
 use super::delivery::{Delivery, Step, Tie};
 use super::{ATTEMPTS, Effects, Flaw, Handling, Network, Protocol};
 
-/// Everything at one moment. Counters stop where more of the same makes no difference.
+/// Everything at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     pub sender: Sender,
@@ -14,9 +14,9 @@ pub struct State {
     pub effects: u8,
     /// How often its record became `Completed`.
     pub completions: u8,
-    /// How many deliveries lost their claim by a crash between effect and completion, or because their lease was over.
+    /// How many deliveries lost their claim between effect and completion, or because their lease was over.
     pub cut_off: u8,
-    /// Crashes, messages lost, and answers that were too late.
+    /// Crashes, messages lost, and answers that were too late; not counted further than makes a difference.
     pub faults: u8,
     /// How many forged requests there were.
     pub forged: u8,
@@ -41,7 +41,7 @@ pub enum Record {
     Completed,
 }
 
-/// How much of a claim's lease is left, by the sender's clock: two of its pauses are longer than any lease.
+/// How much of a claim's lease is left, by the sender's clock: two of its pauses are longer than a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lease {
     Fresh,
@@ -97,13 +97,22 @@ impl State {
     }
 
     pub(super) fn crash(&mut self, protocol: &Protocol, number: usize) {
+        self.cut_off += u8::from(self.is_between(number));
         let delivery = self.deliveries.remove(number);
         if delivery.is_awaited {
             self.sender.is_waiting = false;
         }
-        let is_owner = delivery.tie == Tie::Owner && self.record.is_owned();
-        self.cut_off += u8::from(is_owner && delivery.step == Step::Completing);
         self.fault(protocol);
+    }
+
+    pub(super) fn give_up_recording(&mut self, number: usize) {
+        self.cut_off += u8::from(self.is_between(number));
+        self.finish(number, true);
+    }
+
+    /// Whether a delivery has had its effect, and nothing is recorded of it so far.
+    fn is_between(&self, number: usize) -> bool {
+        self.is_owner(number) && self.record.is_owned() && self.deliveries[number].step == Step::Completing
     }
 
     fn fault(&mut self, protocol: &Protocol) {

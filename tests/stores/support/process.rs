@@ -142,12 +142,12 @@ impl Instance {
         &self.url
     }
 
-    /// Kills it, and returns the ids of all events that it has handled.
+    /// Kills it, and returns all that it has written to standard output.
     pub fn kill(mut self) -> Vec<String> {
         self.signal("KILL");
         let ends = self.stdout_ends.take().unwrap();
         tokio::task::block_in_place(|| ends.join()).unwrap();
-        self.handled()
+        self.stdout()
     }
 
     pub fn signal(&self, name: &str) {
