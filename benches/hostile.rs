@@ -10,7 +10,14 @@
 //! the machine with the server. Fails if the p99 under any attack is more than twice that in peace, in the median of the
 //! rounds, or if the peak of the server's memory grows by more than its bound.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::cast_precision_loss, missing_docs)]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    missing_docs
+)]
 
 #[path = "../examples/shared/production.rs"]
 mod production;
@@ -259,7 +266,7 @@ async fn one_connection(
     match attack {
         Attack::Idle => {
             began();
-            stream.read(&mut nothing).await?;
+            let _ = stream.read(&mut nothing).await?;
         }
         Attack::SlowHeads => {
             began();
@@ -280,7 +287,7 @@ async fn one_connection(
             stream.write_all(head(BODY_LIMIT).as_bytes()).await?;
             stream.write_all(&vec![b' '; BODY_LIMIT - 1]).await?;
             began();
-            stream.read(&mut nothing).await?;
+            let _ = stream.read(&mut nothing).await?;
         }
         Attack::Forged => {
             began();

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::middleware::map_response;
+use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,6 +18,7 @@ use sendarix_webhooks::Receiver;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
 /// A connection costs memory. More of them wait in the system's queue until others end.
 pub const MAX_CONNECTIONS: usize = 12_000;
@@ -21,6 +26,9 @@ pub const MAX_CONNECTIONS: usize = 12_000;
 /// How long a connection may take for the head of its next request, or be idle. Longer than a proxy in front keeps its own
 /// connections, or that would send requests into closed ones.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may leave an answer unread.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The head of a request, and what is read ahead of its body. hyper allows 400 KiB by itself.
 pub const MAX_BUFFER: usize = 16 * 1024;
@@ -37,7 +45,7 @@ pub async fn serve(
     let mut server = Builder::new(TokioExecutor::new()).http1_only();
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_BUFFER);
     let (connections, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
-    let service = TowerToHyperService::new(app);
+    let service = TowerToHyperService::new(app.layer(map_response(close_after_refusal)));
     tokio::pin!(terminated);
     loop {
         let accept = async {
@@ -58,7 +66,9 @@ pub async fn serve(
         };
         // An answer is one small packet, and should not wait for more.
         let _ = stream.set_nodelay(true);
-        let connection = server.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let connection = server.serve_connection(TokioIo::new(Box::pin(stream)), service.clone()).into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A connection that breaks off is its client's affair.
@@ -71,4 +81,14 @@ pub async fn serve(
     drop(timeout(Duration::from_secs(1), connections.shutdown()).await);
     // Rather than wait for a line that nobody reads.
     std::process::exit(0)
+}
+
+/// Whoever is refused has to connect again: else a request that costs him nothing would keep his place, and answers to many at
+/// once, none of them read, would pile up here.
+async fn close_after_refusal(mut response: Response) -> Response {
+    let status = response.status();
+    if !status.is_success() && status != StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

@@ -17,6 +17,10 @@ fn decode() {
             if let Ok(tree) = serde_json::from_slice::<serde_json::Value>(body) {
                 assert_eq!(tree["message_id"], *event.message_id);
                 assert_eq!(tree["recipient"], *event.recipient);
+                let named = tree["event_id"].as_str().filter(|id| !id.is_empty());
+                assert!(named.map_or_else(|| event.event_id.starts_with("sha256:"), |id| id == event.event_id));
+                let name = tree.get("event_type").or_else(|| tree.get("event")).unwrap();
+                assert_eq!(name, event.type_name());
             }
         }
         Err(error) => {

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,7 +7,7 @@ use bolero::{TypeGenerator, check};
 use bytes::Bytes;
 use http_body_util::Full;
 use sendarix_webhooks::testing::{ManualClock, signed_headers};
-use sendarix_webhooks::{HandlerError, Receiver, SendarixLayer, SigningSecret};
+use sendarix_webhooks::{HandlerError, Receiver, SendarixEvent, SendarixLayer, SigningSecret};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 #[derive(Debug, TypeGenerator)]
@@ -50,6 +51,7 @@ fn anything() {
     }));
     // A panic ends the test, so what it leaves behind does not matter.
     let service = Mutex::new(service);
+    let seen = Mutex::new(HashSet::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     check!().with_type::<Made>().for_each(|made| {
         let mut request = http::Request::builder().method(made.method.as_deref().unwrap_or(b"POST"));
@@ -78,6 +80,10 @@ fn anything() {
             assert!(!was_handled && [401, 405, 413].contains(&status), "{status} to {made:?}");
         } else if made.headers.is_empty() {
             assert_eq!(status, if is_post { 200 } else { 405 });
+            let event = SendarixEvent::decode(made.body.clone());
+            let is_event = event.as_ref().is_ok_and(|event| event.kind.event_type().is_some());
+            let is_new = event.is_ok_and(|event| seen.lock().unwrap().insert(event.event_id.clone()));
+            assert_eq!(was_handled, is_post && is_event && is_new);
         } else {
             assert!([200, 401, 405, 413].contains(&status), "{status} to {made:?}");
         }

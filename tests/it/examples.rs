@@ -239,6 +239,13 @@ fn assert_says_why(name: &str) {
 fn the_server_for_production_lets_nobody_hold_a_connection_for_ever() {
     let file = TempFile::new("held");
     let server = Server::start("production_server", file.path(), None);
+    // Whoever is refused does not stay.
+    let mut refused = std::net::TcpStream::connect(server.url.split('/').nth(2).unwrap()).unwrap();
+    refused.set_read_timeout(Some(PATIENCE)).unwrap();
+    refused.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    refused.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("connection: close"), "{answer}");
     let held = ["", "P", "PRI * HTTP/2.0\r\n", "POST / HTTP/1.1\r\nhost: a\r\n"].map(|part| {
         let mut stream = std::net::TcpStream::connect(server.url.split('/').nth(2).unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

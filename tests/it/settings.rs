@@ -54,12 +54,14 @@ fn a_status_that_would_lose_events_is_refused() {
             assert_eq!(with(success).is_ok(), allowed, "{outcome} {success}");
         }
         assert_eq!(with(500).is_ok(), outcome != Outcome::Processed, "{outcome}");
+        assert_eq!(outcome.to_string(), outcome.label());
     }
 }
 
 #[test]
 fn the_defaults_are_accepted() {
     Receiver::builder(secret()).max_event_age(RETRY_SCHEDULE).build().unwrap();
+    Receiver::builder(secret()).max_event_age(SECOND * 86_100).build().unwrap();
     assert_eq!(RETRY_SCHEDULE, SECOND * (7 * 3600 + 35 * 60 + 30));
 }
 

@@ -109,6 +109,8 @@ impl World {
             self.end(number);
         }
         let letters = self.letters().await;
+        let bodies: HashSet<Bytes> = self.traffic.state.lock().unwrap().bodies.iter().cloned().collect();
+        let is_kept = |id: &str| letters.get(id).is_some_and(|body| bodies.contains(body));
         let (mut effects, mut between) = (HashMap::<String, usize>::new(), HashMap::<String, usize>::new());
         for output in &self.outputs {
             let ids = |what: &str, word: usize| {
@@ -139,7 +141,7 @@ impl World {
             given_up,
             stuck,
             refused: answers.filter(|attempt| matches!(attempt.result, Answered(300..) | AnswerLost(300..))).count(),
-            lost: acknowledged.iter().filter(|id| !effects.contains_key(**id) && !letters.contains(**id)).count(),
+            lost: acknowledged.iter().filter(|id| !effects.contains_key(**id) && !is_kept(id)).count(),
             letters: letters.len(),
             doubled: effects.keys().map(|id| extra(id)).sum(),
             between: between.values().sum(),
@@ -147,14 +149,15 @@ impl World {
         }
     }
 
-    async fn letters(&self) -> HashSet<String> {
+    /// The bodies of all letters, by the ids of their events.
+    async fn letters(&self) -> HashMap<String, Bytes> {
         let letters = self.backend.stores().1;
-        let (mut all, mut after) = (HashSet::new(), None::<String>);
+        let (mut all, mut after) = (HashMap::new(), None::<String>);
         loop {
             let page = letters.list("default", after.as_deref(), 1000).await.unwrap();
             let Some(last) = page.last() else { return all };
             after = Some(last.key.event_id().to_owned());
-            all.extend(page.iter().map(|letter| letter.key.event_id().to_owned()));
+            all.extend(page.into_iter().map(|letter| (letter.key.event_id().to_owned(), letter.body)));
         }
     }
 }
