@@ -44,12 +44,12 @@ impl SigningSecret {
         if trimmed.len() != secret.len() {
             return Err(SecretError(Fault::WhiteSpace));
         }
-        Self::of_bytes(secret)
+        Ok(Self::of_bytes(secret))
     }
 
-    pub(crate) fn of_bytes(key: &[u8]) -> Result<Self, SecretError> {
-        // HMAC takes a key of any length; this cannot fail.
-        Hmac::new_from_slice(key).map(Self).map_err(|_| SecretError(Fault::Empty))
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    pub(crate) fn of_bytes(key: &[u8]) -> Self {
+        Self(Hmac::new_from_slice(key).expect("a key of any length"))
     }
 
     /// Signs a body as Sendarix does.
