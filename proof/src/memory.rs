@@ -1,7 +1,6 @@
 //! The memory store itself, on primitives whose every interleaving loom tries.
 //!
-//! Between two steps on a lock or a shared pointer, any other thread may run. What loom does not see are the insides of
-//! `arc-swap` and moka: each of their calls is one step here.
+//! Between two steps on a lock, any other thread may run.
 
 mod primitives;
 #[path = "../../src/store/memory.rs"]

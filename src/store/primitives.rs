@@ -4,7 +4,5 @@ pub(super) use std::hash::RandomState;
 pub(super) use std::sync::{Mutex, MutexGuard};
 pub(super) use std::time::Instant;
 
-pub(super) use arc_swap::ArcSwap;
-
 /// So many steps at most can be under way at the same time.
 pub(super) const SHARDS: usize = 64;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use ctutils::{CtAssign, CtEq};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::Signature;
 
@@ -163,7 +163,7 @@ impl SigningSecrets {
         // From the last to the first, so that of two equal ones the newer is named.
         for (index, (_, secret)) in secrets.iter().enumerate().rev() {
             let expected = secret.sign(body);
-            matched.conditional_assign(&(index as u64), expected.0.ct_eq(&signature.0));
+            matched.ct_assign(&(index as u64), expected.0.ct_eq(&signature.0));
         }
         let (label, _) = secrets.get(usize::try_from(matched).ok()?)?;
         Some(label.clone())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use subtle::ConstantTimeEq;
+use ctutils::CtEq;
 
 /// The value of an `X-Sendarix-Signature` header: HMAC-SHA256 of the raw body, as 64 hex digits.
 ///
