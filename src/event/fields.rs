@@ -20,12 +20,7 @@ pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
 
 impl<'a> Fields<'a> {
     pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
-        let json = self.find(name)?;
-        match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-            Some(text) if !text.contains('\\') => Some(Cow::Borrowed(text)),
-            Some(_) => serde_json::from_str(json).ok().map(Cow::Owned),
-            None => None,
-        }
+        text(self.find(name)?)
     }
 
     /// An integer, or a string that holds one, if the target type can hold it.
@@ -100,6 +95,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
         deserializer.deserialize_any(FieldsVisitor)
     }
+}
+
+/// The text that a JSON value is, if it is one.
+pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
+    let text = json.strip_prefix('"')?.strip_suffix('"')?;
+    if text.contains('\\') { serde_json::from_str(json).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(text)) }
 }
 
 /// A field's name, borrowed where it has no escapes. Serde's own `Cow` always owns, outside a derived struct.

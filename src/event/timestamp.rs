@@ -1,6 +1,5 @@
 //! A point in time, as Sendarix writes it: RFC 3339 in the full envelope, Unix seconds in the simplified one.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
+
+use super::fields::text;
 
 /// A point in time in UTC, between the years 0 and 9999, with nanoseconds.
 ///
@@ -35,8 +36,8 @@ impl Timestamp {
 
     /// The point in time that a JSON value stands for: an RFC 3339 text or an integer of Unix seconds.
     pub(super) fn from_json(json: &str) -> Result<Self, TimestampError> {
-        if json.starts_with('"') {
-            return serde_json::from_str::<Cow<'_, str>>(json).map_err(|_| TimestampError(()))?.parse();
+        if let Some(text) = text(json) {
+            return text.parse();
         }
         json.parse().ok().and_then(Self::from_unix_seconds).ok_or(TimestampError(()))
     }

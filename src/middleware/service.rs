@@ -72,7 +72,8 @@ where
             };
             // What an unsigned header says of the signed bytes must not make anything inside decode them.
             parts.headers.remove(CONTENT_ENCODING);
-            let request = Request::from_parts(parts, B::Body::from(verified.body().clone()));
+            // Boxed, because it is handed on through several futures, and each would have room for it.
+            let request = Box::new(Request::from_parts(parts, B::Body::from(verified.body().clone())));
             match verified.deliver(move |delivery| call(inner, request, delivery)).await {
                 Reply::Handler { outcome, mut response } => {
                     response.extensions_mut().insert(outcome);
@@ -98,7 +99,7 @@ where
 
 async fn call<S, B, ResBody>(
     mut inner: S,
-    mut request: Request<B>,
+    mut request: Box<Request<B>>,
     delivery: Delivery,
 ) -> Result<Response<ResBody>, HandlerError>
 where
@@ -108,7 +109,7 @@ where
     request.extensions_mut().insert(delivery.event().clone());
     request.extensions_mut().insert(delivery);
     poll_fn(|cx| inner.poll_ready(cx)).await.map_err(Into::into)?;
-    let mut response = inner.call(request).await.map_err(Into::into)?;
+    let mut response = inner.call(*request).await.map_err(Into::into)?;
     match response.extensions_mut().remove::<HandlerFailure>() {
         Some(HandlerFailure(error)) => Err(error),
         None => Ok(response),

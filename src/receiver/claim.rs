@@ -20,8 +20,8 @@ use crate::telemetry::{self, Chain, Clipped, FailedStore};
 /// It exists from before the store is asked: when the store grants a claim and its reply is lost, the claim is released
 /// all the same.
 #[derive(Debug)]
-pub(super) struct HeldClaim {
-    receiver: Receiver,
+pub(super) struct HeldClaim<'a> {
+    receiver: &'a Receiver,
     /// What the handler has of it.
     pub(super) handle: ClaimHandle,
     /// Nothing to release: never granted, or settled.
@@ -30,7 +30,7 @@ pub(super) struct HeldClaim {
     pub(super) attempt: u32,
     /// When the lease is over, if the store's clock runs as ours.
     pub(super) lease_end: Instant,
-    running: RunningGuard,
+    pub(super) running: &'a RunningGuard,
 }
 
 /// How an event has ended that is not to be delivered again.
@@ -50,16 +50,16 @@ pub(super) enum NotClaimed {
     StoreFailed(StoreError),
 }
 
-impl HeldClaim {
+impl<'a> HeldClaim<'a> {
     /// Claims the event; one that was given up too, if it is `reopened`.
     pub(super) async fn take(
-        receiver: Receiver,
+        receiver: &'a Receiver,
         handle: ClaimHandle,
         reopened: bool,
-        running: RunningGuard,
+        running: &'a RunningGuard,
     ) -> Result<Self, NotClaimed> {
         if reopened {
-            step(&receiver, receiver.store().reopen(handle.key())).await.map_err(NotClaimed::StoreFailed)?;
+            step(receiver, receiver.store().reopen(handle.key())).await.map_err(NotClaimed::StoreFailed)?;
         }
         let lease = receiver.settings().lease;
         let lease_end = Instant::now() + lease;
@@ -94,20 +94,15 @@ impl HeldClaim {
         self.receiver.store()
     }
 
-    async fn step<T>(&self, future: StoreFuture<'_, T>) -> Result<T, StoreError> {
-        step(&self.receiver, future).await
+    fn step<T>(&self, future: StoreFuture<'_, T>) -> impl Future<Output = Result<T, StoreError>> {
+        step(self.receiver, future)
     }
 
     /// Records how the event has ended. `false`: the claim was taken over in the meantime.
     pub(super) async fn end(&mut self, ending: Ending) -> Result<bool, StoreError> {
         // Nothing is left to be delivered, so whatever happens to the record, the claim must not be given back.
         self.settled = true;
-        let (key, token, retention) = (self.handle.key(), self.handle.token(), self.handle.retention());
-        self.step(match ending {
-            Ending::Handled => self.store().complete(key, token, retention),
-            Ending::GivenUp => self.store().give_up(key, token, retention),
-        })
-        .await
+        ending.record(self.receiver, &self.handle).await
     }
 
     /// The handler has recorded it.
@@ -134,7 +129,19 @@ impl HeldClaim {
     }
 }
 
-impl Drop for HeldClaim {
+impl Ending {
+    /// `false`: the claim was taken over in the meantime.
+    pub(super) async fn record(self, receiver: &Receiver, handle: &ClaimHandle) -> Result<bool, StoreError> {
+        let (store, key, token, retention) = (receiver.store(), handle.key(), handle.token(), handle.retention());
+        let recorded = match self {
+            Self::Handled => store.complete(key, token, retention),
+            Self::GivenUp => store.give_up(key, token, retention),
+        };
+        step(receiver, recorded).await
+    }
+}
+
+impl Drop for HeldClaim<'_> {
     fn drop(&mut self) {
         if self.settled {
             return;

@@ -5,7 +5,6 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,12 +13,13 @@ use tracing::Instrument;
 
 use super::claim::{Ending, HeldClaim, NotClaimed};
 use super::handler::{Delivery, HandlerError, HandlerResponse};
+use super::running::RunningGuard;
 use super::settings::MAX_EVENT_AHEAD;
 use super::time_limit::within;
 use super::{Answer, Origin, Outcome, Receiver, Reply, UnknownTypes, Verified};
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetterReason};
 use crate::event::{DecodeError, SendarixEvent, Timestamp, digest_id};
-use crate::store::{ClaimHandle, EventKey};
+use crate::store::{ClaimHandle, EventKey, StoreError};
 use crate::telemetry::{self, Chain, FailedStore, Settled, Telemetry};
 
 /// The status after a panic, which no setting changes.
@@ -28,23 +28,30 @@ const PANICKED: u16 = 500;
 impl Verified {
     /// Runs the delivery to its answer, come what may. A panic in a store, say, must not take the other requests of the
     /// connection with it; the claim is released when it is dropped.
-    pub(super) async fn run<H, F, R>(self, event: Result<SendarixEvent, DecodeError>, handler: H) -> Reply<R>
+    #[expect(clippy::manual_async_fn, reason = "an async function holds its arguments twice")]
+    pub(super) fn run<H, F, R>(
+        self,
+        event: Result<SendarixEvent, Box<DecodeError>>,
+        handler: H,
+    ) -> impl Future<Output = Reply<R>>
     where
         H: FnOnce(Delivery) -> F,
         F: Future<Output = Result<R, HandlerError>>,
         R: HandlerResponse,
     {
-        match catch_panic(pin!(self.try_run(event, handler))).await {
-            Ok(reply) => reply,
-            Err(panic) => {
-                let error = format!("a panic outside of the handler: {panic}");
-                self.log(Outcome::Failed, PANICKED, None, Some(&error));
-                Reply::Receiver(Answer::new(Outcome::Failed, PANICKED))
+        async move {
+            match catch_panic(pin!(self.try_run(event, handler))).await {
+                Ok(reply) => reply,
+                Err(panic) => {
+                    let error = format!("a panic outside of the handler: {panic}");
+                    self.log(Outcome::Failed, PANICKED, None, Some(&error));
+                    Reply::Receiver(Answer::new(Outcome::Failed, PANICKED))
+                }
             }
         }
     }
 
-    async fn try_run<H, F, R>(&self, event: Result<SendarixEvent, DecodeError>, handler: H) -> Reply<R>
+    async fn try_run<H, F, R>(&self, event: Result<SendarixEvent, Box<DecodeError>>, handler: H) -> Reply<R>
     where
         H: FnOnce(Delivery) -> F,
         F: Future<Output = Result<R, HandlerError>>,
@@ -52,7 +59,7 @@ impl Verified {
     {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return Reply::Receiver(self.keep_malformed(&error).await),
+            Err(error) => return Reply::Receiver(rare(self.keep_malformed(&error)).await),
         };
         match &self.origin {
             Origin::Sender(secret) => self.telemetry().received(&event, "sendarix", Some(secret)),
@@ -75,7 +82,7 @@ impl Verified {
             // The store does not remember it, and may have forgotten it.
             let error = "the event is too old, or too far ahead, to be told from a replay";
             let kept = self.keep_dead(claim, Outcome::Expired, DeadLetterReason::Expired, error);
-            return Reply::Receiver(kept.await);
+            return Reply::Receiver(rare(kept).await);
         }
         let delivery = Delivery { event, attempt: claim.attempt, claim: claim.handle.clone() };
         // The handler's own panics are caught inside; this is for one in the drop of a handler that is stopped.
@@ -112,7 +119,7 @@ impl Verified {
         }
         let error = "this version of the crate does not know the event's type";
         let letter = self.letter(&event.event_id, 1, DeadLetterReason::UnknownType, error);
-        Some(match self.record(&letter).await {
+        Some(match rare(self.record(&letter)).await {
             Ok(()) => {
                 self.count(event);
                 self.settled(Outcome::UnknownType, None, Some(error))
@@ -124,13 +131,13 @@ impl Verified {
     /// Counts an event that has not been there before.
     fn count(&self, event: &SendarixEvent) {
         if self.is_from_sender() {
-            let lag = event.timestamp.until(self.now()).unwrap_or_default();
+            let lag = || event.timestamp.until(self.now()).unwrap_or_default();
             self.telemetry().new_event(event.kind.event_type(), lag);
         }
     }
 
     /// Keeps an event that delivering again cannot help, and remembers that it is kept.
-    async fn keep_dead(&self, claim: HeldClaim, outcome: Outcome, reason: DeadLetterReason, error: &str) -> Answer {
+    async fn keep_dead(&self, claim: HeldClaim<'_>, outcome: Outcome, reason: DeadLetterReason, error: &str) -> Answer {
         let letter = self.letter(claim.key().event_id(), claim.attempt, reason, error);
         let kept = self.record(&letter).await;
         match kept {
@@ -151,18 +158,18 @@ impl Verified {
         }
     }
 
-    async fn claim(&self, event: &SendarixEvent) -> Result<HeldClaim, Answer> {
+    async fn claim(&self, event: &SendarixEvent) -> Result<HeldClaim<'_>, Answer> {
         let settings = self.receiver().settings();
         let claimed = HeldClaim::take(
-            self.receiver().clone(),
+            self.receiver(),
             ClaimHandle::new(self.key(&event.event_id), settings.retention),
             self.redriven().is_some(),
-            self.request.running.clone(),
+            &self.request.running,
         );
         match claimed.await {
             Ok(claim) => Ok(claim),
             Err(NotClaimed::Completed) => {
-                self.resolve_duplicate().await;
+                rare(self.resolve_duplicate()).await;
                 Err(self.settled(Outcome::Duplicate, None, None))
             }
             Err(NotClaimed::GivenUp) => {
@@ -194,51 +201,50 @@ impl Verified {
         }
     }
 
-    async fn settle<R: HandlerResponse>(&self, claim: HeldClaim, result: Result<R, Failure>) -> Reply<R> {
+    async fn settle<R: HandlerResponse>(&self, claim: HeldClaim<'_>, result: Result<R, Failure>) -> Reply<R> {
         let attempt = claim.attempt;
-        let result = match result {
-            Ok(response) if (200..300).contains(&response.status()) && claim.handle.is_in_doubt() => {
-                Err(Failure::Uncommitted)
-            }
-            result => result,
-        };
         match result {
-            Ok(response) if (200..300).contains(&response.status()) => {
+            Ok(response) if !(200..300).contains(&response.status()) => {
+                let error = format!("the handler answered {}", response.status());
+                rare(self.give_back(claim, &error)).await;
+                self.log(Outcome::Failed, response.status(), Some(attempt), Some(&error));
+                Reply::Handler { outcome: Outcome::Failed, response }
+            }
+            Ok(_) if claim.handle.is_in_doubt() => {
+                Reply::Receiver(rare(self.settle_failure(claim, Failure::Uncommitted)).await)
+            }
+            Ok(response) => {
                 let letter = self.letter_to_resolve(&claim);
                 self.end(claim, Ending::Handled).await;
                 if let Some(key) = letter {
-                    self.resolve(&key).await;
+                    rare(self.resolve(&key)).await;
                 }
                 self.log(Outcome::Processed, response.status(), Some(attempt), None);
                 Reply::Handler { outcome: Outcome::Processed, response }
             }
-            Ok(response) => {
-                let error = format!("the handler answered {}", response.status());
-                self.give_back(claim, &error).await;
-                self.log(Outcome::Failed, response.status(), Some(attempt), Some(&error));
-                Reply::Handler { outcome: Outcome::Failed, response }
+            Err(failure) => Reply::Receiver(rare(self.settle_failure(claim, failure)).await),
+        }
+    }
+
+    async fn settle_failure(&self, claim: HeldClaim<'_>, failure: Failure) -> Answer {
+        let attempt = claim.attempt;
+        let error = failure.text();
+        match failure {
+            Failure::Error(cause) if cause.is_permanent() => {
+                self.keep_dead(claim, Outcome::FailedPermanently, DeadLetterReason::FailedPermanently, &error).await
             }
-            Err(failure) => {
-                let error = failure.text();
-                match failure {
-                    Failure::Error(cause) if cause.is_permanent() => {
-                        let reason = DeadLetterReason::FailedPermanently;
-                        Reply::Receiver(self.keep_dead(claim, Outcome::FailedPermanently, reason, &error).await)
-                    }
-                    Failure::Error(cause) if cause.is_kept() => {
-                        self.release(claim).await;
-                        Reply::Receiver(self.settled(Outcome::Failed, Some(attempt), Some(&error)))
-                    }
-                    Failure::Panic(_) => {
-                        self.give_back(claim, &error).await;
-                        self.log(Outcome::Failed, PANICKED, Some(attempt), Some(&error));
-                        Reply::Receiver(Answer::new(Outcome::Failed, PANICKED))
-                    }
-                    Failure::Error(_) | Failure::Timeout(_) | Failure::Uncommitted => {
-                        self.give_back(claim, &error).await;
-                        Reply::Receiver(self.settled(Outcome::Failed, Some(attempt), Some(&error)))
-                    }
-                }
+            Failure::Error(cause) if cause.is_kept() => {
+                self.release(claim).await;
+                self.settled(Outcome::Failed, Some(attempt), Some(&error))
+            }
+            Failure::Panic(_) => {
+                self.give_back(claim, &error).await;
+                self.log(Outcome::Failed, PANICKED, Some(attempt), Some(&error));
+                Answer::new(Outcome::Failed, PANICKED)
+            }
+            Failure::Error(_) | Failure::Timeout(_) | Failure::Uncommitted => {
+                self.give_back(claim, &error).await;
+                self.settled(Outcome::Failed, Some(attempt), Some(&error))
             }
         }
     }
@@ -247,22 +253,24 @@ impl Verified {
     ///
     /// If the store fails, this goes on trying until the lease is over, and in a task of its own rather than make the
     /// answer late: to run the handler twice is worse than a missing record.
-    async fn end(&self, mut claim: HeldClaim, ending: Ending) {
+    async fn end(&self, mut claim: HeldClaim<'_>, ending: Ending) {
         if claim.is_completed() {
             return claim.disarm();
         }
-        let settings = self.receiver().settings();
         match claim.end(ending).await {
-            Ok(true) => return,
-            Ok(false) => return self.telemetry().taken_over(),
-            Err(error) => {
-                let error = Chain(&error);
-                tracing::warn!(target: telemetry::TARGET, %error, "the end of the event could not be recorded; trying again");
-            }
+            Ok(true) => {}
+            Ok(false) => self.telemetry().taken_over(),
+            Err(error) => rare(self.end_later(claim, ending, error)).await,
         }
-        let mut retries = Box::pin(end_within_lease(self.receiver().clone(), claim, ending).in_current_span());
+    }
+
+    async fn end_later(&self, claim: HeldClaim<'_>, ending: Ending, error: StoreError) {
+        tracing::warn!(target: telemetry::TARGET, error = %Chain(&error), "the end of the event could not be recorded; trying again");
+        let (receiver, running) = (self.receiver().clone(), claim.running.clone());
+        let retries = end_within_lease(receiver, claim.handle.clone(), ending, claim.lease_end, running);
+        let mut retries = Box::pin(retries.in_current_span());
         // Before the acknowledgement deadline, which would answer that the handler is still running.
-        let answer_by = self.request.admitted_at + settings.acknowledgement_deadline * 9 / 10;
+        let answer_by = self.request.admitted_at + self.receiver().settings().acknowledgement_deadline * 9 / 10;
         if timeout_at(answer_by, &mut retries).await.is_err() {
             drop(tokio::spawn(retries));
         }
@@ -270,14 +278,14 @@ impl Verified {
 
     /// Keeps the event as a dead letter that is being retried, and frees it for the next delivery, in this order: else
     /// the next delivery might succeed and resolve a letter that is not there yet.
-    async fn give_back(&self, claim: HeldClaim, error: &str) {
+    async fn give_back(&self, claim: HeldClaim<'_>, error: &str) {
         let letter = self.letter(claim.key().event_id(), claim.attempt, DeadLetterReason::Failed, error);
         // Whether it was kept or not, the sender delivers again; a failure has been logged.
         let _ = self.keep(&letter).await;
         self.release(claim).await;
     }
 
-    async fn release(&self, mut claim: HeldClaim) {
+    async fn release(&self, mut claim: HeldClaim<'_>) {
         match claim.release().await {
             Ok(true) => {}
             Ok(false) => self.settle_lost(&claim).await,
@@ -290,7 +298,7 @@ impl Verified {
 
     /// Sees to the letter of a delivery that failed without its claim. The event may have been handled all the same: by
     /// another delivery, or by a transaction whose commit nobody heard of. Then nobody else will resolve the letter.
-    async fn settle_lost(&self, claim: &HeldClaim) {
+    async fn settle_lost(&self, claim: &HeldClaim<'_>) {
         if !claim.is_completed() {
             self.telemetry().taken_over();
         }
@@ -335,7 +343,7 @@ impl Verified {
     }
 
     /// The key of the letter that an event may have left before it succeeded.
-    fn letter_to_resolve(&self, claim: &HeldClaim) -> Option<EventKey> {
+    fn letter_to_resolve(&self, claim: &HeldClaim<'_>) -> Option<EventKey> {
         let dead_letters = self.receiver().dead_letters()?;
         let key = self.letter_key(claim.key().event_id());
         // Whatever forgets the event's attempts has then forgotten its letter too; or the attempts are over a day ago, which
@@ -376,7 +384,7 @@ impl Verified {
     }
 
     pub(super) fn key(&self, event_id: &str) -> EventKey {
-        EventKey::new(Arc::clone(&self.receiver().settings().endpoint), event_id)
+        EventKey::new(&self.receiver().settings().endpoint, event_id)
     }
 
     fn now(&self) -> Timestamp {
@@ -428,6 +436,11 @@ impl Failure {
     }
 }
 
+/// Puts what few deliveries come to into memory of its own, which would otherwise be part of every delivery's.
+fn rare<F: Future>(future: F) -> Pin<Box<F>> {
+    Box::pin(future)
+}
+
 /// Runs a future to its end or to its panic, whose message it then returns.
 async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, String> {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
@@ -442,14 +455,20 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
-async fn end_within_lease(receiver: Receiver, mut claim: HeldClaim, ending: Ending) {
+async fn end_within_lease(
+    receiver: Receiver,
+    claim: ClaimHandle,
+    ending: Ending,
+    lease_end: Instant,
+    _running: RunningGuard,
+) {
     let mut pause = Duration::from_millis(50);
     loop {
         sleep(pause).await;
-        match claim.end(ending).await {
+        match ending.record(&receiver, &claim).await {
             Ok(true) => return,
             Ok(false) => return receiver.telemetry().taken_over(),
-            Err(error) if Instant::now() + pause >= claim.lease_end => {
+            Err(error) if Instant::now() + pause >= lease_end => {
                 let error = Chain(&error);
                 let message = "an event has ended and is acknowledged, but not recorded as such: sent again, it will be \
                     handled again";

@@ -445,10 +445,10 @@ impl Verified {
     }
 
     /// The event, and the span of its delivery.
-    fn decode(&self) -> (Result<SendarixEvent, DecodeError>, Span) {
+    fn decode(&self) -> (Result<SendarixEvent, Box<DecodeError>>, Span) {
         let event = match &self.origin {
             Origin::Part(event) | Origin::Application(event) => Ok(event.clone()),
-            Origin::Sender(_) | Origin::Letter(_) => SendarixEvent::decode(self.body.clone()),
+            Origin::Sender(_) | Origin::Letter(_) => SendarixEvent::decode(self.body.clone()).map_err(Box::new),
         };
         let span = self.request.receiver.telemetry().delivery_span(event.as_ref().ok());
         (event, span)

@@ -234,28 +234,41 @@ pub enum Claim {
 ///
 /// The endpoint is the receiver's own name for itself, so that staging and production share nothing in one store. A
 /// secret or an unsigned header is never part of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventKey {
-    endpoint: Arc<str>,
-    event_id: Box<str>,
+    /// The endpoint and the id as one text: one piece of memory, and one to hash.
+    text: Box<str>,
+    endpoint_length: usize,
 }
 
 impl EventKey {
     /// The key of that endpoint's event.
-    pub fn new(endpoint: impl Into<Arc<str>>, event_id: impl Into<Box<str>>) -> Self {
-        Self { endpoint: endpoint.into(), event_id: event_id.into() }
+    pub fn new(endpoint: impl AsRef<str>, event_id: impl AsRef<str>) -> Self {
+        let (endpoint, event_id) = (endpoint.as_ref(), event_id.as_ref());
+        Self { text: [endpoint, event_id].concat().into(), endpoint_length: endpoint.len() }
     }
 
     /// The receiver's name: 1 to 64 letters, digits, `.`, `_` or `-`.
     #[must_use]
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        self.parts().0
     }
 
     /// The event's id: 1 to 255 bytes, any characters.
     #[must_use]
     pub fn event_id(&self) -> &str {
-        &self.event_id
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.text.split_at(self.endpoint_length)
+    }
+}
+
+impl Debug for EventKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (endpoint, event_id) = self.parts();
+        f.debug_struct("EventKey").field("endpoint", &endpoint).field("event_id", &event_id).finish()
     }
 }
 

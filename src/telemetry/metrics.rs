@@ -120,7 +120,7 @@ impl Meter {
         metrics::counter!(SECRET_MATCHES, &labels).increment(1);
     }
 
-    pub(super) fn new_event(&self, event_type: Option<EventType>, lag: Duration) {
+    pub(super) fn new_event(&self, event_type: Option<EventType>, lag: impl FnOnce() -> Duration) {
         let events = match event_type {
             Some(event_type) => of(&EventType::ALL, &self.events, event_type),
             None => Some(&self.unknown_events),
@@ -128,7 +128,7 @@ impl Meter {
         if let Some(events) = events {
             events.increment(1);
         }
-        self.lag.record(lag);
+        self.lag.record(lag());
     }
 
     pub(super) fn handling(&self) -> Handling {
@@ -136,7 +136,7 @@ impl Meter {
         Handling(self.running.clone())
     }
 
-    pub(super) fn settled(&self, outcome: Outcome, duration: Duration, way: Way) {
+    pub(super) fn settled(&self, outcome: Outcome, duration: impl FnOnce() -> Duration, way: Way) {
         let counters = match way {
             Way::Request => &self.requests,
             Way::Redrive => &self.redrives,
@@ -144,7 +144,7 @@ impl Meter {
         };
         increment(of(&Outcome::ALL, counters, outcome));
         if let (Way::Request, Some(durations)) = (way, of(&Outcome::ALL, &self.durations, outcome)) {
-            durations.record(duration);
+            durations.record(duration());
         }
     }
 

@@ -126,7 +126,7 @@ impl Telemetry {
     }
 
     /// An event is handled or set aside for the first time, so long after it happened.
-    pub(crate) fn new_event(&self, event_type: Option<EventType>, lag: Duration) {
+    pub(crate) fn new_event(&self, event_type: Option<EventType>, lag: impl FnOnce() -> Duration) {
         self.meter().new_event(event_type, lag);
     }
 
@@ -138,7 +138,8 @@ impl Telemetry {
     /// Says what became of a delivery, at the level that it deserves.
     pub(crate) fn settled(&self, settled: &Settled<'_>) {
         let Settled { outcome, status, admitted_at, attempt, error, .. } = *settled;
-        let duration = admitted_at.elapsed();
+        // Whoever wants to know it asks the clock; often nobody does.
+        let duration = || admitted_at.elapsed();
         self.meter().settled(outcome, duration, settled.way);
         macro_rules! log {
             ($level:expr, $message:literal) => {
@@ -147,7 +148,7 @@ impl Telemetry {
                     $level,
                     outcome = outcome.label(),
                     status,
-                    duration_ms = duration.as_secs_f64() * 1000.0,
+                    duration_ms = duration().as_secs_f64() * 1000.0,
                     attempt,
                     error,
                     $message

@@ -25,13 +25,13 @@ impl Meter {
 
     pub(super) fn secret_matched(&self, _: &str) {}
 
-    pub(super) fn new_event(&self, _: Option<EventType>, _: Duration) {}
+    pub(super) fn new_event(&self, _: Option<EventType>, _: impl FnOnce() -> Duration) {}
 
     pub(super) fn handling(&self) -> Handling {
         Handling
     }
 
-    pub(super) fn settled(&self, _: Outcome, _: Duration, _: Way) {}
+    pub(super) fn settled(&self, _: Outcome, _: impl FnOnce() -> Duration, _: Way) {}
 
     pub(super) fn refused(&self, _: RefusalKind) {}
 
