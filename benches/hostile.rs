@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! ulimit -n 20000
-//! cargo bench --bench hostile
+//! cargo bench --package sendarix-webhooks-benches --bench hostile
 //! ```
 //!
 //! The server is a process of its own, with the limits of `examples/shared/production.rs`. Real events come at 100 a second on

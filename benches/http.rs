@@ -1,26 +1,31 @@
 //! Requests a second over loopback, keep-alive: a bare handler that reads the body, and the same handler behind the
-//! receiver, on axum and on actix-web.
+//! receiver, on axum and on actix-web; and what the vendor's page tells an Express application to do, on Node.js.
 //!
 //! ```sh
-//! cargo bench --bench http
+//! npm ci --prefix benches/node
+//! cargo bench --package sendarix-webhooks-benches --bench http
 //! ```
 //!
-//! Each server has one thread and the load generator another. The requests are rendered and signed beforehand, every one
-//! a new event; all servers get the same bytes. They take turns, and a ratio is the median of the ratios within a round.
+//! Each server has one thread and the load generator another, so that it is the server that is measured. The requests are
+//! rendered and signed beforehand, every one a new event; all servers get the same bytes. They take turns, and a ratio is
+//! the median of the ratios within a round.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, post};
-use sendarix_webhooks::testing::{Sample, signed_headers};
-use sendarix_webhooks::{EventType, Receiver, SendarixLayer, SendarixMiddleware, SigningSecret};
+use sendarix_webhooks::{Receiver, SendarixLayer, SendarixMiddleware};
+use sendarix_webhooks_benches::Target::AtLeast;
+use sendarix_webhooks_benches::{Event, Rounds, SECRET, row, secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -41,9 +46,9 @@ async fn on_actix(body: web::Bytes) -> HttpResponse {
 fn main() {
     let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let client = Builder::new_current_thread().enable_all().build().unwrap();
-    let secret = SigningSecret::new("whsec_0123456789abcdef").unwrap();
-    let receiver = || Receiver::builder(secret.clone()).build().unwrap();
+    let receiver = || Receiver::builder(secret()).build().unwrap();
     let (for_axum, for_actix) = (receiver(), receiver());
+    let node = Node::start();
     let servers = [
         server.block_on(axum(post(on_axum))),
         server.block_on(axum(post(on_axum).layer(SendarixLayer::new(for_axum)))),
@@ -54,24 +59,31 @@ fn main() {
             let sendarix = SendarixMiddleware::new(for_actix.clone());
             config.service(web::resource("/").wrap(sendarix).route(web::post().to(on_actix)));
         }),
+        node.addr,
     ];
 
-    let mut rounds: Vec<[Duration; 4]> = Vec::new();
-    for _ in 0..ROUNDS {
-        let requests: Arc<Vec<Vec<u8>>> = Arc::new((0..CONNECTIONS * REQUESTS).map(|_| request(&secret)).collect());
-        rounds.push(servers.map(|addr| client.block_on(load(addr, &requests))));
+    let mut rounds = Rounds::<5>::default();
+    for round in 0..ROUNDS {
+        let ids = round * CONNECTIONS * REQUESTS..(round + 1) * CONNECTIONS * REQUESTS;
+        let requests: Arc<Vec<Vec<u8>>> = Arc::new(ids.map(|id| Event::bounce(id).request()).collect());
+        rounds.add(servers.map(|addr| client.block_on(load(addr, &requests))));
     }
 
-    let per_second = |server: usize| {
-        median(rounds.iter().map(|round| (CONNECTIONS * REQUESTS) as f64 / round[server].as_secs_f64()))
-    };
     println!("over loopback, {CONNECTIONS} connections of {REQUESTS} requests a round, {ROUNDS} rounds");
-    for (name, bare, behind) in [("axum", 0, 1), ("actix-web", 2, 3)] {
-        println!("  {:<32}{:>7.0} requests/s", format!("{name}, bare handler"), per_second(bare));
-        println!("  {:<32}{:>7.0} requests/s", format!("{name}, behind the receiver"), per_second(behind));
-        let ratio = median(rounds.iter().map(|round| round[bare].as_secs_f64() / round[behind].as_secs_f64()));
-        println!("  {:<32}{ratio:>7.2}", format!("kept of bare {name}"));
+    let names = [
+        "axum, bare handler",
+        "axum, behind the receiver",
+        "actix-web, bare",
+        "actix-web, behind",
+        "Express on Node.js",
+    ];
+    for (server, name) in names.into_iter().enumerate() {
+        println!("  {name:<32}{:>7.0} requests/s", (CONNECTIONS * REQUESTS) as f64 / rounds.seconds(server));
     }
+    let handler = "the same handler bare";
+    row("requests/s on axum, HTTP/1.1 keep-alive, 32 connections", handler, AtLeast(0.90), rounds.ratio(0, 1));
+    row("the same on actix-web", handler, AtLeast(0.90), rounds.ratio(2, 3));
+    row("the same on axum", "the vendor's steps in Express on Node.js", AtLeast(15.0), rounds.ratio(4, 1));
 }
 
 async fn axum(route: MethodRouter) -> SocketAddr {
@@ -93,15 +105,33 @@ fn actix(configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static) -
     bound.recv().unwrap()
 }
 
-fn request(secret: &SigningSecret) -> Vec<u8> {
-    let body = Sample::new(EventType::Bounce).body();
-    let mut request = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n".to_vec();
-    for (name, value) in signed_headers(secret, &body, SystemTime::now()) {
-        request.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+/// `benches/node/server.mjs`, in a process of its own, with one thread for JavaScript as always.
+struct Node {
+    process: Child,
+    addr: SocketAddr,
+}
+
+impl Node {
+    fn start() -> Self {
+        let mut process = Command::new("node")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/node/server.mjs"))
+            .env("SENDARIX_WEBHOOK_SECRET", str::from_utf8(SECRET).unwrap())
+            .env("NODE_ENV", "production")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        let port: u16 = port.trim().parse().expect("a port; has `npm ci --prefix benches/node` been run?");
+        Self { process, addr: SocketAddr::from(([127, 0, 0, 1], port)) }
     }
-    request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
-    request.extend_from_slice(&body);
-    request
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 async fn load(addr: SocketAddr, requests: &Arc<Vec<Vec<u8>>>) -> Duration {
@@ -119,18 +149,12 @@ async fn load(addr: SocketAddr, requests: &Arc<Vec<Vec<u8>>>) -> Duration {
             let mut answer = [0; 1024];
             for request in &requests[connection * REQUESTS..][..REQUESTS] {
                 stream.write_all(request).await.unwrap();
-                // The answer is small and has no body: it comes in one piece.
+                // Every answer says how long its body is, and is so small that it comes in one piece.
                 let read = stream.read(&mut answer).await.unwrap();
-                assert!(answer.starts_with(b"HTTP/1.1 200") && answer[..read].ends_with(b"\r\n\r\n"));
+                assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
             }
         });
     }
     senders.join_all().await;
     start.elapsed()
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }

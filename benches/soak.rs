@@ -1,7 +1,7 @@
 //! A campaign: 10,000 events a minute from a simulated Sendarix that loses 5 % of the answers.
 //!
 //! ```sh
-//! cargo bench --bench soak -- --minutes 10
+//! cargo bench --package sendarix-webhooks-benches --bench soak -- --minutes 10
 //! ```
 //!
 //! Sender and server share this machine. Retries come 60 times faster than on Sendarix's schedule, so that the last of them

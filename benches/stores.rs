@@ -1,8 +1,9 @@
 //! What the stores cost: events a second, a claim and a completion each, against the bare drivers sending the same
-//! statements to the same server; and with a million remembered ids against ten thousand.
+//! statements to the same server; many events at once against one after the other; and with a million remembered ids
+//! against ten thousand.
 //!
 //! ```sh
-//! cargo bench --features sqlite,redis,postgres --bench stores
+//! cargo bench --package sendarix-webhooks-benches --bench stores
 //! ```
 //!
 //! It starts servers of its own. The candidates take turns; each figure is the median of its rounds.
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey};
+use sendarix_webhooks_benches::Target::AtLeast;
+use sendarix_webhooks_benches::{Rounds, row};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, PgConnection, Row, SqliteConnection};
@@ -30,6 +33,7 @@ const ROUNDS: usize = 20;
 const EVENTS: usize = 500;
 /// So many events are under way at the same time.
 const AT_ONCE: usize = 8;
+const MANY_AT_ONCE: usize = 64;
 const LEASE: Duration = Duration::from_secs(60);
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -40,6 +44,10 @@ fn main() {
             println!("a claim and a completion, {AT_ONCE} events at once, {EVENTS} a round, {ROUNDS} rounds");
             for kind in Kind::ALL {
                 against_the_driver(kind).await;
+            }
+            println!("a claim and a completion, {MANY_AT_ONCE} events at once against one after the other");
+            for kind in Kind::ALL {
+                many_at_once(kind).await;
             }
             println!("a claim and a completion with so many ids remembered");
             for kind in Kind::ALL {
@@ -54,20 +62,29 @@ fn main() {
 async fn against_the_driver(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.store();
-    events(&store, 100).await;
+    events(&store, AT_ONCE, 100).await;
     let driver = Driver::connect(&backend).await;
-    let (mut bare, mut ours) = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
-        let (first, second) = (driver.events(EVENTS).await, events(&store, EVENTS).await);
-        // The first warms up.
-        if round > 0 {
-            bare.push(first);
-            ours.push(second);
-        }
+    // The first round warms up.
+    driver.events(EVENTS).await;
+    events(&store, AT_ONCE, EVENTS).await;
+    let mut rounds = Rounds::<2>::default();
+    for _ in 0..ROUNDS {
+        rounds.add([driver.events(EVENTS).await, events(&store, AT_ONCE, EVENTS).await]);
     }
-    let rate = |times: &mut Vec<Duration>| EVENTS as f64 / median(times).as_secs_f64();
-    let (bare, ours) = (rate(&mut bare), rate(&mut ours));
-    println!("  {:<9} bare driver {bare:>6.0} events/s, store {ours:>6.0}, kept {:.2}", name(kind), ours / bare);
+    let rate = |candidate| EVENTS as f64 / rounds.seconds(candidate);
+    println!("  {:<14} bare driver {:>6.0} events/s, store {:>6.0}", name(kind), rate(0), rate(1));
+    row(&format!("`{}`, events/s", name(kind)), "the bare driver, same statements", AtLeast(0.8), rounds.ratio(0, 1));
+}
+
+async fn many_at_once(kind: Kind) {
+    let backend = Backend::start(kind);
+    let store = backend.store();
+    events(&store, MANY_AT_ONCE, EVENTS).await;
+    let mut rounds = Rounds::<2>::default();
+    for _ in 0..ROUNDS {
+        rounds.add([events(&store, 1, EVENTS).await, events(&store, MANY_AT_ONCE, EVENTS).await]);
+    }
+    println!("  {:<14} {:.1} times as many events/s", name(kind), rounds.ratio(0, 1));
 }
 
 async fn with_a_million(kind: Kind) {
@@ -76,25 +93,20 @@ async fn with_a_million(kind: Kind) {
     let mut stores = Vec::new();
     for (backend, ids) in [(&small, few), (&large, many)] {
         let store = backend.store();
-        events(&store, 100).await;
+        events(&store, AT_ONCE, 100).await;
         remember(backend, ids).await;
         stores.push(store);
     }
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..=ROUNDS {
-        for (store, times) in stores.iter().zip(&mut times) {
-            let took = events(store, EVENTS).await;
-            if round > 0 {
-                times.push(took);
-            }
-        }
+    let mut rounds = Rounds::<2>::default();
+    for store in &stores {
+        events(store, AT_ONCE, EVENTS).await;
     }
-    let [few_took, many_took] = times.each_mut().map(|times| median(times).as_secs_f64() * 1e6 / EVENTS as f64);
-    println!(
-        "  {:<9} {few}: {few_took:.0} µs, {many}: {many_took:.0} µs, ratio {:.2}",
-        name(kind),
-        many_took / few_took
-    );
+    for _ in 0..ROUNDS {
+        rounds.add([events(&stores[0], AT_ONCE, EVENTS).await, events(&stores[1], AT_ONCE, EVENTS).await]);
+    }
+    let [few_took, many_took] = [0, 1].map(|candidate| rounds.seconds(candidate) * 1e6 / EVENTS as f64);
+    let ratio = rounds.ratio(1, 0);
+    println!("  {:<14} {few}: {few_took:.0} µs, {many}: {many_took:.0} µs, ratio {ratio:.2}", name(kind));
 }
 
 fn name(kind: Kind) -> &'static str {
@@ -105,29 +117,27 @@ fn name(kind: Kind) -> &'static str {
     }
 }
 
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
 fn new_key() -> EventKey {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     EventKey::new("default", format!("evt_{:016x}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// So many events, some at the same time.
-async fn at_once<F: Future<Output = ()> + Send + 'static>(count: usize, event: impl Fn(usize) -> F) -> Duration {
+async fn at_once<F>(workers: usize, count: usize, event: impl Fn(usize) -> F) -> Duration
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let start = Instant::now();
     let mut running = tokio::task::JoinSet::new();
-    for worker in 0..AT_ONCE {
-        running.spawn(event(count / AT_ONCE + usize::from(worker < count % AT_ONCE)));
+    for worker in 0..workers {
+        running.spawn(event(count / workers + usize::from(worker < count % workers)));
     }
     running.join_all().await;
     start.elapsed()
 }
 
-async fn events(store: &Arc<dyn DedupStore>, count: usize) -> Duration {
-    at_once(count, |count| {
+async fn events(store: &Arc<dyn DedupStore>, workers: usize, count: usize) -> Duration {
+    at_once(workers, count, |count| {
         let store = Arc::clone(store);
         async move {
             for _ in 0..count {
@@ -210,7 +220,7 @@ impl Driver {
                         }
                     }
                 };
-                at_once(count, events).await
+                at_once(AT_ONCE, count, events).await
             }
             Self::Redis(connection, scripts) => {
                 let events = |count| {
@@ -221,7 +231,7 @@ impl Driver {
                         }
                     }
                 };
-                at_once(count, events).await
+                at_once(AT_ONCE, count, events).await
             }
             Self::Postgres(connections) => {
                 let next = AtomicUsize::new(0);
@@ -234,7 +244,7 @@ impl Driver {
                         }
                     }
                 };
-                at_once(count, events).await
+                at_once(AT_ONCE, count, events).await
             }
         }
     }
