@@ -148,7 +148,7 @@ fn a_reopened_event_is_claimed_by_one() {
     });
 }
 
-/// The memory of a retention is made when the first event comes that needs it.
+/// Each retention has slices of its own.
 #[test]
 fn events_with_new_retentions_are_all_remembered() {
     for retentions in [[RETENTION, RETENTION], [RETENTION, RETENTION * 2]] {
@@ -168,7 +168,7 @@ fn events_with_new_retentions_are_all_remembered() {
     }
 }
 
-/// One thread still looks at the slices of before, while others begin the next.
+/// On either side of the end of a slice.
 #[test]
 fn an_event_is_remembered_through_the_change_of_slices() {
     explore(|memory| {

@@ -26,10 +26,7 @@ impl<'a> Fields<'a> {
     /// An integer, or a string that holds one, if the target type can hold it.
     pub(super) fn integer<T: TryFrom<i128>>(&self, name: &str) -> Option<T> {
         let json = self.find(name)?;
-        let integer: i128 = match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-            Some(text) => text.trim().parse().ok()?,
-            None => json.parse().ok()?,
-        };
+        let integer: i128 = text(json).map_or_else(|| json.parse(), |text| text.trim().parse()).ok()?;
         integer.try_into().ok()
     }
 
@@ -97,7 +94,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// The text that a JSON value is, if it is one.
+/// The text that a value is, if it is one. It must be JSON.
 pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
     let text = json.strip_prefix('"')?.strip_suffix('"')?;
     if text.contains('\\') { serde_json::from_str(json).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(text)) }

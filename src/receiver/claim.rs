@@ -30,7 +30,7 @@ pub(super) struct HeldClaim<'a> {
     pub(super) attempt: u32,
     /// When the lease is over, if the store's clock runs as ours.
     pub(super) lease_end: Instant,
-    pub(super) running: &'a RunningGuard,
+    running: &'a RunningGuard,
 }
 
 /// How an event has ended that is not to be delivered again.

@@ -266,7 +266,7 @@ impl Verified {
 
     async fn end_later(&self, claim: HeldClaim<'_>, ending: Ending, error: StoreError) {
         tracing::warn!(target: telemetry::TARGET, error = %Chain(&error), "the end of the event could not be recorded; trying again");
-        let (receiver, running) = (self.receiver().clone(), claim.running.clone());
+        let (receiver, running) = (self.receiver().clone(), self.request.running.clone());
         let retries = end_within_lease(receiver, claim.handle.clone(), ending, claim.lease_end, running);
         let mut retries = Box::pin(retries.in_current_span());
         // Before the acknowledgement deadline, which would answer that the handler is still running.

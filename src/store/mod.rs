@@ -141,6 +141,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
+use std::cmp::Ordering;
 use std::error::Error;
 use std::fmt::{self, Debug};
 use std::pin::Pin;
@@ -234,7 +235,7 @@ pub enum Claim {
 ///
 /// The endpoint is the receiver's own name for itself, so that staging and production share nothing in one store. A
 /// secret or an unsigned header is never part of it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EventKey {
     /// The endpoint and the id as one text: one piece of memory, and one to hash.
     text: Box<str>,
@@ -262,6 +263,19 @@ impl EventKey {
 
     fn parts(&self) -> (&str, &str) {
         self.text.split_at(self.endpoint_length)
+    }
+}
+
+/// By endpoint, then by id.
+impl Ord for EventKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+impl PartialOrd for EventKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
