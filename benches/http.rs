@@ -15,8 +15,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use axum::Router;
@@ -25,15 +24,12 @@ use axum::http::StatusCode;
 use axum::routing::{MethodRouter, post};
 use sendarix_webhooks::{Receiver, SendarixLayer, SendarixMiddleware};
 use sendarix_webhooks_benches::Target::AtLeast;
-use sendarix_webhooks_benches::{Event, Rounds, SECRET, row, secret};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use sendarix_webhooks_benches::load::{CONNECTIONS, LOAD, load, requests};
+use sendarix_webhooks_benches::{Rounds, SECRET, row, secret};
+use tokio::net::TcpListener;
 use tokio::runtime::Builder;
-use tokio::task::JoinSet;
 
 const ROUNDS: usize = 30;
-const CONNECTIONS: usize = 32;
-const REQUESTS: usize = 500;
 
 async fn on_axum(body: Bytes) -> StatusCode {
     if body.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::OK }
@@ -64,12 +60,11 @@ fn main() {
 
     let mut rounds = Rounds::<5>::default();
     for round in 0..ROUNDS {
-        let ids = round * CONNECTIONS * REQUESTS..(round + 1) * CONNECTIONS * REQUESTS;
-        let requests: Arc<Vec<Vec<u8>>> = Arc::new(ids.map(|id| Event::bounce(id).request()).collect());
+        let requests = requests(round);
         rounds.add(servers.map(|addr| client.block_on(load(addr, &requests))));
     }
 
-    println!("over loopback, {CONNECTIONS} connections of {REQUESTS} requests a round, {ROUNDS} rounds");
+    println!("over loopback, {CONNECTIONS} connections, {LOAD} requests a round, {ROUNDS} rounds");
     let names = [
         "axum, bare handler",
         "axum, behind the receiver",
@@ -78,7 +73,7 @@ fn main() {
         "Express on Node.js",
     ];
     for (server, name) in names.into_iter().enumerate() {
-        println!("  {name:<32}{:>7.0} requests/s", (CONNECTIONS * REQUESTS) as f64 / rounds.seconds(server));
+        println!("  {name:<32}{:>7.0} requests/s", LOAD as f64 / rounds.seconds(server));
     }
     let handler = "the same handler bare";
     row("requests/s on axum, HTTP/1.1 keep-alive, 32 connections", handler, AtLeast(0.90), rounds.ratio(0, 1));
@@ -132,29 +127,4 @@ impl Drop for Node {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-async fn load(addr: SocketAddr, requests: &Arc<Vec<Vec<u8>>>) -> Duration {
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        let stream = TcpStream::connect(addr).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        connections.push(stream);
-    }
-    let start = Instant::now();
-    let mut senders = JoinSet::new();
-    for (connection, mut stream) in connections.into_iter().enumerate() {
-        let requests = Arc::clone(requests);
-        senders.spawn(async move {
-            let mut answer = [0; 1024];
-            for request in &requests[connection * REQUESTS..][..REQUESTS] {
-                stream.write_all(request).await.unwrap();
-                // Every answer says how long its body is, and is so small that it comes in one piece.
-                let read = stream.read(&mut answer).await.unwrap();
-                assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
-            }
-        });
-    }
-    senders.join_all().await;
-    start.elapsed()
 }

@@ -13,8 +13,8 @@
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
-use sendarix_webhooks::store::{ClaimToken, DedupStore, EventKey, MemoryStore};
-use sendarix_webhooks::{Receiver, SendarixEvent};
+use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, MemoryStore};
+use sendarix_webhooks::{Outcome, Receiver, SendarixEvent};
 use sendarix_webhooks_benches::{Event, secret};
 
 /// What is counted, and what it was when somebody last looked.
@@ -58,10 +58,12 @@ fn run(stage: &str, count: usize) {
             "decode" => drop(SendarixEvent::decode(event.body.clone()).unwrap()),
             "store" => runtime.block_on(async {
                 let (token, minute) = (ClaimToken::random(), std::time::Duration::from_secs(60));
-                let _ = store.claim(key, token, minute).await.unwrap();
+                assert_eq!(store.claim(key, token, minute).await.unwrap(), Claim::Granted { attempt: 1 });
                 assert!(store.complete(key, token, minute).await.unwrap());
             }),
-            "accept" => drop(runtime.block_on(event.deliver(&receiver).unwrap())),
+            "accept" => {
+                assert_eq!(runtime.block_on(event.deliver(&receiver).unwrap()).outcome(), Outcome::Processed);
+            }
             "forged" => drop(forged.deliver(&receiver).unwrap_err()),
             _ => unreachable!("{stage}"),
         }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, clippy::missing_panics_doc, missing_docs)]
 
+pub mod load;
+
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -116,6 +118,11 @@ pub fn row(what: &str, against: &str, target: Target, figure: f64) {
     };
     let reached = if reached { "yes" } else { "**no**" };
     println!("| {what} | {against} | {target} | {figure:.digits$} | {reached} |");
+}
+
+/// Prints a row with a figure that has no target.
+pub fn counted(what: &str, figure: impl fmt::Display) {
+    println!("| {what} | | counted | {figure} | |");
 }
 
 impl fmt::Display for Target {
