@@ -210,7 +210,8 @@ impl Verified {
                 self.log(Outcome::Failed, response.status(), Some(attempt), Some(&error));
                 Reply::Handler { outcome: Outcome::Failed, response }
             }
-            Ok(_) if claim.handle.is_in_doubt() => {
+            Ok(response) if claim.handle.is_in_doubt() => {
+                drop(response);
                 Reply::Receiver(rare(self.settle_failure(claim, Failure::Uncommitted)).await)
             }
             Ok(response) => {
