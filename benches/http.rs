@@ -24,8 +24,8 @@ use axum::http::StatusCode;
 use axum::routing::{MethodRouter, post};
 use sendarix_webhooks::{Receiver, SendarixLayer, SendarixMiddleware};
 use sendarix_webhooks_benches::Target::AtLeast;
-use sendarix_webhooks_benches::load::{CONNECTIONS, LOAD, load, requests};
-use sendarix_webhooks_benches::{Rounds, SECRET, row, secret};
+use sendarix_webhooks_benches::load::{CONNECTIONS, LOAD, busy, load, requests};
+use sendarix_webhooks_benches::{Rounds, SECRET, median, row, secret};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
@@ -59,9 +59,16 @@ fn main() {
     ];
 
     let mut rounds = Rounds::<5>::default();
+    let mut busy_shares = [const { Vec::new() }; 5];
     for round in 0..ROUNDS {
         let requests = requests(round);
-        rounds.add(servers.map(|addr| client.block_on(load(addr, &requests))));
+        rounds.add_turns(|server| {
+            let process = if servers[server] == node.addr { node.process.id() } else { std::process::id() };
+            let before = busy(process);
+            let took = client.block_on(load(servers[server], &requests));
+            busy_shares[server].push((busy(process) - before).as_secs_f64() / took.as_secs_f64());
+            took
+        });
     }
 
     println!("over loopback, {CONNECTIONS} connections, {LOAD} requests a round, {ROUNDS} rounds");
@@ -73,7 +80,8 @@ fn main() {
         "Express on Node.js",
     ];
     for (server, name) in names.into_iter().enumerate() {
-        println!("  {name:<32}{:>7.0} requests/s", LOAD as f64 / rounds.seconds(server));
+        let (rate, busy) = (LOAD as f64 / rounds.seconds(server), median(busy_shares[server].drain(..)));
+        println!("  {name:<32}{rate:>7.0} requests/s, its server busy for {:.0} % of the time", busy * 100.0);
     }
     let handler = "the same handler bare";
     row("requests/s on axum, HTTP/1.1 keep-alive, 32 connections", handler, AtLeast(0.90), rounds.ratio(0, 1));

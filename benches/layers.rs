@@ -7,7 +7,7 @@
 //!
 //! As in `http`, the server has one thread and the load generator another. Each line is the difference to the one above it.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -52,7 +52,7 @@ fn main() {
     let mut rounds = Rounds::<7>::default();
     for round in 0..ROUNDS {
         let requests = requests(round);
-        rounds.add(servers.map(|(_, addr)| client.block_on(load(addr, &requests))));
+        rounds.add_turns(|server| client.block_on(load(servers[server].1, &requests)));
     }
     let mut before = 0.0;
     for (candidate, (name, _)) in servers.into_iter().enumerate() {

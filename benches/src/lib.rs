@@ -80,6 +80,16 @@ impl<const CANDIDATES: usize> Rounds<CANDIDATES> {
         self.0.push(took);
     }
 
+    /// Gives each candidate a turn, in every round another one first.
+    pub fn add_turns(&mut self, mut turn: impl FnMut(usize) -> Duration) {
+        let mut took = [Duration::ZERO; CANDIDATES];
+        for place in 0..CANDIDATES {
+            let candidate = (self.0.len() + place) % CANDIDATES;
+            took[candidate] = turn(candidate);
+        }
+        self.0.push(took);
+    }
+
     /// The median.
     pub fn seconds(&self, candidate: usize) -> f64 {
         median(self.0.iter().map(|round| round[candidate].as_secs_f64()))

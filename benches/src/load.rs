@@ -1,5 +1,6 @@
 //! A load generator that renders nothing while it is timed.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,18 @@ pub const LOAD: usize = CONNECTIONS * REQUESTS;
 /// The requests of a round, each with a new event.
 pub fn requests(round: usize) -> Arc<Vec<Vec<u8>>> {
     Arc::new((round * LOAD..(round + 1) * LOAD).map(|id| Event::bounce(id).request()).collect())
+}
+
+/// How long a process has run on any core, without the calling thread: of this process, the servers.
+pub fn busy(process: u32) -> Duration {
+    let ran = |schedstat: String| -> u64 { schedstat.split(' ').next().unwrap().parse().unwrap() };
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    // A thread may end before it is asked.
+    let all: u64 =
+        tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("schedstat")).ok()).map(ran).sum();
+    let own =
+        if process == std::process::id() { ran(fs::read_to_string("/proc/thread-self/schedstat").unwrap()) } else { 0 };
+    Duration::from_nanos(all - own)
 }
 
 /// Sends the requests over connections that stay open, one after the other on each.
