@@ -34,7 +34,6 @@ async fn on_event(body: Bytes) -> StatusCode {
 
 fn main() {
     let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let client = Builder::new_current_thread().enable_all().build().unwrap();
     let receiver = || Receiver::builder(secret()).build().unwrap();
     let forgetful = Receiver::builder(secret()).store(Forgetful).build().unwrap();
     let up_to = |last| post(on_event).layer(UpTo { last, receiver: receiver() });
@@ -52,7 +51,7 @@ fn main() {
     let mut rounds = Rounds::<7>::default();
     for round in 0..ROUNDS {
         let requests = requests(round);
-        rounds.add_turns(|server| client.block_on(load(servers[server].1, &requests)));
+        rounds.add_turns(|server| load(servers[server].1, &requests));
     }
     let mut before = 0.0;
     for (candidate, (name, _)) in servers.into_iter().enumerate() {

@@ -1,7 +1,8 @@
 //! What the benches share: the event that they send, how candidates take turns, and the rows of the table in
 //! `docs/performance.md`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, clippy::missing_panics_doc, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::missing_panics_doc)]
 
 pub mod load;
 

@@ -1,15 +1,12 @@
 //! A load generator that renders nothing while it is timed.
 
 use std::fs;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::slice;
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-
-use crate::Event;
+use crate::{Event, timed};
 
 pub const CONNECTIONS: usize = 32;
 const REQUESTS: usize = 500;
@@ -18,8 +15,8 @@ const REQUESTS: usize = 500;
 pub const LOAD: usize = CONNECTIONS * REQUESTS;
 
 /// The requests of a round, each with a new event.
-pub fn requests(round: usize) -> Arc<Vec<Vec<u8>>> {
-    Arc::new((round * LOAD..(round + 1) * LOAD).map(|id| Event::bounce(id).request()).collect())
+pub fn requests(round: usize) -> Vec<Vec<u8>> {
+    (round * LOAD..(round + 1) * LOAD).map(|id| Event::bounce(id).request()).collect()
 }
 
 /// How long a process has run on any core, without the calling thread: of this process, the servers.
@@ -35,27 +32,50 @@ pub fn busy(process: u32) -> Duration {
 }
 
 /// Sends the requests over connections that stay open, one after the other on each.
-pub async fn load(addr: SocketAddr, requests: &Arc<Vec<Vec<u8>>>) -> Duration {
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        let stream = TcpStream::connect(addr).await.unwrap();
+///
+/// It asks its connections in turn and never sleeps: a server on this machine would pay for waking it, and a faster one,
+/// which it has to keep up with, would pay less.
+pub fn load(addr: SocketAddr, requests: &[Vec<u8>]) -> Duration {
+    let mut connections: Vec<Connection<'_>> =
+        requests.chunks(REQUESTS).map(|requests| Connection::open(addr, requests)).collect();
+    timed(|| {
+        connections.retain_mut(Connection::send);
+        while !connections.is_empty() {
+            connections.retain_mut(Connection::go_on);
+        }
+    })
+}
+
+struct Connection<'a> {
+    stream: TcpStream,
+    requests: slice::Iter<'a, Vec<u8>>,
+}
+
+impl<'a> Connection<'a> {
+    fn open(addr: SocketAddr, requests: &'a [Vec<u8>]) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
         stream.set_nodelay(true).unwrap();
-        connections.push(stream);
+        stream.set_nonblocking(true).unwrap();
+        Self { stream, requests: requests.iter() }
     }
-    let start = Instant::now();
-    let mut senders = JoinSet::new();
-    for (connection, mut stream) in connections.into_iter().enumerate() {
-        let requests = Arc::clone(requests);
-        senders.spawn(async move {
-            let mut answer = [0; 1024];
-            for request in &requests[connection * REQUESTS..][..REQUESTS] {
-                stream.write_all(request).await.unwrap();
-                // Every answer says how long its body is, and is so small that it comes in one piece.
-                let read = stream.read(&mut answer).await.unwrap();
+
+    /// Sends the next request, if there is one.
+    fn send(&mut self) -> bool {
+        let request = self.requests.next();
+        request.inspect(|request| self.stream.write_all(request).unwrap()).is_some()
+    }
+
+    /// Whether the connection has requests left.
+    fn go_on(&mut self) -> bool {
+        let mut answer = [0; 1024];
+        match self.stream.read(&mut answer) {
+            // Every answer says how long its body is, and is so small that it comes in one piece.
+            Ok(read) => {
                 assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+                self.send()
             }
-        });
+            Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+            Err(error) => panic!("the server has closed the connection: {error}"),
+        }
     }
-    senders.join_all().await;
-    start.elapsed()
 }
