@@ -29,7 +29,7 @@ use sendarix_webhooks_benches::{Rounds, SECRET, median, row, secret};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
-const ROUNDS: usize = 30;
+const ROUNDS: usize = 150;
 
 async fn on_axum(body: Bytes) -> StatusCode {
     if body.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::OK }

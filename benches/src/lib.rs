@@ -96,6 +96,11 @@ impl<const CANDIDATES: usize> Rounds<CANDIDATES> {
         median(self.0.iter().map(|round| round[candidate].as_secs_f64()))
     }
 
+    /// The median of the differences within a round.
+    pub fn more_seconds(&self, candidate: usize, than: usize) -> f64 {
+        median(self.0.iter().map(|round| round[candidate].as_secs_f64() - round[than].as_secs_f64()))
+    }
+
     /// The median of the ratios within a round.
     pub fn ratio(&self, candidate: usize, to: usize) -> f64 {
         median(self.0.iter().map(|round| round[candidate].as_secs_f64() / round[to].as_secs_f64()))

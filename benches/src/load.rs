@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::{Event, timed};
 
 pub const CONNECTIONS: usize = 32;
-const REQUESTS: usize = 500;
+const REQUESTS: usize = 100;
 
 /// How many requests a round has.
 pub const LOAD: usize = CONNECTIONS * REQUESTS;
