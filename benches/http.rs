@@ -18,22 +18,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use axum::Router;
-use axum::body::Bytes;
-use axum::http::StatusCode;
-use axum::routing::{MethodRouter, post};
+use axum::routing::post;
 use sendarix_webhooks::{Receiver, SendarixLayer, SendarixMiddleware};
 use sendarix_webhooks_benches::Target::AtLeast;
-use sendarix_webhooks_benches::load::{CONNECTIONS, LOAD, busy, load, requests};
+use sendarix_webhooks_benches::load::{CONNECTIONS, TIMED_REQUESTS, load, requests};
+use sendarix_webhooks_benches::server::{on_event, serve};
 use sendarix_webhooks_benches::{Rounds, SECRET, median, row, secret};
-use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
 const ROUNDS: usize = 150;
-
-async fn on_axum(body: Bytes) -> StatusCode {
-    if body.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::OK }
-}
 
 async fn on_actix(body: web::Bytes) -> HttpResponse {
     if body.is_empty() { HttpResponse::BadRequest().finish() } else { HttpResponse::Ok().finish() }
@@ -45,8 +38,8 @@ fn main() {
     let (for_axum, for_actix) = (receiver(), receiver());
     let node = Node::start();
     let servers = [
-        server.block_on(axum(post(on_axum))),
-        server.block_on(axum(post(on_axum).layer(SendarixLayer::new(for_axum)))),
+        server.block_on(serve(post(on_event))),
+        server.block_on(serve(post(on_event).layer(SendarixLayer::new(for_axum)))),
         actix(|config| {
             config.service(web::resource("/").route(web::post().to(on_actix)));
         }),
@@ -63,14 +56,13 @@ fn main() {
         let requests = requests(round);
         rounds.add_turns(|server| {
             let process = if servers[server] == node.addr { node.process.id() } else { std::process::id() };
-            let before = busy(process);
-            let took = load(servers[server], &requests);
-            busy_shares[server].push((busy(process) - before).as_secs_f64() / took.as_secs_f64());
-            took
+            let turn = load(servers[server], &requests, process);
+            busy_shares[server].push(turn.server_ran.as_secs_f64() / turn.took.as_secs_f64());
+            turn.took
         });
     }
 
-    println!("over loopback, {CONNECTIONS} connections, {LOAD} requests a round, {ROUNDS} rounds");
+    println!("over loopback, {CONNECTIONS} connections, {TIMED_REQUESTS} requests a turn, {ROUNDS} rounds");
     let names = [
         "axum, bare handler",
         "axum, behind the receiver",
@@ -79,20 +71,13 @@ fn main() {
         "Express on Node.js",
     ];
     for (server, name) in names.into_iter().enumerate() {
-        let (rate, busy) = (LOAD as f64 / rounds.seconds(server), median(busy_shares[server].drain(..)));
+        let (rate, busy) = (TIMED_REQUESTS as f64 / rounds.seconds(server), median(busy_shares[server].drain(..)));
         println!("  {name:<32}{rate:>7.0} requests/s, its server busy for {:.0} % of the time", busy * 100.0);
     }
     let handler = "the same handler bare";
     row("requests/s on axum, HTTP/1.1 keep-alive, 32 connections", handler, AtLeast(0.90), rounds.ratio(0, 1));
     row("the same on actix-web", handler, AtLeast(0.90), rounds.ratio(2, 3));
     row("the same on axum", "the vendor's steps in Express on Node.js", AtLeast(15.0), rounds.ratio(4, 1));
-}
-
-async fn axum(route: MethodRouter) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, Router::new().route("/", route)).await.unwrap() });
-    addr
 }
 
 /// In a thread that runs until the process ends, and has a worker of its own.

@@ -5,8 +5,9 @@
 //! cargo bench --package sendarix-webhooks-benches --bench instructions
 //! ```
 //!
-//! Each figure is the difference between a run of many events and one of few, so that what happens once is left out. What
-//! valgrind runs on has no instructions for SHA-256, so the signature, which costs some 20,000 there, is left out as well.
+//! Each figure is the difference between a run of many events and one of few, so that what happens once is left out. The
+//! processor that valgrind imitates has no instructions for SHA-256, so the signature, some 20,000 there, is left out as well.
+//! Code that the compiler has put into a function is counted as that function's.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 

@@ -5,32 +5,27 @@
 //! cargo bench --package sendarix-webhooks-benches --bench layers
 //! ```
 //!
-//! As in `http`, the server has one thread and the load generator another. Each line is the difference to the one above it.
+//! As in `http`, the server has one thread and the load generator another. Each line but the first is what a
+//! request takes more than on the line above.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
-use axum::http::{Request, Response, StatusCode};
-use axum::routing::{MethodRouter, post};
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, Response};
+use axum::routing::post;
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 use sendarix_webhooks::{Head, Receiver, SendarixEvent, SendarixLayer};
-use sendarix_webhooks_benches::load::{LOAD, load, requests};
+use sendarix_webhooks_benches::load::{TIMED_REQUESTS, load, requests};
+use sendarix_webhooks_benches::server::{on_event, serve};
 use sendarix_webhooks_benches::{Rounds, secret};
-use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tower::{Layer, Service};
 
 const ROUNDS: usize = 300;
-
-async fn on_event(body: Bytes) -> StatusCode {
-    if body.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::OK }
-}
 
 fn main() {
     let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -42,7 +37,7 @@ fn main() {
         ("a layer that collects the body", up_to(Step::Collect)),
         ("judge the head", up_to(Step::Admit)),
         ("verify the signature", up_to(Step::Verify)),
-        ("decode the event", up_to(Step::Decode)),
+        ("decode the event, and put it into the extensions", up_to(Step::Decode)),
         ("run a delivery, with a store that forgets", post(on_event).layer(SendarixLayer::new(forgetful))),
         ("claim and complete in `MemoryStore`", post(on_event).layer(SendarixLayer::new(receiver()))),
     ];
@@ -51,22 +46,15 @@ fn main() {
     let mut rounds = Rounds::<7>::default();
     for round in 0..ROUNDS {
         let requests = requests(round);
-        rounds.add_turns(|server| load(servers[server].1, &requests));
+        rounds.add_turns(|server| load(servers[server].1, &requests, std::process::id()).took);
     }
     for (candidate, (name, _)) in servers.into_iter().enumerate() {
         let more = match candidate.checked_sub(1) {
             Some(before) => rounds.more_seconds(candidate, before),
             None => rounds.seconds(candidate),
         };
-        println!("  {name:<44}{:>6.2} µs", more * 1e6 / LOAD as f64);
+        println!("  {name:<50}{:>6.2} µs", more * 1e6 / TIMED_REQUESTS as f64);
     }
-}
-
-async fn serve(route: MethodRouter) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, Router::new().route("/", route)).await.unwrap() });
-    addr
 }
 
 /// Does what the receiver does up to a step, and lets every request through.

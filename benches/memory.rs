@@ -7,10 +7,10 @@
 //!
 //! Bytes are the growth of the process's resident memory. moka is filled in a process of its own, so that neither gets
 //! memory that the other has given back. The ids are in five slices, as in a store that has been in use for a day, and the
-//! claims are of new ids, which is what takes longest: every slice is asked. All are completed, outside of what is timed. The
-//! two stores take turns.
+//! claims are of new ids, which is what takes longest: every slice is asked. All are completed, outside of what is timed. A
+//! third store has as many ids in one slice. They take turns.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
 
 use std::hint::black_box;
 use std::process::Command;
@@ -23,6 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 
 const FEW: usize = 10_000;
 const MANY: usize = 10_000_000;
+const SLICES: u64 = 5;
 const ROUNDS: usize = 100;
 const CLAIMS: usize = 1_000;
 const LEASE: Duration = Duration::from_secs(60);
@@ -37,20 +38,22 @@ fn main() {
 
     let runtime = Builder::new_current_thread().build().unwrap();
     let (mut many, mut ids) = (None, 0..);
-    let slices = bytes_an_id(|| many.insert(Store::with(MANY, &runtime, &mut ids)));
+    let slices = bytes_an_id(|| many.insert(Store::with(MANY, SLICES, &runtime, &mut ids)));
     let many = many.unwrap();
-    let mut rounds = Rounds::<2>::default();
+    let in_one_slice = Store::with(MANY, 1, &runtime, &mut ids);
+    let mut rounds = Rounds::<3>::default();
     for _ in 0..ROUNDS {
         // A new one each time, or it would not stay small.
-        let few = Store::with(FEW, &runtime, &mut ids);
-        rounds.add([few.claims(&mut ids), many.claims(&mut ids)]);
+        let few = Store::with(FEW, SLICES, &runtime, &mut ids);
+        rounds.add_turns(|store| [&few, &many, &in_one_slice][store].claims(&mut ids));
     }
 
     println!("{MANY} ids");
     println!("  moka, one entry an id          {moka:>5.1} bytes an id");
     println!("  MemoryStore                    {slices:>5.1} bytes an id");
-    for (candidate, ids) in [FEW, MANY].into_iter().enumerate() {
-        println!("  a claim with {ids:>8} ids      {:>5.0} ns", rounds.seconds(candidate) * 1e9 / CLAIMS as f64);
+    for (candidate, (ids, slices)) in [(FEW, SLICES), (MANY, SLICES), (MANY, 1)].into_iter().enumerate() {
+        let claim = rounds.seconds(candidate) * 1e9 / CLAIMS as f64;
+        println!("  a claim, {ids:>8} ids, slices: {slices} {claim:>5.0} ns");
     }
     row(
         "bytes a remembered id, 10,000,000 ids",
@@ -66,14 +69,15 @@ type New = (EventKey, ClaimToken, Duration);
 
 struct Store<'a> {
     store: MemoryStore,
+    slices: u64,
     runtime: &'a Runtime,
 }
 
 impl<'a> Store<'a> {
-    fn with(count: usize, runtime: &'a Runtime, ids: &mut impl Iterator<Item = usize>) -> Self {
-        let store = Self { store: MemoryStore::new(), runtime };
+    fn with(count: usize, slices: u64, runtime: &'a Runtime, ids: &mut impl Iterator<Item = usize>) -> Self {
+        let store = Self { store: MemoryStore::new(), slices, runtime };
         for id in ids.take(count) {
-            let new = new(id);
+            let new = store.new_event(id);
             store.claim(&new);
             store.complete(&new);
         }
@@ -82,7 +86,7 @@ impl<'a> Store<'a> {
 
     fn claims(&self, ids: &mut impl Iterator<Item = usize>) -> Duration {
         let mut claim = || {
-            let new: Vec<New> = ids.take(CLAIMS).map(new).collect();
+            let new: Vec<New> = ids.take(CLAIMS).map(|id| self.new_event(id)).collect();
             let took = timed(|| new.iter().for_each(|new| self.claim(new)));
             new.iter().for_each(|new| self.complete(new));
             took
@@ -93,6 +97,12 @@ impl<'a> Store<'a> {
         claim()
     }
 
+    /// Ids of different retentions are in different slices, and so there are five without waiting for a day.
+    fn new_event(&self, id: usize) -> New {
+        let retention = RETENTION + Duration::from_secs(id as u64 % self.slices);
+        (EventKey::new("default", id_text(id)), ClaimToken::random(), retention)
+    }
+
     fn claim(&self, (key, token, _): &New) {
         let claimed = self.runtime.block_on(self.store.claim(key, *token, LEASE)).unwrap();
         assert_eq!(claimed, Claim::Granted { attempt: 1 });
@@ -101,12 +111,6 @@ impl<'a> Store<'a> {
     fn complete(&self, (key, token, retention): &New) {
         assert!(self.runtime.block_on(self.store.complete(key, *token, *retention)).unwrap());
     }
-}
-
-/// Ids of different retentions are in different slices, and so there are five without waiting for a day.
-fn new(id: usize) -> New {
-    let retention = RETENTION + Duration::from_secs(id as u64 % 5);
-    (EventKey::new("default", id_text(id)), ClaimToken::random(), retention)
 }
 
 fn id_text(id: usize) -> String {

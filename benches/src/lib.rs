@@ -5,6 +5,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod load;
+pub mod server;
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -81,14 +82,17 @@ impl<const CANDIDATES: usize> Rounds<CANDIDATES> {
         self.0.push(took);
     }
 
-    /// Gives each candidate a turn, in every round another one first.
+    /// In which order the candidates have their turns in the next round: in every round another one begins.
+    pub fn order(&self) -> impl Iterator<Item = usize> + use<CANDIDATES> {
+        let first = self.0.len();
+        (first..first + CANDIDATES).map(|turn| turn % CANDIDATES)
+    }
+
+    /// Gives each candidate a turn.
     pub fn add_turns(&mut self, mut turn: impl FnMut(usize) -> Duration) {
         let mut took = [Duration::ZERO; CANDIDATES];
-        for place in 0..CANDIDATES {
-            let candidate = (self.0.len() + place) % CANDIDATES;
-            took[candidate] = turn(candidate);
-        }
-        self.0.push(took);
+        self.order().for_each(|candidate| took[candidate] = turn(candidate));
+        self.add(took);
     }
 
     /// The median.

@@ -211,6 +211,7 @@ impl Verified {
                 Reply::Handler { outcome: Outcome::Failed, response }
             }
             Ok(response) if claim.handle.is_in_doubt() => {
+                // Nothing that it holds, such as the transaction, may wait for the store.
                 drop(response);
                 Reply::Receiver(rare(self.settle_failure(claim, Failure::Uncommitted)).await)
             }

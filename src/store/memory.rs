@@ -197,6 +197,7 @@ struct Slice<V> {
     retention: Duration,
     /// From then on, ids go into the next one.
     full_at: Instant,
+    forgotten_at: Instant,
     ids: DigestMap<V>,
 }
 
@@ -206,7 +207,7 @@ const SLICES: u32 = 4;
 
 impl<V: Copy> Memory<V> {
     fn get(&mut self, digest: Digest, now: Instant) -> Option<V> {
-        self.0.retain(|slice| now < slice.full_at + slice.retention);
+        self.0.retain(|slice| now < slice.forgotten_at);
         self.0.iter().find_map(|slice| slice.ids.get(&digest).copied())
     }
 
@@ -218,7 +219,8 @@ impl<V: Copy> Memory<V> {
             }
             None => {
                 let ids = HashMap::from_iter([(digest, value)]);
-                self.0.push(Slice { retention, full_at: now + retention / SLICES, ids });
+                let full_at = now + retention / SLICES;
+                self.0.push(Slice { retention, full_at, forgotten_at: full_at + retention, ids });
             }
         }
     }
