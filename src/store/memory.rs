@@ -195,8 +195,7 @@ struct Memory<V>(Vec<Slice<V>>);
 /// The ids of a span of time that are remembered equally long, which is the retention of a receiver.
 struct Slice<V> {
     retention: Duration,
-    /// From then on, ids go into the next one.
-    full_at: Instant,
+    /// It takes ids for as long as this leaves each its whole retention.
     forgotten_at: Instant,
     ids: DigestMap<V>,
 }
@@ -213,14 +212,14 @@ impl<V: Copy> Memory<V> {
 
     fn insert(&mut self, digest: Digest, value: V, retention: Duration, now: Instant) {
         let retention = retention.min(LONGEST);
-        match self.0.iter_mut().find(|slice| slice.retention == retention && now < slice.full_at) {
+        let until = now + retention;
+        match self.0.iter_mut().find(|slice| slice.retention == retention && until <= slice.forgotten_at) {
             Some(slice) => {
                 slice.ids.insert(digest, value);
             }
             None => {
                 let ids = HashMap::from_iter([(digest, value)]);
-                let full_at = now + retention / SLICES;
-                self.0.push(Slice { retention, full_at, forgotten_at: full_at + retention, ids });
+                self.0.push(Slice { retention, forgotten_at: until + retention / SLICES, ids });
             }
         }
     }
