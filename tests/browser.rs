@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
 
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -43,10 +42,6 @@ struct Page {
     _processes: [Process; 2],
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Page {
     async fn open(width: u32, is_dark: bool) -> Self {
         let dead_letters = std::env::temp_dir().join(format!("sendarix-browser-{:016x}.jsonl", rand::random::<u64>()));
@@ -61,15 +56,14 @@ impl Page {
         let webhook = lines.find_map(|line| line.split_once("listening on ").map(|(_, url)| url.to_owned())).unwrap();
         std::thread::spawn(move || lines.for_each(drop));
 
-        let port = free_port();
+        // It chooses the port itself: one that is free now may be somebody else's when it starts.
         let mut command = Command::new("chromedriver");
-        let command = command.arg(format!("--port={port}")).stdout(Stdio::null()).stderr(Stdio::null());
-        let driver = Process::spawn(command).expect("chromedriver is installed; `bash tests/run` installs it");
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(start.elapsed() < PATIENCE, "chromedriver does not listen");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let command = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut driver = Process::spawn(command).expect("chromedriver is installed; `bash tests/run` installs it");
+        let mut lines = BufReader::new(driver.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let port = lines.find_map(|line| Some(line.split_once("started successfully on port ")?.1.replace('.', "")));
+        let port = port.expect("chromedriver says where it listens");
+        std::thread::spawn(move || lines.for_each(drop));
         let scheme = format!("--blink-settings=preferredColorScheme={}", u8::from(!is_dark));
         let size = format!("--window-size={width},900");
         let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", &size, &scheme];
