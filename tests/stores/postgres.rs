@@ -26,7 +26,19 @@ struct PgBouncer(Child);
 
 impl PgBouncer {
     async fn start(backend: &Backend) -> (Self, String) {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Another process may take the port before the pooler does.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut pooler = Self(Self::spawn(port, backend));
+            eventually("the pooler listens", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() }).await;
+            if pooler.0.try_wait().unwrap().is_none() {
+                return (pooler, format!("postgres://postgres@127.0.0.1:{port}/postgres"));
+            }
+        }
+        panic!("the pooler does not start");
+    }
+
+    fn spawn(port: u16, backend: &Backend) -> Child {
         let settings = format!(
             "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n",
@@ -36,9 +48,7 @@ impl PgBouncer {
         std::fs::write(&path, settings).unwrap();
         let mut command = Command::new("pgbouncer");
         let command = as_nobody(command.arg("-q").arg(&path)).stdout(Stdio::null()).stderr(Stdio::null());
-        let pooler = Self(command.spawn().expect("pgbouncer is installed; `bash tests/run` installs it"));
-        eventually("the pooler listens", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() }).await;
-        (pooler, format!("postgres://postgres@127.0.0.1:{port}/postgres"))
+        command.spawn().expect("pgbouncer is installed; `bash tests/run` installs it")
     }
 }
 
