@@ -317,14 +317,18 @@ async fn postgres_event(connection: &mut PgConnection, sent: Sent) {
 
 async fn redis_event(connection: &mut MultiplexedConnection, [claim, settle]: &[redis::Script; 2]) {
     let (key, token) = (new_key(), ClaimToken::random().to_bytes());
-    let name = format!("sendarix:claim:{}:{}", key.endpoint(), key.event_id());
+    let (endpoint, id) = (key.endpoint(), key.event_id());
+    let name = format!("sendarix:claim:{{{endpoint}}}:{id}");
     let token = const_hex::encode(token);
     let mut claim = claim.key(&name);
-    let claim = claim.arg(&token).arg(60_000).arg(86_400_000);
+    let claim = claim.arg(&token).arg(60_000).arg(86_400_000).arg(330_000);
     let (granted, _): (String, u64) = claim.invoke_async(connection).await.unwrap();
     assert_eq!(granted, "granted");
     let mut settle = settle.key(&name);
-    let settle = settle.arg(&token).arg("completed").arg(86_400_000);
+    for letters in ["letters", "letter-ids"] {
+        settle.key(format!("sendarix:{letters}:{{{endpoint}}}"));
+    }
+    let settle = settle.arg(&token).arg("completed").arg(86_400_000).arg(id);
     assert!(settle.invoke_async::<bool>(connection).await.unwrap());
 }
 
@@ -352,7 +356,7 @@ async fn remember(backend: &Backend, ids: usize) {
                 let mut batch = redis::pipe();
                 for _ in 0..10_000 {
                     let (id, token) = (rand::random::<u128>(), rand::random::<u128>());
-                    let key = format!("sendarix:claim:default:evt_{id:032x}");
+                    let key = format!("sendarix:claim:{{default}}:evt_{id:032x}");
                     batch.pset_ex(key, format!("completed {token:032x} 1 0"), 86_400_000).ignore();
                 }
                 batch.exec_async(&mut connection).await.unwrap();

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters};
+use sendarix_webhooks::receiver::RedriveError;
 use sendarix_webhooks::store::EventKey;
 use sendarix_webhooks::{Delivery, HandlerError, Outcome, Receiver, SigningSecret};
 
@@ -60,11 +61,16 @@ enum Command {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = false)]
 struct Redrive {
     /// The event's id, as listed
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
     event_id: Option<String>,
-    /// Every letter, one after the other
+
+    /// Also if its event last failed longer ago than events are remembered: make sure that it was not handled since
+    #[arg(long, requires = "event_id")]
+    beyond_retention: bool,
+
+    /// Every letter, one after the other; those beyond the retention are left alone
     #[arg(long)]
     all: bool,
 }
@@ -103,12 +109,27 @@ async fn run(
             show(&find(letters, endpoint, &event_id).await?);
             ExitCode::SUCCESS
         }
-        Command::Redrive(Redrive { event_id: Some(event_id), .. }) => {
+        Command::Redrive(Redrive { event_id: Some(event_id), beyond_retention, .. }) => {
             let letter = find(letters, endpoint, &event_id).await?;
-            let outcome = receiver.redrive(letter)?.deliver(on_event).await.outcome();
-            report(&[(EventKey::new(endpoint, event_id), outcome)])
+            let verified =
+                if beyond_retention { receiver.redrive_beyond_retention(letter)? } else { receiver.redrive(letter)? };
+            let mut report = Report::default();
+            report.add(&event_id, Ok(verified.deliver(on_event).await.outcome()));
+            report.exit_code()
         }
-        Command::Redrive(Redrive { event_id: None, .. }) => report(&receiver.redrive_all(on_event).await?),
+        Command::Redrive(Redrive { event_id: None, .. }) => {
+            let (mut redrives, mut report) = (receiver.redrive_all(on_event)?, Report::default());
+            loop {
+                match redrives.next().await {
+                    Ok(Some(redriven)) => report.add(redriven.key.event_id(), redriven.result),
+                    Ok(None) => break report.exit_code(),
+                    Err(error) => {
+                        report.exit_code();
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
     })
 }
 
@@ -116,13 +137,21 @@ async fn list(letters: &dyn DeadLetters, endpoint: &str) -> anyhow::Result<ExitC
     let mut after: Option<String> = None;
     loop {
         let page = letters.list(endpoint, after.as_deref(), 100).await?;
-        for letter in &page {
+        for listed in &page {
+            let letter = match listed {
+                Ok(letter) => letter,
+                Err(unreadable) => {
+                    eprintln!("{unreadable}: {}", unreadable.source);
+                    after = Some(unreadable.key.event_id().to_owned());
+                    continue;
+                }
+            };
+            after = Some(letter.key.event_id().to_owned());
             let (id, error) = (letter.key.event_id().escape_debug(), letter.error.escape_debug());
             println!("{id} {} {} {} {error}", letter.reason.label(), letter.attempts, letter.last_at);
         }
-        match page.last() {
-            Some(letter) => after = Some(letter.key.event_id().to_owned()),
-            None => return Ok(ExitCode::SUCCESS),
+        if page.is_empty() {
+            return Ok(ExitCode::SUCCESS);
         }
     }
 }
@@ -150,12 +179,25 @@ fn show(letter: &DeadLetter) {
 }
 
 /// Says what became of each, and fails if any is still to be handled.
-fn report(outcomes: &[(EventKey, Outcome)]) -> ExitCode {
-    for (key, outcome) in outcomes {
-        eprintln!("{}: {outcome}", key.event_id().escape_debug());
+#[derive(Default)]
+struct Report {
+    redriven: usize,
+    left: usize,
+}
+
+impl Report {
+    fn add(&mut self, event_id: &str, result: Result<Outcome, RedriveError>) {
+        let event_id = event_id.escape_debug();
+        self.redriven += usize::from(result.is_ok());
+        self.left += usize::from(!matches!(result, Ok(Outcome::Processed | Outcome::Duplicate)));
+        match result {
+            Ok(outcome) => eprintln!("{event_id}: {outcome}"),
+            Err(error) => eprintln!("{event_id}: left alone: {error}"),
+        }
     }
-    let handled = |outcome| matches!(outcome, Outcome::Processed | Outcome::Duplicate);
-    let left = outcomes.iter().filter(|(_, outcome)| !handled(*outcome)).count();
-    eprintln!("{} redriven, {left} of them left", outcomes.len());
-    if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+
+    fn exit_code(&self) -> ExitCode {
+        eprintln!("{} redriven, {} left", self.redriven, self.left);
+        if self.left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }

@@ -10,9 +10,11 @@
 mod shared;
 
 use std::pin::Pin;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use anyhow::Context;
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
@@ -29,37 +31,55 @@ async fn on_event(delivery: Delivery) -> Result<(), HandlerError> {
 }
 
 /// From the request to the answer. These are the steps on every server; only the types are hyper's.
-async fn receive(receiver: &Receiver, request: Request<Incoming>) -> Answer {
+async fn receive(receiver: &Receiver, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, mut body) = request.into_parts();
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let admitted = match receiver.admit(&Head::new(parts.method.as_str(), headers)) {
         Ok(admitted) => admitted,
-        Err(refusal) => return refusal.into(),
+        Err(refusal) => return unread(response(refusal.answer()), receiver, body),
     };
-    let read = admitted.read(|cx| {
-        let frame = Pin::new(&mut body).poll_frame(cx);
-        frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())))
-    });
-    let verified = match read.await.and_then(|bytes| admitted.verify(bytes)) {
+    let bytes = match admitted.read(|cx| poll_data(&mut body, cx)).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return unread(response(refusal.answer()), receiver, body),
+    };
+    let verified = match admitted.verify(bytes) {
         Ok(verified) => verified,
-        Err(refusal) => return refusal.into(),
+        Err(refusal) => return response(refusal.answer()),
     };
-    verified.deliver(on_event).await.into_answer()
+    response(&verified.deliver(on_event).await.into_answer())
 }
 
-fn response(answer: &Answer) -> http::Result<Response<Full<Bytes>>> {
-    let mut response = Response::builder().status(answer.status());
-    for (name, value) in answer.headers() {
-        response = response.header(name, value.as_ref());
+fn poll_data(body: &mut Incoming, cx: &mut task::Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+    let frame = Pin::new(body).poll_frame(cx);
+    frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())))
+}
+
+/// The answer to a request whose body has not been read to its end. To close the connection now would reset it, and a proxy
+/// would never see the answer.
+fn unread(mut response: Response<Full<Bytes>>, receiver: &Receiver, mut body: Incoming) -> Response<Full<Bytes>> {
+    if !body.is_end_stream() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        receiver.discard(move |cx| poll_data(&mut body, cx)).map(tokio::spawn);
     }
-    response.body(answer.text().into())
+    response
+}
+
+fn response(answer: &Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(answer.text()));
+    *response.status_mut() = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    for (name, value) in answer.headers() {
+        response
+            .headers_mut()
+            .extend(HeaderValue::from_str(&value).map(|value| (HeaderName::from_static(name), value)));
+    }
+    response
 }
 
 async fn serve(receiver: Receiver, request: Request<Incoming>) -> http::Result<Response<Full<Bytes>>> {
     if request.uri().path() != shared::PATH {
         return Response::builder().status(StatusCode::NOT_FOUND).body(Full::default());
     }
-    response(&receive(&receiver, request).await)
+    Ok(receive(&receiver, request).await)
 }
 
 #[tokio::main]
@@ -77,6 +97,8 @@ async fn main() -> anyhow::Result<()> {
     // How long the head of a request may take, which the receiver cannot limit; of the body it does. Telling HTTP/2 by its
     // first bytes would have no limit.
     server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(5));
+    // A client may close its sending side once the request is out. hyper would then drop the request, and nobody would know.
+    server.http1().half_close(true);
     tokio::pin!(terminated);
     loop {
         let stream = tokio::select! {

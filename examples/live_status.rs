@@ -106,7 +106,7 @@ struct Arrival {
 #[derive(Clone, PartialEq, Serialize)]
 struct Letter {
     event_id: String,
-    reason: &'static str,
+    reason: String,
     error: String,
     attempts: u32,
 }
@@ -123,11 +123,13 @@ async fn on_event(board: Shared, delivery: Delivery) -> Result<(), HandlerError>
     if event.recipient.ends_with("@broken.example") && !board.is_mended.load(Ordering::Relaxed) {
         return Err(HandlerError::permanent("nobody knows what to do with broken.example"));
     }
+    shared::print(event).await?;
+    // Last, since an event whose handler fails comes again.
     board.reputation.record(event);
     let change = board.shown().add(event);
     // Nobody may be looking.
     let _ = board.changes.send(change);
-    shared::print(event).await
+    Ok(())
 }
 
 impl Board {
@@ -154,11 +156,19 @@ impl Board {
         let Ok(letters) = self.letters.list("default", None, LETTERS).await else { return };
         let letters: Vec<Letter> = letters
             .into_iter()
-            .map(|letter| Letter {
-                event_id: letter.key.event_id().to_owned(),
-                reason: letter.reason.label(),
-                error: letter.error,
-                attempts: letter.attempts,
+            .map(|listed| match listed {
+                Ok(letter) => Letter {
+                    event_id: letter.key.event_id().to_owned(),
+                    reason: letter.reason.label().to_owned(),
+                    error: letter.error,
+                    attempts: letter.attempts,
+                },
+                Err(unreadable) => Letter {
+                    event_id: unreadable.key.event_id().to_owned(),
+                    reason: "unreadable".to_owned(),
+                    error: unreadable.source.to_string(),
+                    attempts: 0,
+                },
             })
             .collect();
         let mut shown = self.shown();

@@ -28,24 +28,28 @@ use crate::event::SendarixEvent;
 use crate::middleware::HandlerFailure;
 use crate::receiver::{Delivery, HandlerError, Outcome};
 
-/// The event that [`SendarixLayer`](crate::SendarixLayer) has verified. It takes nothing from the body, so `Bytes`,
-/// `Json` and the like can be arguments beside it.
+/// The event that [`SendarixLayer`](crate::SendarixLayer) has verified, which the handler [takes](Delivery::take) by this.
+/// It takes nothing from the body, so `Bytes`, `Json` and the like can be arguments beside it.
 ///
 /// There is no `Option<SendarixEvent>`: it would be `None` for a request that nothing has verified.
 impl<S: Sync> FromRequestParts<S> for SendarixEvent {
     type Rejection = MissingLayer;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, MissingLayer> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(MissingLayer::log)
+        let delivery = parts.extensions.get::<Delivery>().ok_or_else(MissingLayer::log)?;
+        Ok(delivery.take().clone())
     }
 }
 
-/// The event together with what is known of this delivery of it.
+/// The event together with what is known of this delivery of it. A handler that reads the body by itself has it as
+/// `_: Delivery`, to say that it takes the event.
 impl<S: Sync> FromRequestParts<S> for Delivery {
     type Rejection = MissingLayer;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, MissingLayer> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(MissingLayer::log)
+        let delivery = parts.extensions.get::<Self>().ok_or_else(MissingLayer::log)?;
+        delivery.take();
+        Ok(delivery.clone())
     }
 }
 

@@ -98,7 +98,7 @@ pub mod axum;
 pub mod dead_letter;
 pub mod event;
 pub mod fan_out;
-mod file;
+mod locked_file;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod middleware;
@@ -125,8 +125,8 @@ pub use event::{DecodeError, EventKind, EventType, SendarixEvent, Suppression, T
 pub use middleware::SendarixLayer;
 #[doc(inline)]
 pub use receiver::{
-    Answer, ConfigError, Delivery, HandlerError, Head, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder, RefusalKind,
-    Reply, UnknownTypes,
+    Answer, ConfigError, Delivery, HandlerError, Head, MAX_LEASE, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder,
+    RefusalKind, Reply, UnknownTypes,
 };
 #[doc(inline)]
 pub use verify::{SecretError, Signature, SigningSecret, SigningSecrets};

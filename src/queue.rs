@@ -1,4 +1,4 @@
-//! What takes longer? Work that is put into a durable queue before the event is acknowledged.
+//! Work that takes longer, put into a durable queue before the event is acknowledged.
 //!
 //! Sendarix asks for an answer within a second and waits 10 s. Whatever may take longer, or may fail for an hour, belongs into
 //! a queue, with workers of their own. [`Enqueue`] puts events into one of
@@ -13,6 +13,7 @@ use std::time::Duration;
 use apalis_core::backend::finalize::Durable;
 use apalis_core::backend::{TaskSink, TaskSinkError};
 use apalis_core::task::builder::TaskBuilder;
+use sqlx::error::DatabaseError;
 use tokio::time::timeout;
 
 use crate::event::{SendarixEvent, printable_id};
@@ -28,7 +29,11 @@ use crate::receiver::{Delivery, HandlerError};
 /// # #[cfg(feature = "axum")]
 /// # fn example<Q>(queue: Q, receiver: sendarix_webhooks::Receiver)
 /// # where
-/// #     Q: apalis_core::backend::TaskSink<sendarix_webhooks::SendarixEvent, apalis_core::backend::finalize::Durable>,
+/// #     Q: apalis_core::backend::TaskSink<
+/// #         sendarix_webhooks::SendarixEvent,
+/// #         apalis_core::backend::finalize::Durable,
+/// #         Error: std::error::Error + 'static,
+/// #     >,
 /// #     Q: Clone + Send + Sync + 'static,
 /// # {
 /// use axum::{Router, routing::post};
@@ -93,7 +98,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 impl<Q> Enqueue<Q>
 where
-    Q: TaskSink<SendarixEvent, Durable> + Clone + Send + Sync + 'static,
+    Q: TaskSink<SendarixEvent, Durable, Error: Error + 'static> + Clone + Send + Sync + 'static,
 {
     /// Puts events into this queue: a `PostgresStorage`, `RedisStorage` or `SqliteStorage` of `SendarixEvent`s. Its tables must be
     /// there (`setup`).
@@ -127,7 +132,7 @@ where
         let mut queue = self.queue.clone();
         match timeout(self.limit, queue.push_task(task)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if is_known(&error) => Ok(()),
+            Ok(Err(TaskSinkError::PushError(error))) if is_known(&error) => Ok(()),
             Ok(Err(error)) => Err(EnqueueError::Failed(in_full(&error).into())),
             Err(_) => Err(EnqueueError::TimedOut(self.limit)),
         }
@@ -141,10 +146,23 @@ where
     }
 }
 
-/// Whether the queue has the event already. PostgreSQL's answers with the violation of this index; the others say nothing.
-fn is_known<E: fmt::Display>(error: &TaskSinkError<E>) -> bool {
-    matches!(error, TaskSinkError::PushError(error) if error.to_string().contains("idx_jobs_idempotency_key"))
+/// Whether the queue has the event already, by the database's own answer: that the job would violate the unique index of
+/// idempotency keys. Any other error, also one that speaks of that index, says nothing of the kind. The queues of SQLite and
+/// Redis answer a known key with a success.
+fn is_known(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<Box<dyn DatabaseError>>() {
+            return error.code().is_some_and(|code| code == UNIQUE_VIOLATION)
+                && error.constraint() == Some("idx_jobs_idempotency_key");
+        }
+        cause = error.source();
+    }
+    false
 }
+
+/// `unique_violation` in `PostgreSQL`, Appendix A.
+const UNIQUE_VIOLATION: &str = "23505";
 
 /// The text of the error and its causes: the type itself need not be one that can be kept.
 fn in_full<E: fmt::Display>(error: &TaskSinkError<E>) -> String {
@@ -158,7 +176,7 @@ fn in_full<E: fmt::Display>(error: &TaskSinkError<E>) -> String {
 
 impl<Q> Destination for Enqueue<Q>
 where
-    Q: TaskSink<SendarixEvent, Durable> + Clone + Send + Sync + 'static,
+    Q: TaskSink<SendarixEvent, Durable, Error: Error + 'static> + Clone + Send + Sync + 'static,
 {
     fn take(&self, delivery: Delivery) -> DestinationFuture {
         let enqueue = self.clone();

@@ -212,3 +212,91 @@ async fn assert_nothing_leaks(stores: Option<FaultyStores>) {
     assert!(!text.lines().any(|line| line.starts_with("2026-01-01 INFO forged")));
     assert!(text.lines().all(|line| line.len() < 1500), "{text}");
 }
+
+/// What an operator needs to know of a body that is no event: which part of the envelope is wrong, and nothing of the rest.
+#[tokio::test]
+async fn a_malformed_event_is_told_with_the_member_that_is_wrong() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let endpoint = Endpoint::succeeding(Front::ANY).await;
+    let open = String::from_utf8(Sample::new(EventType::Open).recipient("4915112345678").body()).unwrap();
+    for (body, what) in [
+        (open.replace("\"message_id\"", "\"id\""), "not an event: `message_id` is missing"),
+        (open.replace("\"timestamp\":\"", "\"timestamp\":\"4915112345678 "), "not an event: `timestamp` is not a time"),
+        (open.replacen('{', "{\"recipient\":\"4915112345678\",", 1), "not an event: `recipient` is there twice"),
+    ] {
+        endpoint.post(body.as_bytes()).await;
+        assert_contains(&log.line(what), &["WARN", "outcome=\"malformed\""]);
+    }
+    assert!(!log.text().contains("4915112345678"), "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_duration_has_no_more_digits_than_it_means() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let endpoint = Endpoint::succeeding(Front::ANY).await;
+    for number in 0..20 {
+        endpoint.post(&Sample::new(EventType::Open).event_id(format!("evt_{number}")).body()).await;
+    }
+    let text = log.text();
+    let durations = text.lines().filter_map(|line| line.split_once("duration_ms=")?.1.split(' ').next());
+    for duration in durations {
+        let digits = duration.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+        assert!(digits <= 3, "{duration}");
+    }
+}
+
+/// An attacker must not fill the disk with the log of the attack.
+#[tokio::test]
+async fn a_flood_of_forged_requests_is_told_in_few_lines_and_hides_no_other() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let endpoint = Endpoint::succeeding(Front::ANY).await;
+    let forged = Post::signed(b"{}").replacing("x-sendarix-signature", "0".repeat(64));
+    let (mut connection, start) = (endpoint.connect().await, std::time::Instant::now());
+    for _ in 0..500 {
+        assert_eq!(connection.send(&forged).await.status, 401);
+    }
+    // The lines of a second may come in one that has just begun and in the next.
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 2;
+    let lines = log.text().lines().filter(|line| line.contains("refused a request")).count();
+    assert!((5..=5 * seconds).contains(&lines), "{lines} lines in {seconds} s");
+    endpoint.send(&forged.clone().without("x-sendarix-timestamp")).await;
+    log.line("reason=\"timestamp_missing\"");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    connection.send(&forged).await;
+    let text = log.text();
+    let suppressed: usize = text
+        .lines()
+        .filter_map(|line| line.split_once("suppressed=")?.1.split(' ').next()?.parse::<usize>().ok())
+        .sum();
+    let lines = text.lines().filter(|line| line.contains("reason=\"signature_mismatch\"")).count();
+    assert_eq!(lines + suppressed, 501, "each is told or counted");
+}
+
+#[tokio::test]
+async fn a_request_that_ends_before_it_was_verified_is_told() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let endpoint = Endpoint::succeeding(Front::ANY).await;
+    let post = Post::signed(&Sample::new(EventType::Open).body());
+    let head = Post { body: Vec::new(), ..post };
+    let exchange = endpoint.connect().await.begin_open(&head).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    exchange.leave(support::Departure::Reset).await;
+    eventually("it is told", || {
+        let text = log.text();
+        text.contains("ended before its body was verified") || text.contains("reason=\"body_incomplete\"")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_nobody_took_and_what_could_not_be_read_is_told() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let receiver = sendarix_webhooks::Receiver::builder(support::secret()).build().unwrap();
+    let app = axum::Router::new().fallback(|| async { "the index page" });
+    let app = app.layer(sendarix_webhooks::SendarixLayer::new(receiver));
+    let body = Sample::new(EventType::Bounce).data("\"a text\"").body();
+    let request = sendarix_webhooks::testing::signed_request::<axum::body::Body>(&support::secret(), "/", body);
+    assert_eq!(tower::ServiceExt::oneshot(app, request).await.unwrap().status(), 500);
+    assert_contains(&log.line("outcome="), &["ERROR", "outcome=\"not_taken\"", "status=500", "`_: Delivery`"]);
+    assert_contains(&log.line("is no JSON object"), &["WARN"]);
+}

@@ -19,13 +19,16 @@ use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Outcome};
 use tokio::sync::Semaphore;
 
-use self::support::{Endpoint, FaultyStores, Front, Post, eventually};
+use self::support::{Endpoint, FaultyStores, Front, Post, eventually, redrive_all};
 
 /// All names that there are.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     names::REQUESTS,
     names::REFUSALS,
     names::EVENTS,
+    names::PERMANENT_BOUNCES,
+    names::UNREADABLE_DATA,
+    names::ABANDONED_REQUESTS,
     names::REDRIVES,
     names::RESUMES,
     names::SECRET_MATCHES,
@@ -233,11 +236,62 @@ async fn handlers_count_while_they_run_and_redriving_is_no_request() {
     assert_eq!(numbers.of(names::RESUMES, "outcome=\"processed\""), 1.0);
     assert_eq!(numbers.of(names::EVENTS, "event_type=\"click\""), 0.0);
 
-    let redriven = endpoint.receiver.redrive_all(|_| async { Ok(()) }).await.unwrap();
+    let redriven = redrive_all(endpoint.receiver.redrive_all(|_| async { Ok(()) })).await;
     assert_eq!(redriven.len(), 1);
     assert_eq!(numbers.of(names::REDRIVES, "outcome=\"processed\""), 1.0);
     assert_eq!(numbers.requests(Outcome::Processed), 0.0);
     assert_eq!(numbers.of(names::EVENTS, "event_type=\"open\""), 1.0);
+}
+
+/// The alert on bounces and `Reputation` count the same.
+#[tokio::test]
+async fn permanent_bounces_count_once_and_only_they() {
+    let stores = FaultyStores::default();
+    let (endpoint, numbers) = endpoint("bounces", &stores, |_| async { Ok(()) }).await;
+    let reputation = sendarix_webhooks::reputation::Reputation::builder().build();
+    for data in [
+        r#"{"bounce_type":"hard"}"#,
+        r#"{"bounce_type":"Soft"}"#,
+        r#"{"smtp_code":452}"#,
+        r#"{"smtp_code":"550"}"#,
+        r#"{"bounce_type":"soft","\ud83d":1}"#,
+        "\"a text\"",
+    ] {
+        let body = String::from_utf8(Sample::new(EventType::Bounce).data("here").body()).unwrap();
+        let body = body.replace("\"here\"", data).into_bytes();
+        for _ in 0..2 {
+            assert_eq!(endpoint.post(&body).await.status, 200);
+        }
+        reputation.record(&sendarix_webhooks::SendarixEvent::decode(body).unwrap());
+    }
+    let rates = reputation.rates(Duration::from_secs(3600)).unwrap();
+    assert_eq!(numbers.of(names::PERMANENT_BOUNCES, ""), 3.0);
+    assert_eq!(rates.bounced, 3);
+    assert_eq!(numbers.of(names::EVENTS, "event_type=\"bounce\""), 6.0);
+    assert_eq!(numbers.of(names::UNREADABLE_DATA, ""), 1.0);
+}
+
+/// The client goes away in the middle of its body, and the server lets go of the request.
+#[tokio::test]
+async fn requests_that_end_before_they_were_verified_count() {
+    let stores = FaultyStores::default();
+    let (endpoint, numbers) = endpoint("abandoned", &stores, |_| async { Ok(()) }).await;
+    let head = Post { body: Vec::new(), ..Post::signed(&Sample::new(EventType::Open).body()) };
+    let admitted = endpoint.receiver.admit(&sendarix_webhooks::Head::new(
+        "POST",
+        head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())),
+    ));
+    drop(admitted.unwrap());
+    assert_eq!(numbers.of(names::ABANDONED_REQUESTS, ""), 1.0);
+    // Over a socket, hyper either tells of the end of the body or lets go of the request.
+    let told = || numbers.of(names::ABANDONED_REQUESTS, "") + numbers.of(names::REFUSALS, "reason=\"body_incomplete\"");
+    for expected in 2..=5 {
+        let exchange = endpoint.connect().await.begin_open(&head).await;
+        exchange.leave(self::support::Departure::Closed).await;
+        eventually("it is counted", || told() == f64::from(expected)).await;
+    }
+    assert_eq!(endpoint.post(&Sample::new(EventType::Open).body()).await.status, 200);
+    assert_eq!(told(), 5.0, "and one that is answered is not");
 }
 
 /// The event goes to another delivery while the handler runs.
@@ -287,15 +341,12 @@ fn rules_and_dashboard_use_names_that_there_are() {
     }
 }
 
-/// Prometheus is not needed for anything else, so its tool may be missing.
 #[test]
 fn the_rules_say_what_their_tests_expect() {
-    let Ok(output) = Command::new("promtool")
+    let output = Command::new("promtool")
         .args(["test", "rules", "alerts.test.yml"])
         .current_dir(format!("{}/monitoring", env!("CARGO_MANIFEST_DIR")))
-        .output()
-    else {
-        return;
-    };
+        .output();
+    let output = output.expect("promtool is installed; `bash tests/run` installs it");
     assert!(output.status.success(), "{output:?}");
 }

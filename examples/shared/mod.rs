@@ -3,8 +3,10 @@
 #![allow(clippy::print_stderr, unreachable_pub)]
 
 use std::env;
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -73,10 +75,11 @@ pub fn terminated() -> std::io::Result<impl Future<Output = ()>> {
 /// Prints one line, `handled TYPE EVENT_ID MESSAGE_ID RECIPIENT`.
 pub async fn print(event: &SendarixEvent) -> Result<(), HandlerError> {
     let [id, message, recipient] = [&event.event_id, &event.message_id, &event.recipient].map(|text| one_word(text));
-    let line = format!("handled {} {id} {message} {recipient}", one_word(event.type_name()));
+    let line = format!("handled {} {id} {message} {recipient}\n", one_word(event.type_name()));
     // Not on this thread: whoever reads the other end of the pipe may be slow. A closed pipe is an error like any other:
-    // Sendarix delivers the event again.
-    tokio::task::spawn_blocking(move || writeln!(std::io::stdout().lock(), "{line}")).await??;
+    // Sendarix delivers the event again. Without std's buffer, which would keep the line and write it later all the same.
+    let write = move || File::from(std::io::stdout().as_fd().try_clone_to_owned()?).write_all(line.as_bytes());
+    tokio::task::spawn_blocking(write).await??;
     Ok(())
 }
 

@@ -10,34 +10,38 @@ use super::response::misconfigured;
 use crate::event::SendarixEvent;
 use crate::receiver::Delivery;
 
-/// The event that [`SendarixMiddleware`](super::SendarixMiddleware) has verified. It takes nothing from the body, so
-/// `web::Bytes`, `web::Json` and the like can be arguments beside it.
+/// The event that [`SendarixMiddleware`](super::SendarixMiddleware) has verified, which the handler
+/// [takes](Delivery::take) by this. It takes nothing from the body, so `web::Bytes`, `web::Json` and the like can be
+/// arguments beside it.
 ///
-/// Take it as it is: actix-web makes an `Option` and a `Result` of every argument, and a handler with such a one runs
+/// Have it as it is: actix-web makes an `Option` and a `Result` of every argument, and a handler with such a one runs
 /// without the middleware too. It gets `None` or [`MissingMiddleware`] then, never an event that nothing has verified,
-/// and the log has the error; but whatever 2xx it answers acknowledges an event that it has not seen.
+/// and the log has the error; but its answer to such a request is its own.
 impl FromRequest for SendarixEvent {
     type Error = MissingMiddleware;
     type Future = Ready<Result<Self, MissingMiddleware>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(of_request(request))
+        ready(taken(request).map(|delivery| delivery.event().clone()))
     }
 }
 
-/// The event together with what is known of this delivery of it.
+/// The event together with what is known of this delivery of it. A handler that reads the body by itself has it as
+/// `_: Delivery`, to say that it takes the event.
 impl FromRequest for Delivery {
     type Error = MissingMiddleware;
     type Future = Ready<Result<Self, MissingMiddleware>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(of_request(request))
+        ready(taken(request))
     }
 }
 
 /// What the middleware has put into the request's extensions.
-fn of_request<T: Clone + 'static>(request: &HttpRequest) -> Result<T, MissingMiddleware> {
-    request.extensions().get().cloned().ok_or_else(MissingMiddleware::log)
+fn taken(request: &HttpRequest) -> Result<Delivery, MissingMiddleware> {
+    let delivery = request.extensions().get::<Delivery>().cloned().ok_or_else(MissingMiddleware::log)?;
+    delivery.take();
+    Ok(delivery)
 }
 
 /// The handler's resource has no [`SendarixMiddleware`](super::SendarixMiddleware), so that nothing has verified the

@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Ready, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -73,23 +74,32 @@ where
                 one; remove one of them";
             tracing::error!(target: crate::telemetry::TARGET, message);
             let (request, payload) = request.into_parts();
-            return Box::pin(ready(Ok(refused(request, payload, misconfigured()))));
+            return Box::pin(ready(Ok(refused(request, payload, &self.receiver, misconfigured(), true))));
         }
         let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let admitted = match self.receiver.admit(&Head::new(request.method().as_str(), headers)) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let (request, payload) = request.into_parts();
-                return Box::pin(ready(Ok(refused(request, payload, answer_response(refusal.answer())))));
+                let response = answer_response(refusal.answer());
+                return Box::pin(ready(Ok(refused(request, payload, &self.receiver, response, true))));
             }
         };
-        let inner = Rc::clone(&self.inner);
+        let (inner, receiver) = (Rc::clone(&self.inner), self.receiver.clone());
         Box::pin(async move {
             let (request, mut payload) = request.into_parts();
-            let read = admitted.read(|cx| Pin::new(&mut payload).poll_next(cx)).await;
-            let verified = match read.and_then(|bytes| admitted.verify(bytes)) {
+            let bytes = match admitted.read(|cx| Pin::new(&mut payload).poll_next(cx)).await {
+                Ok(bytes) => bytes,
+                Err(refusal) => {
+                    let (response, leaves_body) = (answer_response(refusal.answer()), refusal.kind().leaves_body());
+                    return Ok(refused(request, payload, &receiver, response, leaves_body));
+                }
+            };
+            let verified = match admitted.verify(bytes) {
                 Ok(verified) => verified,
-                Err(refusal) => return Ok(refused(request, payload, answer_response(refusal.answer()))),
+                Err(refusal) => {
+                    return Ok(ServiceResponse::new(request, answer_response(refusal.answer())).map_into_right_body());
+                }
             };
             let body = verified.body().clone();
             let place = Rc::new(Cell::new(Some(request)));
@@ -128,12 +138,10 @@ where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
     let request = place.take().ok_or("the request has gone")?;
-    request.extensions_mut().insert(delivery.event().clone());
-    request.extensions_mut().insert(delivery);
+    request.extensions_mut().insert(delivery.clone());
     let mut request = ServiceRequest::from_parts(request, Payload::from(body));
-    // The signed bytes have been read as JSON. Whatever an unsigned header says, nothing is left to decode.
     if request.headers().contains_key(CONTENT_ENCODING) {
-        request.headers_mut().remove(CONTENT_ENCODING);
+        remove_encoding(&mut request);
     }
     let response = inner.call(request).await.map_err(|error| {
         let by_handler = error.as_error::<HandlerError>().cloned();
@@ -146,15 +154,37 @@ where
             None if response.status().is_success() => HandlerError::retry(error.to_string()),
             None => return Ok(response),
         },
+        None if response.status().is_success() && !delivery.is_taken() => {
+            HandlerError::not_taken(response.status().as_u16())
+        }
         None => return Ok(response),
     };
     place.set(Some(response.into_parts().0));
     Err(error)
 }
 
-/// Answers a request whose body may not have been read to its end.
-fn refused<B>(request: HttpRequest, payload: Payload, response: HttpResponse) -> ServiceResponse<EitherBody<B>> {
-    ServiceResponse::new(request, with_unread(response, payload)).map_into_right_body()
+/// Takes the header off. The signed bytes have been read as JSON: whatever it says, nothing is left to decode.
+fn remove_encoding(request: &mut ServiceRequest) {
+    // actix-web panics where the request is shared, and there is no asking beforehand.
+    let removed = catch_unwind(AssertUnwindSafe(|| drop(request.headers_mut().remove(CONTENT_ENCODING))));
+    if removed.is_err() {
+        let message = "the request has a Content-Encoding that its signed body contradicts, and middleware outside of \
+            SendarixMiddleware keeps a clone of the request, so that the header cannot be taken off: a handler that reads the \
+            body beside the event will fail; let that middleware drop its clone before it calls the next service";
+        tracing::warn!(target: crate::telemetry::TARGET, message);
+    }
+}
+
+/// Answers a request whose body has not been read to its end.
+fn refused<B>(
+    request: HttpRequest,
+    payload: Payload,
+    receiver: &Receiver,
+    response: HttpResponse,
+    leaves_body: bool,
+) -> ServiceResponse<EitherBody<B>> {
+    let response = with_unread(response, receiver, request.version(), payload, leaves_body);
+    ServiceResponse::new(request, response).map_into_right_body()
 }
 
 impl<S> fmt::Debug for Sendarix<S> {

@@ -29,7 +29,7 @@
 //!
 //! [`SendarixMiddleware`] goes around whatever should handle the events: a resource, a scope, a whole `App`. What it
 //! wraps only ever sees requests that carry an authentic, fresh event that is this delivery's to handle, with the exact
-//! body that was signed and the [`SendarixEvent`] and [`Delivery`] in the request's extensions.
+//! body that was signed and the [`Delivery`] in the request's extensions.
 //!
 //! # Build the receiver outside of the closure
 //!
@@ -44,6 +44,13 @@
 //! delivering again can help, an error whose own response would acknowledge the event, and an `Err` of middleware inside
 //! of this one.
 //!
+//! The text of a refusal goes out at once. The body of its response ends once the rest of the request's body has been read
+//! and discarded, within 5 s: middleware outside that collects response bodies waits for that.
+//!
+//! A 2xx counts only if somebody [took](Delivery::take) the event, as the extractors do. One of a service that took no
+//! notice of it, such as a scope's `default_service` behind a wrong path, is answered 500 with an error in the log
+//! ([`NotTaken`](crate::Outcome::NotTaken)), and Sendarix delivers the event again.
+//!
 //! Refusals are `Ok` responses, so middleware outside of this one, such as CORS, treats them like any other. They carry
 //! their [`Outcome`](crate::Outcome) and [`RefusalKind`](crate::RefusalKind) in their extensions, and all other `Ok`
 //! responses their outcome. A response of actix-web needs the request, though, and there is only one of it: where a handler
@@ -51,7 +58,9 @@
 //! such middleware passes by. Its `as_response_error().error_response()` has the outcome.
 //!
 //! Middleware outside of this one must not keep a clone of the `HttpRequest` while it waits for the response: routing inside
-//! changes the request, and actix-web panics if it is shared.
+//! changes the request, and actix-web panics if it is shared. Where nothing routes inside, as in a resource, such a clone
+//! costs one thing: a `Content-Encoding` that stands in the request by mistake cannot be taken off, and a handler that
+//! reads the body beside the event fails to decode it.
 //!
 //! # Shutting down
 //!

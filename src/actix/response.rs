@@ -1,16 +1,18 @@
+use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::ContentType;
+use actix_web::http::{ConnectionType, StatusCode, Version};
 use actix_web::{HttpResponse, ResponseError};
 use bytes::Bytes;
+use futures_core::Stream;
 
-use crate::receiver::{Answer, HandlerError, HandlerResponse, Outcome};
+use crate::receiver::{Answer, HandlerError, HandlerResponse, Outcome, Receiver};
 
 /// What the middleware answers for it depends on the error; without the middleware it is 503.
 impl ResponseError for HandlerError {
@@ -63,26 +65,52 @@ pub(super) fn answer_response(answer: &Answer) -> HttpResponse<BoxBody> {
     response
 }
 
-/// Keeps what is unread of a request's body until the response has gone out. Then actix-web closes the connection, within
-/// a second; a chunked body that nobody holds it would go on reading, to an end that may never come.
-pub(super) fn with_unread(response: HttpResponse<BoxBody>, payload: Payload) -> HttpResponse<BoxBody> {
-    let unread = Rc::new(payload);
-    // With a body, it is the end of that which counts. Without one it is the head, and middleware such as `Compress` has
-    // dropped the empty body by then.
-    let in_head = Unread(Rc::clone(&unread));
-    let mut response = response.map_body(|_, body| BoxBody::new(WithUnread { body, _unread: Unread(unread) }));
-    response.extensions_mut().insert(in_head);
-    response
+/// The response to a request whose body has not been read to its end: what is left of it is discarded meanwhile.
+///
+/// In HTTP/1 the body of the response ends with that; its head and its text go out before. A body that is not worth it, or
+/// comes when too many are being discarded, is only held until the response has gone out. Whatever happens, the payload is
+/// held until then: a chunked one that nobody holds, actix-web would go on reading, to an end that may never come.
+pub(super) fn with_unread(
+    mut response: HttpResponse<BoxBody>,
+    receiver: &Receiver,
+    version: Version,
+    payload: Payload,
+    leaves_body: bool,
+) -> HttpResponse<BoxBody> {
+    if matches!(payload, Payload::None) {
+        return response;
+    }
+    let payload = Rc::new(RefCell::new(payload));
+    let polled = Rc::clone(&payload);
+    let poll_chunk = move |cx: &mut Context<'_>| Pin::new(&mut *polled.borrow_mut()).poll_next(cx);
+    if version == Version::HTTP_2 {
+        // The stream of the response ends at once.
+        if leaves_body {
+            receiver.discard_stream(poll_chunk).map(actix_web::rt::spawn);
+        }
+        return response;
+    }
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    if response.body().size().is_eof() {
+        // Nothing would poll an empty body.
+        response.extensions_mut().insert(Unread(payload));
+        return response;
+    }
+    let discard = if leaves_body { receiver.discard(poll_chunk) } else { None };
+    let discard = discard.map(|discard| Box::pin(discard) as Pin<Box<dyn Future<Output = ()>>>);
+    response.map_body(|_, body| BoxBody::new(ThenDiscard { body, discard, _unread: Unread(payload) }))
 }
 
-struct Unread(#[expect(dead_code, reason = "it is there to be dropped")] Rc<Payload>);
+struct Unread(#[expect(dead_code, reason = "it is there to be dropped")] Rc<RefCell<Payload>>);
 
-struct WithUnread {
+struct ThenDiscard {
     body: BoxBody,
+    /// `None` once it has ended.
+    discard: Option<Pin<Box<dyn Future<Output = ()>>>>,
     _unread: Unread,
 }
 
-impl MessageBody for WithUnread {
+impl MessageBody for ThenDiscard {
     type Error = <BoxBody as MessageBody>::Error;
 
     fn size(&self) -> BodySize {
@@ -90,7 +118,14 @@ impl MessageBody for WithUnread {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(cx)
+        if let Some(chunk) = ready!(Pin::new(&mut self.body).poll_next(cx)) {
+            return Poll::Ready(Some(chunk));
+        }
+        if let Some(discard) = &mut self.discard {
+            ready!(discard.as_mut().poll(cx));
+            self.discard = None;
+        }
+        Poll::Ready(None)
     }
 }
 

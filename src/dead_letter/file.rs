@@ -9,9 +9,8 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use super::journal::{Change, Index, Journal};
-use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
+use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters, ListedLetter};
 use crate::store::EventKey;
-use crate::telemetry::TARGET;
 
 /// Keeps dead letters in a file of JSON lines, for one process.
 ///
@@ -19,8 +18,13 @@ use crate::telemetry::TARGET;
 /// sync. A line that was torn by a crash is dropped when the file is opened again: it was never reported as kept.
 /// Resolved letters are compacted away when the file is opened, and while it is in use once they fill most of it.
 ///
-/// The file holds recipients and whatever else the events and the handler's errors say. It is created readable by its
-/// owner alone. Beside it lies an empty file with the suffix `.lock`, which keeps a second process out.
+/// The file holds recipients and whatever else the events and the handler's errors say. It is created for its owner alone; a
+/// mode that you give it stays, also when it is compacted. It is locked, and so is an empty file beside it with the suffix
+/// `.lock`: a second process is refused.
+///
+/// Where the file is moved or deleted while it is in use, the letters are written again under its name. Where it is cut
+/// short, nothing more is written, since letters are lost: every event that needs a letter is answered 503 until the process
+/// is restarted.
 ///
 /// Read it with any tool for JSON lines: a line `{"letter": …}` is a letter, unless a later line has the same
 /// `endpoint` and `event_id`; a line `{"resolved": …}` ends one.
@@ -35,8 +39,7 @@ pub struct FileDeadLetters {
 enum Command {
     Change(Change, Reply<()>),
     Get(EventKey, Reply<Option<DeadLetter>>),
-    List { endpoint: String, after: Option<String>, limit: usize, reply: Reply<Vec<DeadLetter>> },
-    All(Reply<Vec<DeadLetter>>),
+    List { endpoint: String, after: Option<String>, limit: usize, reply: Reply<Vec<ListedLetter>> },
 }
 
 type Reply<T> = oneshot::Sender<Result<T, DeadLetterError>>;
@@ -65,27 +68,6 @@ impl FileDeadLetters {
             .spawn(move || write(journal, &commands))
             .map_err(at_path)?;
         Ok(Self { path, index, writer: Some(writer), thread: Some(thread) })
-    }
-
-    /// Every letter that is not resolved, in the order in which they were last recorded. All are held in memory.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read.
-    pub async fn letters(&self) -> Result<Vec<DeadLetter>, DeadLetterError> {
-        self.ask(Command::All).await
-    }
-
-    /// How many letters are not resolved.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.index().len()
-    }
-
-    /// Whether every letter is resolved.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -144,7 +126,7 @@ impl DeadLetters for FileDeadLetters {
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<DeadLetter>> {
+    ) -> DeadLetterFuture<'a, Vec<ListedLetter>> {
         let (endpoint, after) = (endpoint.to_owned(), after.map(str::to_owned));
         Box::pin(self.ask(move |reply| Command::List { endpoint, after, limit, reply }))
     }
@@ -154,32 +136,49 @@ impl DeadLetters for FileDeadLetters {
     }
 }
 
-/// Serves commands until the last sender is gone, and every change that is waiting with one sync.
+/// Serves commands in their order until the last sender is gone: changes that follow each other with one sync.
 fn write(mut journal: Journal, commands: &Receiver<Command>) {
     while let Ok(first) = commands.recv() {
-        let mut changes = Vec::new();
-        let mut replies = Vec::new();
+        let mut batch = Batch::default();
         for command in std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH) {
-            // Whoever asked may have gone; the answer is then for nobody.
+            // A caller may have been cancelled; then its reply is dropped.
             match command {
-                Command::Change(change, reply) => {
-                    changes.push(change);
-                    replies.push(reply);
+                Command::Change(change, reply) => batch.push(change, reply),
+                Command::Get(key, reply) => {
+                    batch.write(&mut journal);
+                    drop(reply.send(journal.get(&key).map_err(DeadLetterError::new)));
                 }
-                Command::Get(key, reply) => drop(reply.send(journal.get(&key).map_err(DeadLetterError::new))),
                 Command::List { endpoint, after, limit, reply } => {
-                    let letters = journal.list(&endpoint, after.as_deref(), limit);
-                    drop(reply.send(letters.map_err(DeadLetterError::new)));
+                    batch.write(&mut journal);
+                    drop(reply.send(Ok(journal.list(&endpoint, after.as_deref(), limit))));
                 }
-                Command::All(reply) => drop(reply.send(journal.letters().map_err(DeadLetterError::new))),
             }
         }
-        let written = journal.write(&changes).map_err(Arc::new);
-        for reply in replies {
-            let _ = reply.send(written.clone().map_err(DeadLetterError::new));
+        batch.write(&mut journal);
+        journal.compact_if_due();
+    }
+}
+
+/// Changes that share a sync.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    replies: Vec<Reply<()>>,
+}
+
+impl Batch {
+    fn push(&mut self, change: Change, reply: Reply<()>) {
+        self.changes.push(change);
+        self.replies.push(reply);
+    }
+
+    fn write(&mut self, journal: &mut Journal) {
+        if self.changes.is_empty() {
+            return;
         }
-        if let Err(error) = journal.compact_if_due() {
-            tracing::warn!(target: TARGET, %error, "the dead-letter file could not be compacted; it goes on growing");
+        let written = journal.write(&std::mem::take(&mut self.changes)).map_err(Arc::new);
+        for reply in self.replies.drain(..) {
+            let _ = reply.send(written.clone().map_err(DeadLetterError::new));
         }
     }
 }
@@ -196,6 +195,6 @@ impl Drop for FileDeadLetters {
 
 impl fmt::Debug for FileDeadLetters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileDeadLetters").field("path", &self.path).field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("FileDeadLetters").field("path", &self.path).finish_non_exhaustive()
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! What is in memory is where each letter stands in the file, not the letter.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::ops::Bound;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::record::{Record, StoredLetter};
-use super::{DeadLetter, History};
-use crate::file::{FileLock, private_file, sync_directory, with_suffix};
+use super::{DeadLetter, DeadLetterError, History, ListedLetter, UnreadableLetter};
+use crate::locked_file::{Found, LockedFile};
 use crate::store::EventKey;
 use crate::telemetry::TARGET;
 
@@ -20,15 +21,15 @@ pub(super) enum Change {
     Resolve(EventKey),
 }
 
-/// Which letters are not resolved, and where their lines are.
+/// Which letters are not resolved, and where their lines are, in the order in which they are listed.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    entries: HashMap<EventKey, Entry>,
+    entries: BTreeMap<EventKey, Entry>,
     /// Letters that are on their way to the file, and how often.
     queued: HashMap<EventKey, usize>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     line: Line,
     history: History,
@@ -42,10 +43,6 @@ struct Line {
 }
 
 impl Index {
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// Whether there is a letter to resolve, now or before long.
     pub(super) fn may_hold(&self, key: &EventKey) -> bool {
         self.entries.contains_key(key) || self.queued.contains_key(key)
@@ -66,36 +63,31 @@ impl Index {
 }
 
 pub(super) struct Journal {
-    path: PathBuf,
-    file: File,
-    /// Where the next line goes. What a failed write left behind it is overwritten.
-    end: u64,
-    /// How many of the bytes before it nobody needs: resolved letters, and lines with a newer one.
+    file: LockedFile,
+    /// How many of the file's bytes nobody needs: resolved letters, and lines with a newer one.
     garbage: u64,
     index: Arc<Mutex<Index>>,
-    /// Lines that nobody can read. They are reported, and kept for whoever can.
+    /// Lines that cannot be read. They are reported, and kept: a newer version of the crate may read them.
     unreadable: Vec<Line>,
-    /// Held open for its lock, which keeps other processes out.
-    _lock: FileLock,
+    /// When compaction may be tried again after it has failed.
+    compact_after: Option<Instant>,
 }
 
 /// Less garbage is not worth compacting while the file is in use.
 const COMPACT_FROM_BYTES: u64 = 1024 * 1024;
 
+/// How long a compaction that has failed, for want of space perhaps, is left alone.
+const COMPACT_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
 impl Journal {
     pub(super) fn open(path: &Path, index: Arc<Mutex<Index>>) -> io::Result<Self> {
-        // One file has one lock, by whatever link it is reached, and compaction replaces the file and not the link. Only
-        // a file that is there has such a path.
-        private_file(path)?;
-        let path = path.canonicalize()?;
-        sync_directory(&path)?;
-        let lock = FileLock::of(&path)?;
-        let file = private_file(&path)?;
-        let unreadable = Vec::new();
-        let mut journal = Self { path, file, end: 0, garbage: 0, index, unreadable, _lock: lock };
-        journal.recover()?;
+        let mut file = LockedFile::open(path)?;
+        file.clear_replacement();
+        let Recovered { entries, unreadable, garbage } = Recovered::from(&mut file)?;
+        let mut journal = Self { file, garbage, index, unreadable, compact_after: None };
+        journal.index().entries = entries;
         if journal.garbage > 0 {
-            journal.compact()?;
+            journal.try_to_compact();
         }
         Ok(journal)
     }
@@ -111,13 +103,74 @@ impl Journal {
         written
     }
 
+    /// Finds the place for the next line, where the letters are that this process knows.
+    fn find_place(&mut self) -> io::Result<()> {
+        match self.file.look()? {
+            Found::Same => Ok(()),
+            Found::Another => self.write_again(),
+            Found::Shorter(len) => {
+                let (path, known) = (self.file.path().display(), self.file.end());
+                Err(io::Error::other(format!(
+                    "{path} was cut from {known} to {len} bytes while it was in use, and dead letters with it; nothing is \
+                     written before the file is whole again or the process has been restarted"
+                )))
+            }
+        }
+    }
+
+    /// Writes every letter into the file that the name leads to now, since the one before was moved or deleted. What that
+    /// file holds stays, but for letters with the same keys.
+    fn write_again(&mut self) -> io::Result<()> {
+        let mut old = self.file.follow_name()?;
+        let written = (|| {
+            let mut found = Recovered::from(&mut self.file)?;
+            let mut text = Vec::new();
+            let end = self.file.end();
+            let mut place = |bytes: Vec<u8>| {
+                let line = Line { start: end + text.len() as u64, len: bytes.len() as u64 };
+                text.extend(bytes);
+                line
+            };
+            for line in &self.unreadable {
+                let bytes = old.read(line.start, line.len)?;
+                if !found.unreadable_bytes(&mut self.file)?.contains(&bytes) {
+                    found.unreadable.push(place(bytes));
+                }
+            }
+            let entries = self.index().entries.clone();
+            for (key, entry) in entries {
+                let bytes = old.read(entry.line.start, entry.line.len)?;
+                let entry = Entry { line: place(bytes), ..entry };
+                found.garbage += found.entries.insert(key, entry).map_or(0, |there| there.line.len);
+            }
+            self.file.append(&text)?;
+            Ok::<_, io::Error>(found)
+        })();
+        match written {
+            Ok(Recovered { entries, unreadable, garbage }) => {
+                let (path, letters) = (self.file.path().display(), entries.len());
+                let message =
+                    "the dead-letter file was moved or deleted while it was in use; its letters were written again";
+                tracing::warn!(target: TARGET, %path, letters, message);
+                (self.unreadable, self.garbage) = (unreadable, garbage);
+                self.index().entries = entries;
+                Ok(())
+            }
+            Err(error) => {
+                self.file.go_back(old);
+                Err(error)
+            }
+        }
+    }
+
     fn append_changes(&mut self, changes: &[Change]) -> io::Result<()> {
+        self.find_place()?;
         let mut text = Vec::new();
         let mut after: HashMap<&EventKey, Option<Entry>> = HashMap::new();
         for change in changes {
-            let start = self.end + text.len() as u64;
+            let start = self.file.end() + text.len() as u64;
             let key = change.key();
-            let before = after.get(key).copied().unwrap_or_else(|| self.index().entries.get(key).copied());
+            let before = after.get(key).cloned().unwrap_or_else(|| self.index().entries.get(key).cloned());
             let entry = match (change, before) {
                 (Change::Resolve(_), None) => continue,
                 (Change::Resolve(_), Some(_)) => {
@@ -125,9 +178,9 @@ impl Journal {
                     None
                 }
                 (Change::Record(letter), before) => {
-                    let letter = before.iter().fold(letter.clone(), |letter, entry| letter.after(entry.history));
+                    let letter = before.iter().fold(letter.clone(), |letter, entry| letter.after(&entry.history));
                     Record::Letter(StoredLetter::new(&letter)).append_to(&mut text)?;
-                    let len = self.end + text.len() as u64 - start;
+                    let len = self.file.end() + text.len() as u64 - start;
                     Some(Entry { line: Line { start, len }, history: letter.history() })
                 }
             };
@@ -136,7 +189,7 @@ impl Journal {
         if text.is_empty() {
             return Ok(());
         }
-        self.append(&text)?;
+        self.file.append(&text)?;
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = 0;
         for (key, entry) in after {
@@ -158,134 +211,73 @@ impl Journal {
         line.map(|line| self.read(line)).transpose()
     }
 
-    pub(super) fn letters(&mut self) -> io::Result<Vec<DeadLetter>> {
-        let mut lines: Vec<Line> = self.index().entries.values().map(|entry| entry.line).collect();
-        lines.sort_unstable_by_key(|line| line.start);
-        lines.into_iter().map(|line| self.read(line)).collect()
-    }
-
-    pub(super) fn list(&mut self, endpoint: &str, after: Option<&str>, limit: usize) -> io::Result<Vec<DeadLetter>> {
-        let mut entries: Vec<(EventKey, Line)> = {
+    /// A page costs no more than its letters, however many there are.
+    pub(super) fn list(&mut self, endpoint: &str, after: Option<&str>, limit: usize) -> Vec<ListedLetter> {
+        // No id is empty, so what comes behind the empty one is all.
+        let first = Bound::Excluded(EventKey::new(endpoint, after.unwrap_or_default()));
+        let entries: Vec<(EventKey, Line)> = {
             let index = self.index();
-            let wanted = index
-                .entries
-                .iter()
-                .filter(|(key, _)| key.endpoint() == endpoint && after.is_none_or(|after| key.event_id() > after));
-            wanted.map(|(key, entry)| (key.clone(), entry.line)).collect()
+            let following = index.entries.range((first, Bound::Unbounded));
+            let following = following.take_while(|(key, _)| key.endpoint() == endpoint).take(limit);
+            following.map(|(key, entry)| (key.clone(), entry.line)).collect()
         };
-        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        entries.into_iter().take(limit).map(|(_, line)| self.read(line)).collect()
+        let read =
+            |(key, line)| self.read(line).map_err(|error| UnreadableLetter::new(key, DeadLetterError::new(error)));
+        entries.into_iter().map(read).collect()
     }
 
-    pub(super) fn compact_if_due(&mut self) -> io::Result<()> {
-        if self.garbage >= COMPACT_FROM_BYTES && self.garbage >= self.end / 2 { self.compact() } else { Ok(()) }
-    }
-
-    /// Reads every line, and cuts off a last one that was torn.
-    fn recover(&mut self) -> io::Result<()> {
-        let mut reader = BufReader::new(self.file.try_clone()?);
-        let mut index: HashMap<EventKey, Entry> = HashMap::new();
-        let mut text = Vec::new();
-        loop {
-            text.clear();
-            let len = reader.read_until(b'\n', &mut text)? as u64;
-            if len == 0 {
-                break;
-            }
-            let mut line = Line { start: self.end, len };
-            let record = Record::read(&text).map_err(io::Error::from).and_then(Change::try_from);
-            if text.last() != Some(&b'\n') {
-                if record.is_err() {
-                    let path = self.path.display();
-                    let message = "dropped the torn last line of the dead-letter file";
-                    tracing::warn!(target: TARGET, %path, bytes = len, message);
-                    self.file.set_len(line.start)?;
-                    self.file.sync_all()?;
-                    break;
-                }
-                // Not torn by a crash: an editor took the line break away.
-                self.file.seek(SeekFrom::End(0))?;
-                self.file.write_all(b"\n")?;
-                line.len += 1;
-            }
-            match record {
-                Ok(Change::Record(letter)) => {
-                    let history = letter.history();
-                    index.insert(letter.key, Entry { line, history });
-                }
-                Ok(Change::Resolve(key)) => drop(index.remove(&key)),
-                Err(error) => {
-                    let (path, at) = (self.path.display(), line.start);
-                    let message = "a line of the dead-letter file cannot be read; it is kept";
-                    tracing::error!(target: TARGET, %path, at, %error, message);
-                    self.unreadable.push(line);
-                }
-            }
-            self.end += line.len;
+    pub(super) fn compact_if_due(&mut self) {
+        let is_due = self.garbage >= COMPACT_FROM_BYTES && self.garbage >= self.file.end() / 2;
+        if is_due && self.compact_after.is_none_or(|time| Instant::now() >= time) {
+            self.try_to_compact();
         }
-        let kept = index.values().map(|entry| entry.line).chain(self.unreadable.iter().copied());
-        self.garbage = self.end - kept.map(|line| line.len).sum::<u64>();
-        self.index().entries = index;
-        Ok(())
+    }
+
+    /// Compaction is housekeeping: where it cannot be done, every letter is as safe as before.
+    fn try_to_compact(&mut self) {
+        self.compact_after = None;
+        // Where the name leads to another file, the next write sees to it.
+        if !matches!(self.file.look(), Ok(Found::Same)) {
+            return;
+        }
+        if let Err(error) = self.compact() {
+            let path = self.file.path().display();
+            let message =
+                "the dead-letter file could not be compacted; it goes on growing, and compaction is tried again later";
+            tracing::warn!(target: TARGET, %path, %error, message);
+            self.compact_after = Some(Instant::now() + COMPACT_AGAIN_AFTER);
+        }
     }
 
     /// Puts the lines that are needed into a new file, and that file in the place of the old one.
     fn compact(&mut self) -> io::Result<()> {
-        let mut entries: Vec<(EventKey, Entry)> =
-            self.index().entries.iter().map(|(key, entry)| (key.clone(), *entry)).collect();
+        let mut entries: Vec<(EventKey, Entry)> = {
+            let index = self.index();
+            index.entries.iter().map(|(key, entry)| (key.clone(), entry.clone())).collect()
+        };
         entries.sort_unstable_by_key(|(_, entry)| entry.line.start);
-
-        let new_path = with_suffix(&self.path, ".new");
-        let file = private_file(&new_path)?;
-        file.set_len(0)?;
-        let mut new = BufWriter::new(file);
-        let mut end = 0;
         let mut unreadable = self.unreadable.clone();
-        let lines = unreadable.iter_mut().chain(entries.iter_mut().map(|(_, entry)| &mut entry.line));
-        for line in lines {
-            new.write_all(&self.read_bytes(*line)?)?;
-            line.start = end;
-            end += line.len;
-        }
-        let new = new.into_inner().map_err(io::IntoInnerError::into_error)?;
-        new.sync_all()?;
-        std::fs::rename(&new_path, &self.path)?;
-        self.file = new;
-        self.end = end;
-        self.garbage = 0;
-        self.unreadable = unreadable;
+        self.file.replace(|old, new| {
+            let (mut new, mut end) = (BufWriter::new(new), 0);
+            for line in unreadable.iter_mut().chain(entries.iter_mut().map(|(_, entry)| &mut entry.line)) {
+                new.write_all(&old.read(line.start, line.len)?)?;
+                line.start = end;
+                end += line.len;
+            }
+            new.flush()?;
+            Ok(end)
+        })?;
+        (self.garbage, self.unreadable) = (0, unreadable);
         self.index().entries = entries.into_iter().collect();
-        // Only now would a crash not bring the old file back, which would be right as well.
-        sync_directory(&self.path)
-    }
-
-    fn append(&mut self, text: &[u8]) -> io::Result<()> {
-        let written = self
-            .file
-            .seek(SeekFrom::Start(self.end))
-            .and_then(|_| self.file.write_all(text))
-            .and_then(|()| self.file.sync_data());
-        match written {
-            Ok(()) => self.end += text.len() as u64,
-            // What stays if this fails too is a torn line, or a letter that the sender delivers again.
-            Err(_) => drop(self.file.set_len(self.end)),
-        }
-        written
+        Ok(())
     }
 
     fn read(&mut self, line: Line) -> io::Result<DeadLetter> {
-        let text = self.read_bytes(line)?;
-        match Record::read(&text)?.try_into()? {
-            Change::Record(letter) => Ok(letter),
-            Change::Resolve(_) => Err(io::Error::other("the file was changed while it was in use")),
+        let text = self.file.read(line.start, line.len)?;
+        match Record::read(&text)? {
+            Record::Letter(stored) => stored.try_into(),
+            Record::Resolved(_) => Err(io::Error::other("the file was changed while it was in use")),
         }
-    }
-
-    fn read_bytes(&mut self, line: Line) -> io::Result<Vec<u8>> {
-        self.file.seek(SeekFrom::Start(line.start))?;
-        let mut text = Vec::new();
-        (&self.file).take(line.len).read_to_end(&mut text)?;
-        Ok(text)
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -293,16 +285,81 @@ impl Journal {
     }
 }
 
-/// What a line says, if all of it can be read.
-impl TryFrom<Record<'_>> for Change {
-    type Error = io::Error;
+/// What a file holds.
+struct Recovered {
+    entries: BTreeMap<EventKey, Entry>,
+    unreadable: Vec<Line>,
+    garbage: u64,
+}
 
-    fn try_from(record: Record<'_>) -> io::Result<Self> {
-        Ok(match record {
-            Record::Letter(letter) => Self::Record(letter.try_into()?),
-            Record::Resolved(key) => Self::Resolve(key.into()),
-        })
+impl Recovered {
+    /// Reads every line, and cuts off a last one that was torn.
+    fn from(file: &mut LockedFile) -> io::Result<Self> {
+        let mut reader = BufReader::new(file.reader()?);
+        let (mut entries, mut unreadable) = (BTreeMap::new(), Vec::new());
+        let (mut end, mut text) = (0, Vec::new());
+        loop {
+            text.clear();
+            let len = reader.read_until(b'\n', &mut text)? as u64;
+            if len == 0 {
+                break;
+            }
+            let mut line = Line { start: end, len };
+            let record = Record::read(&text);
+            if text.last() != Some(&b'\n') {
+                if record.is_err() {
+                    if !is_torn(&text) {
+                        return Err(io::Error::other("it has other content than dead letters"));
+                    }
+                    let path = file.path().display();
+                    let message = "dropped the torn last line of the dead-letter file";
+                    tracing::warn!(target: TARGET, %path, bytes = len, message);
+                    file.cut_off(line.start)?;
+                    break;
+                }
+                // Not torn by a crash: an editor took the line break away.
+                file.append(b"\n")?;
+                line.len += 1;
+            }
+            let read = match record {
+                Ok(Record::Letter(stored)) => {
+                    // Listed by its key, also where the rest of it cannot be read.
+                    entries.insert(stored.key(), Entry { line, history: stored.history() });
+                    DeadLetter::try_from(stored).map(drop)
+                }
+                Ok(Record::Resolved(key)) => {
+                    entries.remove(&key.into());
+                    Ok(())
+                }
+                Err(error) => {
+                    unreadable.push(line);
+                    Err(error.into())
+                }
+            };
+            if let Err(error) = read {
+                let (path, at) = (file.path().display(), line.start);
+                let message = "a line of the dead-letter file cannot be read; it is kept";
+                tracing::error!(target: TARGET, %path, at, %error, message);
+            }
+            end += line.len;
+        }
+        let kept = entries.values().map(|entry| entry.line).chain(unreadable.iter().copied());
+        let garbage = end - kept.map(|line| line.len).sum::<u64>();
+        Ok(Self { entries, unreadable, garbage })
     }
+}
+
+impl Recovered {
+    fn unreadable_bytes(&self, file: &mut LockedFile) -> io::Result<Vec<Vec<u8>>> {
+        self.unreadable.iter().map(|line| file.read(line.start, line.len)).collect()
+    }
+}
+
+/// Whether this is what a crash leaves of a line: its beginning, or zeros that were never written.
+fn is_torn(text: &[u8]) -> bool {
+    let zeros = text.iter().rev().take_while(|byte| **byte == 0).count();
+    let text = text.get(..text.len() - zeros).unwrap_or_default();
+    Record::STARTS.iter().any(|start| start.starts_with(text) || text.starts_with(start))
 }
 
 impl Change {

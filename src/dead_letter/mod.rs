@@ -1,11 +1,11 @@
-//! What must not be lost? Events that were received and not yet handled.
+//! Dead letters: events that were received and not yet handled, and must not be lost.
 //!
 //! Sendarix gives up on an event after six attempts, and never retries one that was acknowledged. So an event that
 //! failed is kept here until it succeeds, and one that retrying cannot help is kept here *before* it is acknowledged:
 //!
 //! | outcome | reason | state |
 //! |---|---|---|
-//! | `failed`, `slow` that fails later | [`Failed`](DeadLetterReason::Failed) | retrying: resolved when a later delivery succeeds |
+//! | `failed`, `not_taken`, `slow` that fails later | [`Failed`](DeadLetterReason::Failed) | retrying: resolved when a later delivery succeeds |
 //! | `failed_permanently` | [`FailedPermanently`](DeadLetterReason::FailedPermanently) | dead |
 //! | `malformed` | [`Malformed`](DeadLetterReason::Malformed) | dead |
 //! | `unknown_type` | [`UnknownType`](DeadLetterReason::UnknownType) | dead |
@@ -16,9 +16,13 @@
 //! events at error level and acknowledges them all the same: then a log line without the body is all that is left of them.
 //!
 //! [`Receiver::redrive`](crate::Receiver::redrive) delivers a letter again, and
-//! [`redrive_all`](crate::Receiver::redrive_all) all of them. A letter whose event has been handled may be left behind by
-//! a crash just then, or by a failing store. The dedup store tells, for as long as it remembers the event (the retention),
-//! and such a letter is resolved without the handler.
+//! [`redrive_all`](crate::Receiver::redrive_all) all of them.
+//!
+//! Where events and letters share a database, completing an event deletes its letter in the same step, and no letter of an
+//! event that has been handled is left. Where they do not, a crash just then or a failing store may leave one behind. The
+//! dedup store tells, for as long as it remembers the event (the retention): the next copy of the event resolves such a
+//! letter, and so does redriving it, without the handler. Redriving a letter that is older than the retention must be asked
+//! for [by name](crate::Receiver::redrive_beyond_retention).
 
 mod file;
 mod journal;
@@ -35,6 +39,7 @@ mod sqlite;
 use std::error::Error;
 use std::fmt::{self, Debug};
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -49,6 +54,8 @@ pub use self::postgres::PostgresDeadLetters;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::RedisDeadLetters;
+#[cfg(feature = "postgres")]
+pub(crate) use self::sql::Row;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use self::sqlite::SqliteDeadLetters;
@@ -69,19 +76,28 @@ pub trait DeadLetters: Debug + Send + Sync + 'static {
 
     /// The letters of an endpoint in the order of their event ids' bytes, from the first id behind `after` on: at most
     /// `limit` of them, and none only if there are no more. A page may be shorter than that all the same.
+    ///
+    /// A letter that cannot be read is one entry of its page, and hides no other.
     fn list<'a>(
         &'a self,
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<DeadLetter>>;
+    ) -> DeadLetterFuture<'a, Vec<ListedLetter>>;
 
-    /// Where the letters are kept, if events are kept there too. Default: nowhere that anybody knows of.
+    /// Where the letters are kept, if completing an event in the dedup store of the [same
+    /// database](crate::store::DatabaseId) deletes its letter in the same step. Default: nowhere that anybody knows of.
     ///
-    /// The receiver resolves the letter of every event that has succeeded. At its first attempt an event has none if the
-    /// dedup store, which has counted the attempts, is in the [same database](crate::store::DatabaseId); that saves asking.
+    /// The receiver resolves the letter of every event that has succeeded. Where both are in one database, there is none
+    /// left.
     fn database(&self) -> Option<DatabaseId> {
         None
+    }
+
+    /// A receiver that has these dead letters waits so long for each step: see
+    /// [`DedupStore::set_time_limit`](crate::store::DedupStore::set_time_limit).
+    fn set_time_limit(&self, limit: Duration) {
+        let _ = limit;
     }
 
     /// Whether there may be a letter with this key, as far as this can be told without waiting. Default: yes.
@@ -95,6 +111,27 @@ pub trait DeadLetters: Debug + Send + Sync + 'static {
 
 /// What [`DeadLetters`] return: boxed, so that stores can be exchanged behind `dyn`.
 pub type DeadLetterFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, DeadLetterError>> + Send + 'a>>;
+
+/// An entry of a page of letters.
+pub type ListedLetter = Result<DeadLetter, UnreadableLetter>;
+
+/// A letter that is there and cannot be read: changed by hand, or written by a newer version of the crate.
+#[derive(Debug, thiserror::Error)]
+#[error("the dead letter of `{}` cannot be read", key.event_id())]
+#[non_exhaustive]
+pub struct UnreadableLetter {
+    /// The endpoint and the event's id.
+    pub key: EventKey,
+    /// What is wrong with it.
+    pub source: DeadLetterError,
+}
+
+impl UnreadableLetter {
+    /// The letter of this key cannot be read, because of this error.
+    pub fn new(key: EventKey, source: DeadLetterError) -> Self {
+        Self { key, source }
+    }
+}
 
 /// An authentic request whose event has not been handled, with all that is needed to handle it later.
 #[derive(Clone, PartialEq)]
@@ -157,25 +194,25 @@ impl DeadLetter {
     /// reports a failure that is retried had lost the claim before, and nobody will deliver the event again.
     #[must_use]
     pub fn superseding(self, earlier: &Self) -> Self {
-        self.after(earlier.history())
+        self.after(&earlier.history())
     }
 
     pub(crate) fn history(&self) -> History {
-        History { attempts: self.attempts, first_at: self.first_at, reason: self.reason }
+        History { attempts: self.attempts, first_at: self.first_at, reason: self.reason.clone() }
     }
 
-    pub(crate) fn after(mut self, earlier: History) -> Self {
+    pub(crate) fn after(mut self, earlier: &History) -> Self {
         self.attempts = self.attempts.max(earlier.attempts);
         self.first_at = self.first_at.min(earlier.first_at);
         if self.reason.is_retrying() {
-            self.reason = earlier.reason;
+            self.reason = earlier.reason.clone();
         }
         self
     }
 }
 
 /// What a letter hands on to the one that takes its place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct History {
     attempts: u32,
     first_at: Timestamp,
@@ -197,11 +234,11 @@ impl Debug for DeadLetter {
 }
 
 /// Why an event became a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(from = "String", into = "String")]
 #[non_exhaustive]
 pub enum DeadLetterReason {
-    /// The handler failed, and Sendarix was asked to deliver the event again.
+    /// The handler failed or took no notice of the event, and Sendarix was asked to deliver it again.
     Failed,
     /// The handler said that it can never succeed.
     FailedPermanently,
@@ -211,33 +248,43 @@ pub enum DeadLetterReason {
     UnknownType,
     /// The event is too old to be told from a replay.
     Expired,
+    /// A reason of this label, which a newer version of the crate has written.
+    Other(String),
 }
 
 impl DeadLetterReason {
-    /// All that there are.
+    /// All that this version writes.
     pub const ALL: [Self; 5] =
         [Self::Failed, Self::FailedPermanently, Self::Malformed, Self::UnknownType, Self::Expired];
 
     /// The stable name, as in the files and tables of dead letters.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub fn label(&self) -> &str {
         match self {
             Self::Failed => "failed",
             Self::FailedPermanently => "failed_permanently",
             Self::Malformed => "malformed",
             Self::UnknownType => "unknown_type",
             Self::Expired => "expired",
+            Self::Other(label) => label,
         }
     }
 
-    /// The reason of this label.
-    #[must_use]
-    pub fn from_label(label: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.label() == label)
+    fn is_retrying(&self) -> bool {
+        *self == Self::Failed
     }
+}
 
-    fn is_retrying(self) -> bool {
-        self == Self::Failed
+/// The reason of this label.
+impl From<String> for DeadLetterReason {
+    fn from(label: String) -> Self {
+        Self::ALL.into_iter().find(|reason| reason.label() == label).unwrap_or(Self::Other(label))
+    }
+}
+
+impl From<DeadLetterReason> for String {
+    fn from(reason: DeadLetterReason) -> Self {
+        reason.label().to_owned()
     }
 }
 

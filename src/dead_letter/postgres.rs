@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row as _};
 
-use super::sql::{COLUMNS, Row, SUPERSEDE, letter, row};
-use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
+use super::sql::{COLUMNS, Row, SUPERSEDE, listed, row};
+use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters, ListedLetter};
 use crate::store::postgres::{Bytes, Database, Key, Text};
 use crate::store::{DatabaseId, EventKey};
 
@@ -23,26 +25,31 @@ impl PostgresDeadLetters {
         Self(database)
     }
 
-    fn insert(&self, letter: &DeadLetter) -> String {
-        let number = |number: Option<i64>| number.map_or("NULL".to_owned(), |number| number.to_string());
-        let letters = &self.0.letters;
-        let row = row(letter);
-        let [endpoint, reason, first_at, last_at, signature] =
-            [&row.0, &row.2, &row.5, &row.6, &row.7].map(|text| Text(text));
-        let (event_id, error, attempts, body) = (Bytes(&row.1), Bytes(&row.3), row.4, Bytes(&row.11));
-        let [timestamp_header, line, column] = [row.8, row.9, row.10].map(number);
-        format!(
-            "INSERT INTO {letters} AS l ({COLUMNS})
-             VALUES ({endpoint}, {event_id}, {reason}, {error}, {attempts}, {first_at}, {last_at}, {signature},
-                {timestamp_header}, {line}, {column}, {body}) {SUPERSEDE}"
-        )
+    /// The body and the error are bound: the server logs the text of a statement that fails.
+    async fn try_record(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
+        let Database { claims, letters, .. } = &*self.0;
+        // An event that has been handled needs no letter: a delivery that has lost its claim would leave one behind. The lock
+        // makes this wait for a completion that is under way.
+        let record = format!(
+            "WITH claim AS (SELECT state, until FROM {claims} WHERE endpoint = $1 AND event_id = $2 FOR SHARE)
+             INSERT INTO {letters} AS l ({COLUMNS})
+             SELECT $1::text, $2::bytea, $3::text, $4::bytea, $5::bigint, $6::text, $7::text, $8::text, $9::bigint,
+                $10::bigint, $11::bigint, $12::bytea
+             WHERE NOT EXISTS (SELECT FROM claim WHERE state = 'completed' AND until > clock_timestamp()) {SUPERSEDE}"
+        );
+        self.0.run_bound(&record, &row(letter)).await.map(drop).map_err(DeadLetterError::new)
     }
 
     async fn change(&self, sql: String) -> Result<(), DeadLetterError> {
         self.0.fetch(&sql).await.map(drop).map_err(DeadLetterError::new)
     }
 
-    async fn select(&self, condition: String, limit: usize) -> Result<Vec<DeadLetter>, DeadLetterError> {
+    async fn select(
+        &self,
+        endpoint: &str,
+        condition: String,
+        limit: usize,
+    ) -> Result<Vec<ListedLetter>, DeadLetterError> {
         let (letters, limit) = (&self.0.letters, i64::try_from(limit).unwrap_or(i64::MAX));
         // Whatever the role's setting: sqlx reads nothing but this.
         let select = format!(
@@ -50,13 +57,17 @@ impl PostgresDeadLetters {
              SELECT {COLUMNS} FROM {letters} WHERE {condition} ORDER BY event_id LIMIT {limit}"
         );
         let rows = self.0.fetch(&select).await.map_err(DeadLetterError::new)?;
-        rows.iter().map(|row| letter(Row::from_row(row).map_err(DeadLetterError::new)?)).collect()
+        let read = |row: &PgRow| {
+            let event_id = row.try_get_unchecked::<Vec<u8>, _>("event_id").unwrap_or_default();
+            listed(endpoint, &event_id, Row::from_row(row))
+        };
+        Ok(rows.iter().map(read).collect())
     }
 }
 
 impl DeadLetters for PostgresDeadLetters {
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()> {
-        Box::pin(self.change(self.insert(letter)))
+        Box::pin(self.try_record(letter))
     }
 
     fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()> {
@@ -64,7 +75,10 @@ impl DeadLetters for PostgresDeadLetters {
     }
 
     fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
-        Box::pin(async move { Ok(self.select(Key(key).to_string(), 1).await?.pop()) })
+        Box::pin(async move {
+            let letter = self.select(key.endpoint(), Key(key).to_string(), 1).await?.pop();
+            letter.transpose().map_err(|unreadable| unreadable.source)
+        })
     }
 
     fn list<'a>(
@@ -72,14 +86,19 @@ impl DeadLetters for PostgresDeadLetters {
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<DeadLetter>> {
+    ) -> DeadLetterFuture<'a, Vec<ListedLetter>> {
         // No id is empty, so what comes behind the empty one is all.
-        let (endpoint, after) = (Text(endpoint), Bytes(after.unwrap_or_default().as_bytes()));
-        Box::pin(self.select(format!("endpoint = {endpoint} AND event_id > {after}"), limit))
+        let after = Bytes(after.unwrap_or_default().as_bytes());
+        let condition = format!("endpoint = {} AND event_id > {after}", Text(endpoint));
+        Box::pin(self.select(endpoint, condition, limit))
     }
 
     fn database(&self) -> Option<DatabaseId> {
         Some(DatabaseId::of(&self.0))
+    }
+
+    fn set_time_limit(&self, limit: Duration) {
+        self.0.allow(limit);
     }
 }
 

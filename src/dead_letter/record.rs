@@ -5,7 +5,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeadLetter, DeadLetterReason};
+use super::{DeadLetter, DeadLetterReason, History};
 use crate::event::{Place, Timestamp};
 use crate::store::EventKey;
 use crate::verify::Signature;
@@ -13,6 +13,7 @@ use crate::verify::Signature;
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on its way to a line or from one")]
 pub(super) enum Record<'a> {
     #[serde(borrow)]
     Letter(StoredLetter<'a>),
@@ -57,6 +58,9 @@ pub(super) struct StoredLetter<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// The first bytes of every line.
+    pub(super) const STARTS: [&'static [u8]; 2] = [b"{\"letter\":", b"{\"resolved\":"];
+
     pub(super) fn read(line: &'a [u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(line)
     }
@@ -89,7 +93,7 @@ impl<'a> StoredLetter<'a> {
         Self {
             endpoint: letter.key.endpoint().into(),
             event_id: letter.key.event_id().into(),
-            reason: letter.reason,
+            reason: letter.reason.clone(),
             error: letter.error.as_str().into(),
             line: letter.place.map(|place| place.line),
             column: letter.place.map(|place| place.column),
@@ -101,6 +105,10 @@ impl<'a> StoredLetter<'a> {
             body,
             body_hex,
         }
+    }
+
+    pub(super) fn history(&self) -> History {
+        History { attempts: self.attempts, first_at: self.first_at, reason: self.reason.clone() }
     }
 
     pub(super) fn key(&self) -> EventKey {

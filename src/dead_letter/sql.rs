@@ -1,6 +1,6 @@
 //! Dead letters as rows: what SQLite and PostgreSQL share.
 
-use super::{DeadLetter, DeadLetterError, DeadLetterReason};
+use super::{DeadLetter, DeadLetterError, ListedLetter, UnreadableLetter};
 use crate::event::Place;
 use crate::store::EventKey;
 use crate::verify::Signature;
@@ -23,7 +23,7 @@ pub(super) const SUPERSEDE: &str = "
         error_column = excluded.error_column,
         body = excluded.body";
 
-pub(super) type Row =
+pub(crate) type Row =
     (String, Vec<u8>, String, Vec<u8>, i64, String, String, String, Option<i64>, Option<i64>, Option<i64>, Vec<u8>);
 
 /// The row of a letter. Times are texts that sort as the times do.
@@ -44,7 +44,14 @@ pub(super) fn row(letter: &DeadLetter) -> Row {
     )
 }
 
-pub(super) fn letter(row: Row) -> Result<DeadLetter, DeadLetterError> {
+/// A letter of a page, by the row if it could be read, and by its key if not.
+pub(super) fn listed(endpoint: &str, event_id: &[u8], row: Result<Row, sqlx::Error>) -> ListedLetter {
+    row.map_err(DeadLetterError::new)
+        .and_then(letter)
+        .map_err(|error| UnreadableLetter::new(EventKey::new(endpoint, String::from_utf8_lossy(event_id)), error))
+}
+
+fn letter(row: Row) -> Result<DeadLetter, DeadLetterError> {
     let (
         endpoint,
         event_id,
@@ -67,8 +74,7 @@ pub(super) fn letter(row: Row) -> Result<DeadLetter, DeadLetterError> {
         body: body.into(),
         signature: Signature::parse(signature.as_bytes()).map_err(DeadLetterError::new)?,
         timestamp_header: timestamp_header.map(i64::cast_unsigned),
-        reason: DeadLetterReason::from_label(&reason)
-            .ok_or_else(|| DeadLetterError::new(format!("`{reason}` is no reason of a dead letter")))?,
+        reason: reason.into(),
         error: String::from_utf8(error).map_err(DeadLetterError::new)?,
         place: line.zip(column).and_then(|(line, column)| place(line, column)),
         attempts: u32::try_from(attempts).unwrap_or(u32::MAX),

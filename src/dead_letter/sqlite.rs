@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, FromRow, Row as _};
 
-use super::sql::{COLUMNS, Row, SUPERSEDE, letter, row};
-use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
+use super::sql::{COLUMNS, Row, SUPERSEDE, listed, row};
+use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters, ListedLetter};
 use crate::store::sqlite::Database;
 use crate::store::{DatabaseId, EventKey};
 
@@ -20,6 +22,10 @@ pub struct SqliteDeadLetters(Arc<Database>);
 
 const RESOLVE: &str = "DELETE FROM sendarix_dead_letters WHERE endpoint = ?1 AND event_id = ?2";
 
+/// An event that has been handled needs no letter: a delivery that has lost its claim would leave one behind.
+const COMPLETED: &str = "SELECT 1 FROM sendarix_claims WHERE endpoint = ?1 AND event_id = ?2 AND state = 'completed'
+    AND until > CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+
 impl SqliteDeadLetters {
     pub(crate) fn new(database: Arc<Database>) -> Self {
         Self(database)
@@ -28,7 +34,7 @@ impl SqliteDeadLetters {
     async fn try_record(&self, letter: &DeadLetter) -> Result<(), sqlx::Error> {
         let record = format!(
             "INSERT INTO sendarix_dead_letters AS l ({COLUMNS})
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) {SUPERSEDE}"
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 WHERE NOT EXISTS ({COMPLETED}) {SUPERSEDE}"
         );
         let row = row(letter);
         let record = sqlx::query(AssertSqlSafe(record)).bind(row.0).bind(row.1).bind(row.2).bind(row.3).bind(row.4);
@@ -54,18 +60,22 @@ impl SqliteDeadLetters {
         comparison: &str,
         event_id: &str,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, DeadLetterError> {
+    ) -> Result<Vec<ListedLetter>, DeadLetterError> {
         let select = format!(
             "SELECT {COLUMNS} FROM sendarix_dead_letters
              WHERE endpoint = ?1 AND event_id {comparison} ?2 ORDER BY event_id LIMIT ?3"
         );
-        let select = sqlx::query_as(AssertSqlSafe(select)).bind(endpoint).bind(event_id.as_bytes());
+        let select = sqlx::query(AssertSqlSafe(select)).bind(endpoint).bind(event_id.as_bytes());
         let select = select.bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let mut lent = self.0.letters().await.map_err(DeadLetterError::new)?;
         let rows = lent.ask(|connection| select.fetch_all(connection)).await;
-        let rows: Vec<Row> = rows.map_err(DeadLetterError::new)?;
+        let rows: Vec<SqliteRow> = rows.map_err(DeadLetterError::new)?;
         lent.give_back();
-        rows.into_iter().map(letter).collect()
+        let read = |row: &SqliteRow| {
+            let event_id = row.try_get_unchecked::<Vec<u8>, _>("event_id").unwrap_or_default();
+            listed(endpoint, &event_id, Row::from_row(row))
+        };
+        Ok(rows.iter().map(read).collect())
     }
 }
 
@@ -79,7 +89,10 @@ impl DeadLetters for SqliteDeadLetters {
     }
 
     fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
-        Box::pin(async move { Ok(self.select(key.endpoint(), "=", key.event_id(), 1).await?.pop()) })
+        Box::pin(async move {
+            let letter = self.select(key.endpoint(), "=", key.event_id(), 1).await?.pop();
+            letter.transpose().map_err(|unreadable| unreadable.source)
+        })
     }
 
     fn list<'a>(
@@ -87,13 +100,17 @@ impl DeadLetters for SqliteDeadLetters {
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<DeadLetter>> {
+    ) -> DeadLetterFuture<'a, Vec<ListedLetter>> {
         // No id is empty, so what comes behind the empty one is all.
         Box::pin(self.select(endpoint, ">", after.unwrap_or_default(), limit))
     }
 
     fn database(&self) -> Option<DatabaseId> {
         Some(DatabaseId::of(&self.0))
+    }
+
+    fn set_time_limit(&self, limit: Duration) {
+        self.0.allow(limit);
     }
 }
 

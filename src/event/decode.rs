@@ -2,70 +2,194 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::Timestamp;
-use super::fields::Fields;
+use super::fields::{Fields, text};
 
-/// The longest `event_id`, in bytes, that is taken for one. It bounds what a dedup store keeps for an event.
+/// The longest `event_id`, in bytes, that is kept as it was sent. It bounds what a dedup store keeps for an event.
 pub(super) const MAX_EVENT_ID_BYTES: usize = 255;
 
 /// Both envelopes in one, borrowed from the body: the simplified one names the type `event` and has neither `event_id`
 /// nor `data`.
-#[derive(Deserialize)]
-pub(super) struct RawEnvelope<'a, D> {
-    #[serde(default)]
+pub(super) struct Envelope<'a> {
+    /// `None` where the body itself has to name the event.
     pub(super) event_id: Option<String>,
-    #[serde(borrow, alias = "event")]
     pub(super) event_type: Cow<'a, str>,
-    #[serde(borrow)]
-    timestamp: &'a RawValue,
+    pub(super) timestamp: Timestamp,
     pub(super) message_id: String,
     pub(super) recipient: String,
-    #[serde(default)]
-    pub(super) data: D,
+    pub(super) data: Fields<'a>,
 }
 
-impl<'a> RawEnvelope<'a, Fields<'a>> {
-    pub(super) fn read(body: &'a [u8]) -> Result<(Self, Timestamp), DecodeError> {
+impl<'a> Envelope<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, DecodeError> {
         let text = std::str::from_utf8(body).map_err(|error| DecodeError::not_utf8(body, error.valid_up_to()))?;
         let text = without_mark(text);
-        // A derived struct would read an array as well, by position.
         if !text.trim_ascii_start().starts_with('{') {
             return Err(DecodeError::new(DecodeErrorKind::Envelope, "the body is not a JSON object"));
         }
-        let envelope: Self = serde_json::from_str(text).or_else(|_| Self::read_without_data(text))?;
-        let timestamp = Timestamp::from_json(envelope.timestamp.get())
-            .map_err(|error| DecodeError::new(DecodeErrorKind::Envelope, format!("`timestamp` is {error}")))?;
-        if envelope.event_id.as_ref().is_some_and(|id| id.len() > MAX_EVENT_ID_BYTES) {
-            let message = format!("`event_id` is longer than {MAX_EVENT_ID_BYTES} bytes");
-            return Err(DecodeError::new(DecodeErrorKind::Envelope, message));
-        }
-        Ok((envelope, timestamp))
+        // Only `data` that is no object can fail by itself, and costs nothing but itself.
+        let members: Members<'_, Fields<'_>> = serde_json::from_str(text).or_else(|_| Members::without_data(text))?;
+        members.try_into()
     }
+}
 
-    /// Reads an envelope whose data is JSON by its grammar and yet cannot be read, such as half a surrogate pair. The
-    /// event is worth more than its data.
-    fn read_without_data(text: &'a str) -> Result<Self, DecodeError> {
-        let RawEnvelope { event_id, event_type, timestamp, message_id, recipient, data: IgnoredAny } =
-            serde_json::from_str(text).map_err(|error| DecodeError::json(&error))?;
-        Ok(Self { event_id, event_type, timestamp, message_id, recipient, data: Fields::default() })
+impl<'a> TryFrom<Members<'a, Fields<'a>>> for Envelope<'a> {
+    type Error = DecodeError;
+
+    fn try_from(members: Members<'a, Fields<'a>>) -> Result<Self, DecodeError> {
+        if let Some(name) = members.twice {
+            return Err(DecodeError::of_member(name, format_args!("is there twice")));
+        }
+        let event_type = match (unless_null(members.event_type), members.event) {
+            (None, Some(json)) => required("event", Some(json))?,
+            (json, _) => required("event_type", json)?,
+        };
+        let timestamp = unless_null(members.timestamp).ok_or_else(|| missing("timestamp"))?;
+        let timestamp = Timestamp::from_json(timestamp)
+            .map_err(|error| DecodeError::of_member("timestamp", format_args!("is {error}")))?;
+        Ok(Self {
+            event_id: members.event_id.map_or(Ok(None), event_id)?,
+            event_type,
+            timestamp,
+            message_id: required("message_id", members.message_id)?.into_owned(),
+            recipient: required("recipient", members.recipient)?.into_owned(),
+            data: members.data.unwrap_or_default(),
+        })
+    }
+}
+
+/// The text of a member without which there is no event.
+fn required<'a>(name: &'static str, json: Option<&'a str>) -> Result<Cow<'a, str>, DecodeError> {
+    let json = unless_null(json).ok_or_else(|| missing(name))?;
+    let text =
+        text(json).ok_or_else(|| DecodeError::of_member(name, format_args!("is not a text that can be read")))?;
+    without_nul(name, text)
+}
+
+/// A member that is `null` is missing.
+fn unless_null(json: Option<&str>) -> Option<&str> {
+    json.filter(|json| *json != "null")
+}
+
+fn missing(name: &'static str) -> DecodeError {
+    DecodeError::of_member(name, format_args!("is missing"))
+}
+
+/// No address and no id has a NUL, and databases refuse it.
+fn without_nul<'a>(name: &'static str, text: Cow<'a, str>) -> Result<Cow<'a, str>, DecodeError> {
+    if text.contains('\0') {
+        return Err(DecodeError::of_member(name, format_args!("has a NUL character in it")));
+    }
+    Ok(text)
+}
+
+/// The id that a member `event_id` gives: a text, or the text of a number. Anything else names no event.
+fn event_id(json: &str) -> Result<Option<String>, DecodeError> {
+    let is_number = json.starts_with(|first: char| first.is_ascii_digit() || first == '-');
+    let Some(id) = text(json).or(is_number.then_some(Cow::Borrowed(json))) else { return Ok(None) };
+    let id = without_nul("event_id", id)?;
+    Ok(match id.len() {
+        0 => None,
+        // One that looks like a digest must not stand for another event's body.
+        1..=MAX_EVENT_ID_BYTES if !id.starts_with(DIGEST_PREFIX) => Some(id.into_owned()),
+        _ => Some(digest_id(id.as_bytes())),
+    })
+}
+
+/// Names a body that has no id of its own, or stands for an id that is too long.
+pub(crate) fn digest_id(bytes: &[u8]) -> String {
+    format!("{DIGEST_PREFIX}{}", const_hex::encode(Sha256::digest(bytes)))
+}
+
+const DIGEST_PREFIX: &str = "sha256:";
+
+/// The members of an envelope, as JSON texts that have not been read yet, but for `data`.
+///
+/// Names are read from their own JSON as well: one that cannot be read, such as half a surrogate pair, costs its own
+/// member and no other.
+struct Members<'a, D> {
+    event_id: Option<&'a str>,
+    event_type: Option<&'a str>,
+    event: Option<&'a str>,
+    timestamp: Option<&'a str>,
+    message_id: Option<&'a str>,
+    recipient: Option<&'a str>,
+    data: Option<D>,
+    /// A member that is there twice, which is ambiguous: readers of JSON differ in which one counts.
+    twice: Option<&'static str>,
+}
+
+impl<D> Default for Members<'_, D> {
+    fn default() -> Self {
+        let (event_id, event_type, event, timestamp) = (None, None, None, None);
+        Self { event_id, event_type, event, timestamp, message_id: None, recipient: None, data: None, twice: None }
+    }
+}
+
+impl<'a> Members<'a, Fields<'a>> {
+    /// Leaves out `data`, which is no object.
+    fn without_data(text: &'a str) -> Result<Self, DecodeError> {
+        let Members { event_id, event_type, event, timestamp, message_id, recipient, twice, .. } =
+            serde_json::from_str::<Members<'_, &RawValue>>(text).map_err(|error| DecodeError::json(&error))?;
+        let data = Some(Fields::of_no_object());
+        Ok(Self { event_id, event_type, event, timestamp, message_id, recipient, data, twice })
+    }
+}
+
+impl<'de: 'a, 'a, D: Deserialize<'de>> Deserialize<'de> for Members<'a, D> {
+    fn deserialize<De: Deserializer<'de>>(deserializer: De) -> Result<Self, De::Error> {
+        struct MembersVisitor<D>(PhantomData<D>);
+
+        impl<'de, D: Deserialize<'de>> Visitor<'de> for MembersVisitor<D> {
+            type Value = Members<'de, D>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Members::default();
+                while let Some(name) = map.next_key::<&RawValue>()? {
+                    let name = text(name.get());
+                    let name = name.as_deref().unwrap_or_default();
+                    if name == "data" {
+                        if members.data.replace(map.next_value()?).is_some() {
+                            members.twice = Some("data");
+                        }
+                        continue;
+                    }
+                    let json = map.next_value::<&RawValue>()?.get();
+                    let (name, place) = match name {
+                        "event_id" => ("event_id", &mut members.event_id),
+                        "event_type" => ("event_type", &mut members.event_type),
+                        "event" => ("event", &mut members.event),
+                        "timestamp" => ("timestamp", &mut members.timestamp),
+                        "message_id" => ("message_id", &mut members.message_id),
+                        "recipient" => ("recipient", &mut members.recipient),
+                        _ => continue,
+                    };
+                    if place.replace(json).is_some() {
+                        members.twice = Some(name);
+                    }
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor(PhantomData))
     }
 }
 
 /// The text of `data` alone, as sent.
 pub(super) fn raw_data(body: &[u8]) -> Option<&str> {
-    #[derive(Deserialize)]
-    struct DataOnly<'a> {
-        #[serde(borrow)]
-        data: &'a RawValue,
-    }
-
     let text = without_mark(std::str::from_utf8(body).ok()?);
-    serde_json::from_str::<DataOnly<'_>>(text).ok().map(|envelope| envelope.data.get())
+    serde_json::from_str::<Members<'_, &RawValue>>(text).ok()?.data.map(RawValue::get)
 }
 
 /// RFC 8259, section 8.1: a parser may ignore a byte-order mark. One would otherwise cost an authentic event.
@@ -81,6 +205,7 @@ pub struct DecodeError {
     kind: DecodeErrorKind,
     message: String,
     place: Option<Place>,
+    member: Option<&'static str>,
 }
 
 /// Where in the body a [`DecodeError`] was noticed.
@@ -118,8 +243,19 @@ impl DecodeError {
         self.place
     }
 
+    /// The member of the envelope that is missing or wrong, if it is one. Then the text of the error quotes nothing of the
+    /// body.
+    #[must_use]
+    pub fn member(&self) -> Option<&'static str> {
+        self.member
+    }
+
     fn new(kind: DecodeErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), place: None }
+        Self { kind, message: message.into(), place: None, member: None }
+    }
+
+    fn of_member(name: &'static str, what: fmt::Arguments<'_>) -> Self {
+        Self { member: Some(name), ..Self::new(DecodeErrorKind::Envelope, format!("`{name}` {what}")) }
     }
 
     pub(super) fn json(error: &serde_json::Error) -> Self {

@@ -2,41 +2,59 @@
 //!
 //! The sender may add fields, drop them or change their type at any time, and a hard bounce must not be lost because
 //! `smtp_code` came as a string. So `data` is read as a flat list of names and unread values, from which each event type
-//! picks what it knows: a field that is missing, `null` or of another type is `None`, and only what no reader of JSON could
-//! make sense of is an error, upon which the envelope is read without its data.
+//! picks what it knows. A field that is missing, `null`, of another type, or that cannot be read is `None`, and costs no
+//! other field.
 //!
 //! Values are read from their own text, so an application that switches on `serde_json`'s `arbitrary_precision` changes
 //! nothing here.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The fields of a JSON object in their order; empty for any other JSON value.
 #[derive(Default)]
-pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
+pub(super) struct Fields<'a> {
+    fields: Vec<(Cow<'a, str>, &'a str)>,
+    /// Neither an object nor `null`.
+    is_no_object: bool,
+}
 
 impl<'a> Fields<'a> {
-    pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
-        text(self.find(name)?)
+    /// For `data` that is a text, a list, a number, `true` or `false`.
+    pub(super) fn of_no_object() -> Self {
+        Self { fields: Vec::new(), is_no_object: true }
     }
 
-    /// An integer, or a string that holds one, if the target type can hold it.
+    pub(super) fn is_no_object(&self) -> bool {
+        self.is_no_object
+    }
+
+    /// A text. NUL, which databases refuse, becomes U+FFFD.
+    pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        let text = text(self.find(name)?)?;
+        Some(if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text })
+    }
+
+    /// An integer, a number whose fraction is zero, or a text that holds one, if the target type can hold it.
     pub(super) fn integer<T: TryFrom<i128>>(&self, name: &str) -> Option<T> {
         let json = self.find(name)?;
-        let integer: i128 = text(json).map_or_else(|| json.parse(), |text| text.trim().parse()).ok()?;
-        integer.try_into().ok()
+        let number = text(json).map_or_else(|| json.parse(), |text| text.trim().parse::<Decimal>()).ok()?;
+        number.to_integer()?.try_into().ok()
     }
 
+    /// `true` or `false`, or a text that is one of them.
     pub(super) fn flag(&self, name: &str) -> Option<bool> {
-        self.find(name)?.parse().ok()
+        let json = self.find(name)?;
+        text(json).map_or_else(|| json.parse(), |text| text.trim().parse()).ok()
     }
 
-    /// Of a field that was sent twice, the last counts, as in most JSON readers.
+    /// Of a field that was sent twice, the last that is not `null` counts.
     fn find(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, json)| *json)
+        self.fields.iter().rev().find(|(key, json)| key == name && *json != "null").map(|(_, json)| *json)
     }
 }
 
@@ -56,37 +74,38 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             }
 
             fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(Fields::default())
+                Ok(Fields::of_no_object())
             }
 
             fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-                Ok(Fields::default())
+                Ok(Fields::of_no_object())
             }
 
             fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-                Ok(Fields::default())
+                Ok(Fields::of_no_object())
             }
 
             fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-                Ok(Fields::default())
+                Ok(Fields::of_no_object())
             }
 
             fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-                Ok(Fields::default())
+                Ok(Fields::of_no_object())
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Fields::default())
+                Ok(Fields::of_no_object())
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 // No event type documents more than five fields.
                 let mut fields = Vec::with_capacity(6);
-                while let Some((Name(name), json)) = map.next_entry::<Name<'_>, &RawValue>()? {
-                    fields.push((name, json.get()));
+                while let Some((name, json)) = map.next_entry::<&RawValue, &RawValue>()? {
+                    // A name that cannot be read, such as half a surrogate pair, is that of no documented field.
+                    fields.extend(text(name.get()).map(|name| (name, json.get())));
                 }
-                Ok(Fields(fields))
+                Ok(Fields { fields, is_no_object: false })
             }
         }
 
@@ -100,10 +119,64 @@ pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
     if text.contains('\\') { serde_json::from_str(json).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(text)) }
 }
 
-/// A field's name, borrowed where it has no escapes. Serde's own `Cow` always owns, outside a derived struct.
-#[derive(serde::Deserialize)]
-#[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+/// A decimal number, kept as it was written: `mantissa` times ten to the power of `exponent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Decimal {
+    mantissa: i128,
+    exponent: i32,
+}
+
+impl Decimal {
+    /// The number, if its fraction is zero.
+    pub(super) fn to_integer(self) -> Option<i128> {
+        let scale = 10_i128.checked_pow(self.exponent.unsigned_abs());
+        if self.mantissa == 0 {
+            Some(0)
+        } else if self.exponent >= 0 {
+            self.mantissa.checked_mul(scale?)
+        } else {
+            scale.filter(|scale| self.mantissa % scale == 0).map(|scale| self.mantissa / scale)
+        }
+    }
+
+    /// The number times ten to the power of `places`. What is below one is cut off.
+    pub(super) fn scaled(self, places: i32) -> Option<i128> {
+        let Self { mantissa, exponent } = Self { exponent: self.exponent.checked_add(places)?, ..self };
+        if exponent >= 0 {
+            return mantissa.checked_mul(10_i128.checked_pow(exponent.unsigned_abs())?);
+        }
+        Some(10_i128.checked_pow(exponent.unsigned_abs()).map_or(0, |scale| mantissa.div_euclid(scale)))
+    }
+}
+
+/// The text is not a decimal number, or has more digits than any number of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct DecimalError;
+
+/// In the notation of JSON; leading zeros are taken as well.
+impl FromStr for Decimal {
+    type Err = DecimalError;
+
+    fn from_str(text: &str) -> Result<Self, DecimalError> {
+        let (number, exponent) = match text.split_once(['e', 'E']) {
+            Some((number, exponent)) => (number, exponent.parse::<i32>().map_err(|_| DecimalError)?),
+            None => (text, 0),
+        };
+        let (whole, fraction) = match number.split_once('.') {
+            Some((_, "")) => return Err(DecimalError),
+            Some((whole, fraction)) => (whole, fraction),
+            None => (number, ""),
+        };
+        let digits = whole.strip_prefix('-').unwrap_or(whole);
+        if digits.is_empty() || ![digits, fraction].concat().bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(DecimalError);
+        }
+        let fraction = fraction.trim_end_matches('0');
+        let mantissa = [whole, fraction].concat().parse().map_err(|_| DecimalError)?;
+        let places = i32::try_from(fraction.len()).map_err(|_| DecimalError)?;
+        Ok(Self { mantissa, exponent: exponent.checked_sub(places).ok_or(DecimalError)? })
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -115,8 +188,8 @@ mod tests {
 
     #[test]
     fn a_field_of_another_type_is_none_and_hides_no_other() {
-        let fields = read(r#"{"a":[1,{"b":2}],"b":{"c":null},"c":null,"d":1.5,"e":"text","f":true,"g":7}"#);
-        for name in ["a", "b", "c", "d"] {
+        let fields = read(r#"{"a":[1,{"b":2}],"b":{"c":null},"c":null,"d":1.5,"e":"text","f":true,"g":7,"h":1e400}"#);
+        for name in ["a", "b", "c", "d", "h"] {
             assert_eq!(fields.text(name), None, "{name}");
             assert_eq!(fields.integer::<i64>(name), None, "{name}");
             assert_eq!(fields.flag(name), None, "{name}");
@@ -130,9 +203,13 @@ mod tests {
 
     #[test]
     fn a_number_may_come_as_a_string() {
-        let fields = read(r#"{"a":"550","b":" 550 ","c":"5xx","d":"","e":70000,"f":-1,"g":"\""}"#);
+        let fields = read(
+            r#"{"a":"550","b":" 550 ","c":"5xx","d":"","e":70000,"f":-1,"g":"\"","h":550.0,"i":55e1,"j":"5.5E2","k":"5500e-1"}"#,
+        );
         assert_eq!(fields.integer("a"), Some(550_u16));
-        assert_eq!(fields.integer("b"), Some(550_u16));
+        for name in ["b", "h", "i", "j", "k"] {
+            assert_eq!(fields.integer(name), Some(550_u16), "{name}");
+        }
         for name in ["c", "d", "e", "f", "g"] {
             assert_eq!(fields.integer::<u16>(name), None, "{name}");
         }
@@ -140,14 +217,42 @@ mod tests {
 
     #[test]
     fn escapes_are_undone_and_the_last_of_two_counts() {
-        let fields = read(r#"{"a":"first","\u0061":"se\u0063ond\n"}"#);
+        let fields = read(r#"{"a":"first","\u0061":"se\u0063ond\n","a":null}"#);
         assert_eq!(fields.text("a").as_deref(), Some("second\n"));
     }
 
     #[test]
+    fn a_name_or_value_that_cannot_be_read_costs_itself_alone() {
+        let fields = read(r#"{"\ud83d":"x","a":"\ud83d","b":"kept","c":1e999,"d":"true","e":"a\u0000b"}"#);
+        assert_eq!((fields.text("a"), fields.text("b").as_deref()), (None, Some("kept")));
+        assert_eq!((fields.integer::<i64>("c"), fields.flag("d")), (None, Some(true)));
+        assert_eq!(fields.text("e").as_deref(), Some("a\u{fffd}b"));
+    }
+
+    #[test]
     fn what_is_no_object_has_no_fields() {
-        for json in ["null", "[]", "1", "\"text\"", "true", "-1", "1.5"] {
-            assert_eq!(read(json).text("a"), None, "{json}");
+        for json in ["[]", "1", "\"text\"", "true", "-1", "1.5"] {
+            let fields = read(json);
+            assert!(fields.text("a").is_none() && fields.is_no_object(), "{json}");
+        }
+        assert!(!read("null").is_no_object() && !read("{}").is_no_object());
+    }
+
+    #[test]
+    fn decimals_are_read_to_the_digit() {
+        let of = |text: &str| text.parse::<Decimal>().ok();
+        assert_eq!(of("312.50").unwrap().scaled(9), Some(312_500_000_000));
+        assert_eq!(of("-0.5").unwrap().scaled(0), Some(-1));
+        assert_eq!(of(&format!("452.{}", "0".repeat(100))).unwrap().to_integer(), Some(452));
+        assert_eq!(of("1e-400").unwrap().scaled(9), Some(0));
+        assert_eq!(of("0e999").unwrap().to_integer(), Some(0));
+        assert_eq!(of("1e999").unwrap().to_integer(), None);
+        assert_eq!(of("1e2147483647").unwrap().scaled(9), None);
+        for text in [
+            "", ".", "1.", ".5", "-", "-.5", "1.-5", "1e", "1e1.5", "0x10", "NaN", "inf", "1_0", "1 0", "é", "+1",
+            "--1", "1-",
+        ] {
+            assert_eq!(of(text), None, "{text}");
         }
     }
 

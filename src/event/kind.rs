@@ -212,13 +212,17 @@ pub struct Bounce {
 }
 
 impl Bounce {
-    /// Whether mail to this address will go on failing: true unless the sender called the bounce soft.
+    /// Whether mail to this address will go on failing.
     ///
-    /// The vendor defines the type `bounce` as permanent, and also sends it with `bounce_type: "soft"`; that word is
-    /// the more specific one and wins.
+    /// The most specific word decides: `bounce_type` if it is `hard` or `soft`; else the class of `smtp_code`, 5xx being
+    /// permanent and 4xx not (RFC 5321, 4.2.1); else the type `bounce` itself, which the vendor defines as permanent.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        self.bounce_type != Some(BounceType::Soft)
+        match (&self.bounce_type, self.smtp_code) {
+            (Some(BounceType::Hard), _) => true,
+            (Some(BounceType::Soft), _) | (_, Some(400..=499)) => false,
+            _ => true,
+        }
     }
 }
 
@@ -321,10 +325,12 @@ macro_rules! open_enum {
 
         impl From<Cow<'_, str>> for $name {
             fn from(text: Cow<'_, str>) -> Self {
-                match text.as_ref() {
-                    $($text => Self::$variant,)+
-                    _ => Self::Other(text.into_owned()),
-                }
+                // As it is documented, but for case and outer blanks.
+                let word = text.trim();
+                $(if word.eq_ignore_ascii_case($text) {
+                    return Self::$variant;
+                })+
+                Self::Other(text.into_owned())
             }
         }
 
@@ -384,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bounce_is_permanent_unless_it_is_called_soft() {
+    fn a_bounce_is_permanent_unless_its_type_or_else_its_code_says_otherwise() {
         let bounce = |data: &str| match EventKind::read("bounce", &serde_json::from_str(data).unwrap()) {
             EventKind::Bounce(bounce) => bounce,
             other => panic!("{other:?}"),
@@ -393,7 +399,18 @@ mod tests {
         assert!(bounce(r#"{"bounce_type":"undetermined"}"#).is_permanent());
         assert!(bounce(r#"{"bounce_type":7}"#).is_permanent());
         assert!(bounce("{}").is_permanent());
-        assert!(!bounce(r#"{"bounce_type":"soft"}"#).is_permanent());
+        for data in [
+            r#"{"bounce_type":"soft"}"#,
+            r#"{"bounce_type":"soft","smtp_code":550}"#,
+            r#"{"bounce_type":" Soft "}"#,
+            r#"{"smtp_code":452}"#,
+            r#"{"bounce_type":"undetermined","smtp_code":"421"}"#,
+        ] {
+            assert!(!bounce(data).is_permanent(), "{data}");
+        }
+        for data in [r#"{"bounce_type":"HARD","smtp_code":452}"#, r#"{"smtp_code":550}"#, r#"{"smtp_code":0}"#] {
+            assert!(bounce(data).is_permanent(), "{data}");
+        }
     }
 
     #[test]
@@ -402,5 +419,6 @@ mod tests {
         assert_eq!(category, BounceCategory::Other("mailbox_on_the_moon".to_owned()));
         assert_eq!(category.as_str(), "mailbox_on_the_moon");
         assert_eq!(BounceCategory::from(Cow::from("invalid_email")), BounceCategory::InvalidEmail);
+        assert_eq!(BounceCategory::from(Cow::from("Invalid_Email ")), BounceCategory::InvalidEmail);
     }
 }

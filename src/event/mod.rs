@@ -15,9 +15,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest, Sha256};
 
-use self::decode::RawEnvelope;
+pub(crate) use self::decode::digest_id;
 
 pub use self::decode::{DecodeError, DecodeErrorKind, Place};
 pub use self::kind::{
@@ -56,8 +55,9 @@ pub struct SendarixEvent(Arc<Envelope>);
 pub struct Envelope {
     /// Names this event among all events of all types; the key of deduplication.
     ///
-    /// An event without one (the simplified envelope, or an empty id) gets `sha256:` and the hex digest of its signed
-    /// body. Then two events that do not differ in any byte are one.
+    /// An event without one (the simplified envelope, an empty id, or one that is neither a text nor a number) gets
+    /// `sha256:` and the hex digest of its signed body. Then two events that do not differ in any byte are one. An id of
+    /// more than 255 bytes, or that begins with `sha256:`, becomes `sha256:` and its own digest.
     pub event_id: String,
     /// When it happened, as signed by the sender.
     pub timestamp: Timestamp,
@@ -67,6 +67,7 @@ pub struct Envelope {
     pub recipient: String,
     /// What happened.
     pub kind: EventKind,
+    data_is_no_object: bool,
     body: Bytes,
 }
 
@@ -90,23 +91,17 @@ impl SendarixEvent {
     ///
     /// # Errors
     ///
-    /// The bytes are not UTF-8, not JSON, or lack a part of the envelope; `event_id` is longer than 255 bytes.
+    /// The bytes are not UTF-8 or not JSON; the envelope lacks its type, `timestamp`, `message_id` or `recipient`, has a
+    /// member twice, or a NUL in one of its texts.
     pub fn decode(body: impl Into<Bytes>) -> Result<Self, DecodeError> {
         let body = body.into();
-        let (raw, timestamp) = RawEnvelope::read(&body)?;
+        let raw = decode::Envelope::read(&body)?;
         let kind = EventKind::read(&raw.event_type, &raw.data);
-        let event_id = match raw.event_id {
-            Some(id) if !id.is_empty() => id,
-            _ => digest_id(&body),
-        };
-        let (message_id, recipient) = (raw.message_id, raw.recipient);
-        Ok(Self(Arc::new(Envelope { event_id, timestamp, message_id, recipient, kind, body })))
+        let data_is_no_object = raw.data.is_no_object();
+        let event_id = raw.event_id.unwrap_or_else(|| digest_id(&body));
+        let (timestamp, message_id, recipient) = (raw.timestamp, raw.message_id, raw.recipient);
+        Ok(Self(Arc::new(Envelope { event_id, timestamp, message_id, recipient, kind, data_is_no_object, body })))
     }
-}
-
-/// Names a body that has no id of its own.
-pub(crate) fn digest_id(body: &[u8]) -> String {
-    format!("sha256:{}", const_hex::encode(Sha256::digest(body)))
 }
 
 /// The id, or where it has anything but graphic ASCII its digest, for those who take nothing else or take it for less.
@@ -129,7 +124,12 @@ impl Envelope {
         }
     }
 
-    /// Whether delivery to this address failed for good: a [`Bounce`] that is not soft.
+    /// Whether `data` is there, and neither an object nor `null`, so that nothing could be read from it.
+    pub(crate) fn data_is_no_object(&self) -> bool {
+        self.data_is_no_object
+    }
+
+    /// Whether delivery to this address failed for good: see [`Bounce::is_permanent`].
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         matches!(&self.kind, EventKind::Bounce(bounce) if bounce.is_permanent())

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-use super::fields::text;
+use super::fields::{Decimal, text};
 
 /// A point in time in UTC, between the years 0 and 9999, with nanoseconds.
 ///
@@ -34,12 +34,22 @@ impl Timestamp {
         OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(Self::checked)
     }
 
-    /// The point in time that a JSON value stands for: an RFC 3339 text or an integer of Unix seconds.
+    /// The point in time that a JSON value stands for: an RFC 3339 text, or Unix seconds as a number or as a text.
+    ///
+    /// A text may have a blank for the `T`, and an offset without its colon. One without an offset is ambiguous, and so
+    /// are milliseconds, which come out beyond the year 9999.
     pub(super) fn from_json(json: &str) -> Result<Self, TimestampError> {
-        if let Some(text) = text(json) {
-            return text.parse();
+        let Some(text) = text(json) else { return Self::from_decimal(json).ok_or(TimestampError(())) };
+        let text = text.trim();
+        match Self::from_decimal(text) {
+            Some(time) => Ok(time),
+            None => text.parse().or_else(|_| as_rfc_3339(text).parse()),
         }
-        json.parse().ok().and_then(Self::from_unix_seconds).ok_or(TimestampError(()))
+    }
+
+    fn from_decimal(seconds: &str) -> Option<Self> {
+        let nanos = seconds.parse::<Decimal>().ok()?.scaled(9)?;
+        OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(Self::checked)
     }
 
     /// Whole seconds since 1970-01-01T00:00:00Z, negative before it.
@@ -71,9 +81,10 @@ impl Timestamp {
     }
 }
 
-/// What should be a [`Timestamp`] is none: neither RFC 3339 nor integer Unix seconds, or outside the years 0 to 9999.
+/// The text is not a time that can be told: neither RFC 3339 with an offset nor Unix seconds, or outside the years 0 to
+/// 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a time: expected RFC 3339 such as 2026-04-19T14:32:01Z, or integer Unix seconds")]
+#[error("not a time: expected RFC 3339 with an offset, such as 2026-04-19T14:32:01Z, or Unix seconds")]
 pub struct TimestampError(());
 
 impl FromStr for Timestamp {
@@ -86,6 +97,19 @@ impl FromStr for Timestamp {
             .and_then(Self::checked)
             .ok_or(TimestampError(()))
     }
+}
+
+/// Brings `2026-04-19 14:32:01 +0000` into the notation of RFC 3339: a `T` for the blank, the offset at once and with its
+/// minutes and colon.
+fn as_rfc_3339(text: &str) -> String {
+    let Some((date, time)) = text.split_at_checked(10) else { return text.to_owned() };
+    let time = time.strip_prefix([' ', 'T', 't']).unwrap_or(time);
+    let Some(sign) = time.find(['+', '-']) else { return format!("{date}T{time}") };
+    let (time, offset) = time.split_at(sign);
+    let (hours, minutes) = offset.split_at_checked(3).unwrap_or((offset, ""));
+    let minutes = minutes.strip_prefix(':').unwrap_or(minutes);
+    let minutes = if minutes.is_empty() { "00" } else { minutes };
+    format!("{date}T{}{hours}:{minutes}", time.trim_end())
 }
 
 impl fmt::Display for Timestamp {
@@ -175,6 +199,27 @@ mod tests {
     }
 
     #[test]
+    fn is_lenient_in_the_notation() {
+        for (json, expected) in [
+            ("1776609121.5", "2026-04-19T14:32:01.5Z"),
+            ("1.7766091215e9", "2026-04-19T14:32:01.5Z"),
+            (r#""1776609121""#, "2026-04-19T14:32:01Z"),
+            (r#""1776609121.25""#, "2026-04-19T14:32:01.25Z"),
+            (r#""2026-04-19T14:32:01+0000""#, "2026-04-19T14:32:01Z"),
+            (r#""2026-04-19T16:32:01.5+0200""#, "2026-04-19T14:32:01.5Z"),
+            (r#""2026-04-19 14:32:01Z""#, "2026-04-19T14:32:01Z"),
+            (r#""2026-04-19 09:32:01-0500""#, "2026-04-19T14:32:01Z"),
+            (r#""2026-04-19t14:32:01z""#, "2026-04-19T14:32:01Z"),
+            (r#"" 2026-04-19 14:32:01+00""#, "2026-04-19T14:32:01Z"),
+            (r#""2026-04-19 14:32:01.25 +0000""#, "2026-04-19T14:32:01.25Z"),
+            (r#"" 1776609121 ""#, "2026-04-19T14:32:01Z"),
+            ("1776609121.00000000000000000000000000000000000000", "2026-04-19T14:32:01Z"),
+        ] {
+            assert_eq!(Timestamp::from_json(json).map(|time| time.to_string()).as_deref(), Ok(expected), "{json}");
+        }
+    }
+
+    #[test]
     fn keeps_fractions_of_a_second() {
         let time: Timestamp = "2026-04-19T14:32:01.123456789Z".parse().unwrap();
         assert_eq!(time.to_string(), "2026-04-19T14:32:01.123456789Z");
@@ -185,13 +230,17 @@ mod tests {
         for text in [
             "\"\"",
             "\"yesterday\"",
-            "\"1710000000\"",
             r#""\ud800""#,
             "\"2026-04-19\"",
             "\"2026-02-30T00:00:00Z\"",
             "\"9999-12-31T23:59:59-23:59\"",
             "\"0000-01-01T00:00:00+23:59\"",
-            "1710000000.5",
+            "\"2026-04-19T14:32:01\"",
+            "\"2026-04-19 14:32:01\"",
+            "1776609121000",
+            "\"1776609121000\"",
+            "\"é026-04-19 1\"",
+            "\"+0000\"",
             "null",
             "true",
             "[]",

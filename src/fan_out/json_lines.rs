@@ -1,8 +1,7 @@
 //! Events in files of lines, as warehouses load them.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
@@ -14,8 +13,9 @@ use tokio::sync::oneshot;
 
 use super::{Destination, DestinationFuture};
 use crate::event::{SendarixEvent, Timestamp};
-use crate::file::{FileLock, private_file, sync_directory, with_suffix};
+use crate::locked_file::{Found, LockedFile, with_suffix};
 use crate::receiver::{Delivery, HandlerError};
+use crate::telemetry::TARGET;
 
 /// Appends each event as one line of JSON to a file, and begins a new file now and then.
 ///
@@ -24,11 +24,13 @@ use crate::receiver::{Delivery, HandlerError};
 /// be there twice, after a crash just then: load by `event_id`.
 ///
 /// The file of the given name grows. When it is full or old enough it is renamed to `NAME.TIME.jsonl` and never touched
-/// again: load those. One that is moved or deleted by somebody else is begun anew. A process that was killed leaves at most
-/// a part of a line, which was not acknowledged and is cut off at the next start.
+/// again: load those. Where another process moves or deletes the file, the next line begins a new one; where it cuts the
+/// file short, as `logrotate` does with `copytruncate`, the next line follows what is left. A process that was killed leaves
+/// at most a part of a line, which was not acknowledged and is cut off at the next start.
 ///
-/// One process may have it open; another is refused. It holds recipients, and only its owner can read it. Dropping it waits
-/// for the disk.
+/// One process may have it open; another is refused. It holds recipients, and is created for its owner alone. A mode that you
+/// give it stays, also for the files that come after it: `chmod 640` lets a loader of the same group read them. Dropping it
+/// waits for the disk.
 pub struct JsonLines {
     path: PathBuf,
     /// Both are there until it is dropped.
@@ -172,134 +174,102 @@ fn line(event: &SendarixEvent) -> Result<Vec<u8>, serde_json::Error> {
     Ok(line)
 }
 
-/// As what [`line`] writes begins.
+/// The first bytes of each [`line`].
 const LINE_START: &[u8] = b"{\"event_id\":";
 
 /// The file that grows.
 struct Lines {
-    path: PathBuf,
-    file: File,
-    /// Where the next line goes. What a failed write left behind it is overwritten.
-    end: u64,
+    file: LockedFile,
     /// When its first line came.
     since: SystemTime,
-    /// Whether a failed write may have left something behind the end.
-    is_spoilt: bool,
-    /// Whether the names in the directory may not be on the disk.
-    is_unnamed: bool,
     max_bytes: u64,
     max_age: Duration,
-    _lock: FileLock,
+    /// Whether the file may end with what is no line.
+    is_unchecked: bool,
 }
 
 impl Lines {
     fn open(path: &Path, max_bytes: u64, max_age: Duration) -> io::Result<Self> {
-        private_file(path)?;
-        // By whatever symbolic link it is reached, one file has one lock.
-        let path = path.canonicalize()?;
-        let lock = FileLock::of(&path)?;
-        let file = private_file(&path)?;
-        let metadata = file.metadata()?;
-        let since = metadata.created().or_else(|_| metadata.modified())?;
-        let (end, is_spoilt, is_unnamed) = (metadata.len(), false, true);
-        let mut lines = Self { path, file, end, since, is_spoilt, is_unnamed, max_bytes, max_age, _lock: lock };
-        lines.cut_off_part_of_a_line()?;
-        lines.make_names_durable()?;
+        let file = LockedFile::open(path)?;
+        let since = file.created()?;
+        let mut lines = Self { file, since, max_bytes, max_age, is_unchecked: true };
+        lines.find_place()?;
         Ok(lines)
     }
 
-    /// What a crash has left of a line that nobody acknowledged. A whole line whose end is missing is an editor's doing, and
-    /// a file without any line is somebody else's.
+    /// Cuts off what a crash has left of a line that nobody acknowledged: a part of it, or the zeros that some file systems
+    /// leave of what was never written. A whole line without its end is an editor's doing, and a file that begins otherwise
+    /// than with a line belongs to somebody else.
     fn cut_off_part_of_a_line(&mut self) -> io::Result<()> {
-        let (mut start, mut byte) = (self.end, [0]);
-        while start > 0 {
-            self.file.seek(SeekFrom::Start(start - 1))?;
-            self.file.read_exact(&mut byte)?;
-            if byte == *b"\n" {
-                break;
-            }
-            start -= 1;
-        }
-        let mut tail = Vec::new();
-        self.file.seek(SeekFrom::Start(start))?;
-        self.file.read_to_end(&mut tail)?;
+        let (start, tail) = self.file.tail()?;
         if tail.is_empty() {
             return Ok(());
         }
-        if serde_json::from_slice::<&RawValue>(&tail).is_ok() && start > 0 {
-            self.end += self.file.write(b"\n")? as u64;
-            return self.file.sync_data();
-        }
-        if start == 0 && !tail.starts_with(LINE_START) {
+        let zeros = tail.iter().rev().take_while(|byte| **byte == 0).count();
+        let text = tail.get(..tail.len() - zeros).unwrap_or_default();
+        let is_ours = start > 0 || text.starts_with(LINE_START) || LINE_START.starts_with(text);
+        if !is_ours {
             return Err(io::Error::other("it has other content than events"));
         }
-        self.end = start;
-        self.file.set_len(start)
+        if zeros == 0 && serde_json::from_slice::<&RawValue>(text).is_ok() {
+            return self.file.append(b"\n");
+        }
+        self.file.cut_off(start)
     }
 
-    /// Begins anew if the file has been moved or deleted: what is written to it now, nobody would find.
-    fn find_again(&mut self) -> io::Result<()> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let mine = self.file.metadata()?;
-            let is_there = |there: &std::fs::Metadata| (there.dev(), there.ino()) == (mine.dev(), mine.ino());
-            match std::fs::metadata(&self.path) {
-                Ok(there) if is_there(&there) => return Ok(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+    /// Finds the place for the next line, where a loader would find it.
+    fn find_place(&mut self) -> io::Result<()> {
+        match self.file.look()? {
+            Found::Same => {}
+            Found::Another => {
+                self.file.follow_name()?;
+                (self.since, self.is_unchecked) = (SystemTime::now(), true);
             }
-            self.file = private_file(&self.path)?;
-            (self.end, self.since) = (self.file.metadata()?.len(), SystemTime::now());
-            (self.is_spoilt, self.is_unnamed) = (false, true);
+            Found::Shorter(len) => {
+                let path = self.file.path().display();
+                let message = "the file of lines was cut short while it was in use; the next line follows what is left";
+                tracing::warn!(target: TARGET, %path, len, message);
+                self.file.cut_off(len)?;
+                (self.since, self.is_unchecked) = (SystemTime::now(), true);
+            }
+        }
+        if self.is_unchecked {
             self.cut_off_part_of_a_line()?;
+            self.is_unchecked = false;
         }
         Ok(())
     }
 
     /// Returns once the lines are on the disk. If it fails, none of them counts, and whatever is there of them goes.
     fn append(&mut self, lines: &[&[u8]]) -> io::Result<()> {
-        self.find_again()?;
+        self.find_place()?;
         self.rotate_if_over()?;
-        self.make_names_durable()?;
-        if self.is_spoilt {
-            self.file.set_len(self.end)?;
-        }
-        let bytes = lines.concat();
-        self.file.seek(SeekFrom::Start(self.end))?;
-        self.is_spoilt = true;
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
-        if written.is_err() {
-            // A loader must not take for an event what comes again. If this fails too, the next write does it.
-            self.is_spoilt = self.file.set_len(self.end).is_err();
-            return written;
-        }
-        self.is_spoilt = false;
-        if self.end == 0 {
+        let is_first = self.file.end() == 0;
+        self.file.append(&lines.concat())?;
+        if is_first {
             self.since = SystemTime::now();
         }
-        self.end += bytes.len() as u64;
         Ok(())
     }
 
     fn room(&self) -> u64 {
-        self.max_bytes.saturating_sub(if self.is_over() { 0 } else { self.end })
+        self.max_bytes.saturating_sub(if self.is_over() { 0 } else { self.file.end() })
     }
 
     fn is_over(&self) -> bool {
         let age = self.since.elapsed().unwrap_or_default();
-        self.end > 0 && (self.end >= self.max_bytes || age >= self.max_age)
+        self.file.end() > 0 && (self.file.end() >= self.max_bytes || age >= self.max_age)
     }
 
     /// Leaves the file under a name that tells when, for the loader, and begins another.
     fn rotate_if_over(&mut self) -> io::Result<()> {
-        if !self.is_over() {
+        if !self.is_over() || self.file.look()? != Found::Same {
             return Ok(());
         }
-        let stem = match self.path.extension() {
-            Some(extension) if extension == "jsonl" => self.path.with_extension(""),
-            _ => self.path.clone(),
+        let path = self.file.path();
+        let stem = match path.extension() {
+            Some(extension) if extension == "jsonl" => path.with_extension(""),
+            _ => path.to_owned(),
         };
         let now = Timestamp::from(SystemTime::now()).to_string().replace(':', "-");
         let names = (0..).map(|again| {
@@ -307,18 +277,8 @@ impl Lines {
             with_suffix(&stem, &format!(".{now}{again}.jsonl"))
         });
         let finished = names.into_iter().find(|name| !name.exists()).unwrap_or_default();
-        std::fs::rename(&self.path, finished)?;
-        self.file = private_file(&self.path)?;
-        (self.end, self.since, self.is_spoilt, self.is_unnamed) = (0, SystemTime::now(), false, true);
-        Ok(())
-    }
-
-    /// A line in a file that has no name after a power failure would be lost.
-    fn make_names_durable(&mut self) -> io::Result<()> {
-        if self.is_unnamed {
-            sync_directory(&self.path)?;
-            self.is_unnamed = false;
-        }
+        self.file.leave_as(&finished)?;
+        self.since = SystemTime::now();
         Ok(())
     }
 }

@@ -22,8 +22,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::event::{EventType, SendarixEvent};
-use crate::receiver::{ConfigError, Delivery, HandlerError, Outcome, Receiver, RedriveError};
-use crate::store::EventKey;
+use crate::receiver::{ConfigError, Delivery, HandlerError, Receiver, RedriveError, Redrives};
 
 #[cfg(feature = "nats")]
 #[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
@@ -52,7 +51,8 @@ where
 
 /// A handler that passes every event on to several destinations.
 ///
-/// The event is acknowledged once each destination that wants it has taken it, or has said that it never can. Otherwise
+/// The event is acknowledged once each destination that wants it has taken it, or has said that it never can. One that no
+/// destination wants is acknowledged too, unless its type is not documented: then it is kept as a dead letter. Otherwise
 /// Sendarix delivers it again, and only what has not been taken is tried. The destinations run at the same time, each with
 /// a claim of its own, which `PostgresStore::commit` and `SqliteStore::commit` take as well. They take two more steps of the
 /// store each.
@@ -100,7 +100,8 @@ where
 /// # Time
 ///
 /// The receiver's [`handler_limit`](crate::ReceiverBuilder::handler_limit) is for all of them together. What is still
-/// running then goes on by itself, and the event comes again.
+/// running then goes on by itself, and the event comes again. Each destination runs in a task, where task-locals of the
+/// application are missing.
 ///
 /// # Dead letters
 ///
@@ -198,34 +199,42 @@ impl FanOut {
         for (number, route) in self.0.routes.iter().enumerate().filter(|(_, route)| route.wants(event)) {
             let verified = route.receiver.resume_part(event.clone());
             let delivery = verified.deliver(route.handler());
-            deliveries.spawn(async move { (number, delivery.await.outcome()) }.in_current_span());
+            deliveries.spawn(async move { (number, delivery.await.into_answer()) }.in_current_span());
         }
-        let mut outcomes = deliveries.join_all().await;
-        outcomes.retain(|(_, outcome)| !outcome.is_acknowledged());
-        outcomes.sort_unstable_by_key(|(number, _)| *number);
-        if outcomes.is_empty() {
+        if deliveries.is_empty() && event.kind.event_type().is_none() {
+            return Err(HandlerError::unknown_type());
+        }
+        let mut answers = deliveries.join_all().await;
+        answers.retain(|(_, answer)| !answer.outcome().is_acknowledged());
+        answers.sort_unstable_by_key(|(number, _)| *number);
+        if answers.is_empty() {
             return Ok(());
         }
         let name = |number: usize| self.0.routes.get(number).map_or("", |route| &route.name);
         let failed: Vec<String> =
-            outcomes.iter().map(|(number, outcome)| format!("{}: {outcome}", name(*number))).collect();
+            answers.iter().map(|(number, answer)| format!("{}: {}", name(*number), answer.outcome())).collect();
         // A letter of the whole event would, redriven long after, be news for every destination.
-        let kept = outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Failed);
+        let kept = answers.iter().all(|(_, answer)| answer.is_kept());
         let error = if kept { HandlerError::retry_kept } else { HandlerError::retry };
         Err(error(failed.join(", ")))
     }
 
-    /// Tries what the destinations have failed at again, each at its own, and tells what became of it.
+    /// Tries what the destinations have failed at again, each at its own. Where the letters of one cannot be listed, the
+    /// others have their turn all the same.
     ///
     /// # Errors
     ///
     /// As [`Receiver::redrive_all`].
-    pub async fn redrive_all(&self) -> Result<Vec<(EventKey, Outcome)>, RedriveError> {
-        let mut outcomes = Vec::new();
+    pub fn redrive_all(&self) -> Result<Redrives, RedriveError> {
+        let mut all: Option<Redrives> = None;
         for route in &self.0.routes {
-            outcomes.extend(route.receiver.redrive_all(route.handler()).await?);
+            let redrives = route.receiver.redrive_all(route.handler())?;
+            all = Some(match all {
+                Some(all) => all.and(redrives),
+                None => redrives,
+            });
         }
-        Ok(outcomes)
+        Ok(all.unwrap_or_default())
     }
 }
 

@@ -6,6 +6,10 @@ use std::task::{Context, Poll};
 use http::Response;
 
 /// The future of [`Sendarix`](super::Sendarix). Dropping it cancels no handler that has begun.
+///
+/// # Panics
+///
+/// If it is polled again after it was ready.
 pub struct ResponseFuture<B>(State<B>);
 
 enum State<B> {
@@ -29,7 +33,11 @@ impl<B> Future for ResponseFuture<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Ready(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(*response))),
+            State::Ready(response) => {
+                #[expect(clippy::expect_used, reason = "the caller's mistake, as with any future")]
+                let response = response.take().expect("`ResponseFuture` was polled after it was ready");
+                Poll::Ready(Ok(*response))
+            }
             State::Running(response) => response.as_mut().poll(cx).map(Ok),
         }
     }

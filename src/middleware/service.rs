@@ -2,17 +2,18 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::header::CONTENT_ENCODING;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_ENCODING};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
+use tokio::runtime::Handle;
 use tower_service::Service;
 
 use super::{RequestBody, ResponseFuture};
-use crate::receiver::{Admitted, Answer, Delivery, HandlerError, Head, Receiver, Refusal, Reply};
+use crate::receiver::{Answer, BoxError, Delivery, HandlerError, Head, Receiver, Reply};
 
 /// A service that lets only authentic, fresh and new events through to the one that it wraps: see
 /// [`SendarixLayer`](super::SendarixLayer).
@@ -40,7 +41,7 @@ where
     S::Future: Send,
     S::Error: Into<HandlerError>,
     ReqBody: Body + Send + 'static,
-    ReqBody::Error: fmt::Display,
+    ReqBody::Error: Into<BoxError>,
     ResBody: From<Bytes> + Send + 'static,
 {
     type Response = Response<ResBody>;
@@ -57,16 +58,32 @@ where
             let message = "a SendarixLayer is inside of another one: each event would be in flight for the inner one; \
                 remove one of them";
             tracing::error!(target: crate::telemetry::TARGET, message);
-            return ResponseFuture::ready(misconfigured());
+            return ResponseFuture::ready(unread(misconfigured(), &self.receiver, parts.version, Box::pin(body)));
         }
         let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let admitted = match self.receiver.admit(&Head::new(parts.method.as_str(), headers)) {
             Ok(admitted) => admitted,
-            Err(refusal) => return ResponseFuture::ready(answer_response(refusal.answer())),
+            Err(refusal) => {
+                let response = answer_response(refusal.answer());
+                return ResponseFuture::ready(unread(response, &self.receiver, parts.version, Box::pin(body)));
+            }
         };
-        let inner = self.inner.clone();
+        let (inner, receiver) = (self.inner.clone(), self.receiver.clone());
         ResponseFuture::new(async move {
-            let verified = match read(&admitted, body).await.and_then(|bytes| admitted.verify(bytes)) {
+            let mut body = Box::pin(body);
+            let bytes = match admitted.read(|cx| poll_data(body.as_mut(), cx)).await {
+                Ok(bytes) => bytes,
+                Err(refusal) if refusal.kind().leaves_body() => {
+                    return unread(answer_response(refusal.answer()), &receiver, parts.version, body);
+                }
+                Err(refusal) => {
+                    let mut response = answer_response(refusal.answer());
+                    close(&mut response, parts.version);
+                    return response;
+                }
+            };
+            drop(body);
+            let verified = match admitted.verify(bytes) {
                 Ok(verified) => verified,
                 Err(refusal) => return answer_response(refusal.answer()),
             };
@@ -85,16 +102,43 @@ where
     }
 }
 
-async fn read<B>(admitted: &Admitted, body: B) -> Result<Bytes, Refusal>
-where
-    B: Body,
-    B::Error: fmt::Display,
-{
-    let mut body = pin!(body);
+fn poll_data<B: Body>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, B::Error>>> {
     // Trailers are no part of the body, and nothing reads them.
     let data =
         |frame: Frame<B::Data>| frame.into_data().map_or(Bytes::new(), |mut data| data.copy_to_bytes(data.remaining()));
-    admitted.read(|cx| body.as_mut().poll_frame(cx).map(|frame| frame.map(|frame| frame.map(data)))).await
+    body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map(data)))
+}
+
+/// The response to a request whose body has not been read to its end: what is left of it is discarded meanwhile.
+fn unread<B, ResBody>(
+    mut response: Response<ResBody>,
+    receiver: &Receiver,
+    version: Version,
+    mut body: Pin<Box<B>>,
+) -> Response<ResBody>
+where
+    B: Body + Send + 'static,
+{
+    if body.is_end_stream() {
+        return response;
+    }
+    close(&mut response, version);
+    if let Ok(runtime) = Handle::try_current() {
+        let poll_chunk = move |cx: &mut Context<'_>| poll_data(body.as_mut(), cx);
+        if version < Version::HTTP_2 {
+            drop(receiver.discard(poll_chunk).map(|discard| runtime.spawn(discard)));
+        } else {
+            drop(receiver.discard_stream(poll_chunk).map(|discard| runtime.spawn(discard)));
+        }
+    }
+    response
+}
+
+/// Announces the end of a connection of HTTP/1.
+fn close<B>(response: &mut Response<B>, version: Version) {
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 async fn call<S, B, ResBody>(
@@ -106,14 +150,17 @@ where
     S: Service<Request<B>, Response = Response<ResBody>>,
     S::Error: Into<HandlerError>,
 {
-    request.extensions_mut().insert(delivery.event().clone());
-    request.extensions_mut().insert(delivery);
+    request.extensions_mut().insert(delivery.clone());
     poll_fn(|cx| inner.poll_ready(cx)).await.map_err(Into::into)?;
     let mut response = inner.call(*request).await.map_err(Into::into)?;
-    match response.extensions_mut().remove::<HandlerFailure>() {
-        Some(HandlerFailure(error)) => Err(error),
-        None => Ok(response),
+    if let Some(HandlerFailure(error)) = response.extensions_mut().remove() {
+        return Err(error);
     }
+    let status = response.status();
+    if status.is_success() && !delivery.is_taken() {
+        return Err(HandlerError::not_taken(status.as_u16()));
+    }
+    Ok(response)
 }
 
 /// Carries a [`HandlerError`] from the handler's response to here.

@@ -58,7 +58,10 @@ impl<D: Destination, Request, B: From<Bytes>> Service<http::Request<Request>> fo
     }
 
     fn call(&mut self, request: http::Request<Request>) -> Self::Future {
-        let taken = request.extensions().get::<Delivery>().map(|delivery| self.destination.take(delivery.clone()));
+        let taken = request.extensions().get::<Delivery>().map(|delivery| {
+            delivery.take();
+            self.destination.take(delivery.clone())
+        });
         Box::pin(async move {
             match taken {
                 Some(taken) => taken.await.map(|()| http::Response::new(Bytes::new().into())),

@@ -14,19 +14,25 @@ pub struct Answer {
     status: u16,
     retry_after: Option<Duration>,
     text: &'static str,
+    /// Whether the event that failed is kept as a dead letter.
+    is_kept: bool,
 }
 
 impl Answer {
     pub(super) fn new(outcome: Outcome, status: u16) -> Self {
-        Self { outcome, refusal: None, status, retry_after: None, text: outcome.text() }
+        Self { outcome, refusal: None, status, retry_after: None, text: outcome.text(), is_kept: false }
     }
 
-    pub(super) fn because(self, refusal: RefusalKind) -> Self {
-        Self { refusal: Some(refusal), text: refusal.text(), ..self }
+    pub(super) fn because(self, refusal: RefusalKind, status: u16) -> Self {
+        Self { refusal: Some(refusal), status, text: refusal.text(), ..self }
     }
 
     pub(super) fn retry_after(self, time: Duration) -> Self {
         Self { retry_after: Some(time), ..self }
+    }
+
+    pub(super) fn kept(self, is_kept: bool) -> Self {
+        Self { is_kept, ..self }
     }
 
     /// As HTTP asks of an answer to HEAD. Not every server takes a body off: over HTTP/2, hyper does not.
@@ -46,6 +52,10 @@ impl Answer {
         self.refusal
     }
 
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
     /// The HTTP status, between 200 and 599.
     #[must_use]
     pub fn status(&self) -> u16 {
@@ -59,7 +69,9 @@ impl Answer {
         let seconds = self.retry_after.map(|time| (time.as_millis().div_ceil(1000)).max(1));
         let retry_after = seconds.map(|seconds| ("retry-after", Cow::Owned(seconds.to_string())));
         let content_type = ("content-type", Cow::Borrowed("text/plain; charset=utf-8"));
-        std::iter::once(content_type).chain(allow).chain(retry_after)
+        // RFC 9110, 15.5.2: a 401 names the scheme that it asks for.
+        let challenge = (self.status == 401).then_some(("www-authenticate", Cow::Borrowed(CHALLENGE)));
+        std::iter::once(content_type).chain(challenge).chain(allow).chain(retry_after)
     }
 
     /// The body: one short line without its line break, or nothing where the method or the status allows no body.
@@ -68,6 +80,9 @@ impl Answer {
         if matches!(self.status, 204 | 205 | 304) { "" } else { self.text }
     }
 }
+
+/// There is no registered scheme for a signature over the body. The realm is the same for every endpoint: it tells nothing.
+const CHALLENGE: &str = "Sendarix-Signature realm=\"webhooks\"";
 
 /// What became of a delivery, and who answers it.
 #[derive(Debug)]

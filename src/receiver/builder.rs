@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::body::Discards;
 use super::settings::{ConfigError, Settings, UnknownTypes};
 use super::{Inner, Outcome, Receiver};
 use crate::dead_letter::DeadLetters;
@@ -123,8 +124,9 @@ impl ReceiverBuilder {
         self
     }
 
-    /// How long a claim protects a running handler from a second delivery. Default: 60 s. A crashed process frees its
-    /// events after this time, so longer means later; [`handler_limit`](Self::handler_limit) must fit into it.
+    /// How long a claim protects a running handler from a second delivery. Default: 60 s; at most
+    /// [`MAX_LEASE`](super::MAX_LEASE). A crashed process frees its events after this time, so longer means later;
+    /// [`handler_limit`](Self::handler_limit) must fit into it.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease;
         self
@@ -155,10 +157,22 @@ impl ReceiverBuilder {
     }
 
     /// How long the dedup store or the dead-letter store may take for one step. Default: 2 s, so that a store that
-    /// hangs is answered 503 well before the acknowledgement deadline. The SQL stores give up by themselves after 3 s, and
-    /// SQLite waits no longer than 1.5 s for another writer.
+    /// hangs is answered 503 well before the acknowledgement deadline. The SQL stores are told, and give up by themselves a
+    /// second later.
     pub fn store_timeout(mut self, limit: Duration) -> Self {
         self.settings.store_timeout = limit;
+        self
+    }
+
+    /// Runs every delivery in a task from the start. Default: `false`, the connection's own task polls it, which is cheaper.
+    ///
+    /// A delivery that outlives its connection, or the acknowledgement deadline, moves into a task in any case. There the
+    /// *task-locals* of the application are gone (`tokio::task_local!`, and what is built on them), and a handler that reads
+    /// one panics in the middle of its work. With this switch they are missing from the first test on, and not for slow
+    /// deliveries alone. Middleware that sets task-locals for the handler belongs *inside* of the layer, where it runs again
+    /// around every handler; whatever it sets is there then, with or without this switch.
+    pub fn deliver_in_tasks(mut self, in_tasks: bool) -> Self {
+        self.settings.deliver_in_tasks = in_tasks;
         self
     }
 
@@ -191,14 +205,20 @@ impl ReceiverBuilder {
     /// A [`ConfigError`] that names the setting, what was found and what is allowed.
     pub fn build(self) -> Result<Receiver, ConfigError> {
         self.settings.check()?;
+        let store = self.store.or_else(default_store).ok_or(ConfigError::NoStore)?;
+        store.set_time_limit(self.settings.store_timeout);
+        if let Some(dead_letters) = &self.dead_letters {
+            dead_letters.set_time_limit(self.settings.store_timeout);
+        }
         Ok(Receiver(Arc::new(Inner {
             secrets: self.secrets,
-            store: self.store.or_else(default_store).ok_or(ConfigError::NoStore)?,
+            store,
             dead_letters: self.dead_letters,
             clock: self.clock,
             telemetry: Telemetry::new(Arc::clone(&self.settings.endpoint)),
             settings: self.settings,
             running: Arc::default(),
+            discards: Discards::default(),
         })))
     }
 }

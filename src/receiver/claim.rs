@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -122,11 +122,6 @@ impl<'a> HeldClaim<'a> {
         self.settled = released.is_ok();
         released
     }
-
-    /// Whether somebody has completed the event, after this claim was found to be lost.
-    pub(super) async fn was_completed(&self) -> Result<bool, StoreError> {
-        self.step(self.store().is_completed(self.key())).await
-    }
 }
 
 impl Ending {
@@ -149,35 +144,46 @@ impl Drop for HeldClaim<'_> {
         let (store, handle) = (Arc::clone(self.store()), self.handle.clone());
         let mut release = Box::pin(async move { store.release(handle.key(), handle.token()).await });
         // A store in memory answers at once, even where the runtime is ending and begins no task any more.
-        let asked = catch_unwind(AssertUnwindSafe(|| {
-            let asked = release.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            asked.map(|released| log_release(self.key(), released)).is_pending()
-        }));
-        if !matches!(asked, Ok(true)) {
-            return;
-        }
-        // Without a runtime there is nobody to wait for the store, and the end of the lease has to do.
-        let Ok(runtime) = Handle::try_current() else { return };
+        let asked = catch_unwind(AssertUnwindSafe(|| release.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
+        let first = match asked {
+            Ok(Poll::Ready(Ok(_))) => return,
+            Ok(Poll::Pending) => Some(release),
+            Ok(Poll::Ready(Err(_))) | Err(_) => None,
+        };
+        let Ok(runtime) = Handle::try_current() else {
+            return log_unreleased(self.key(), &StoreError::new("there is no tokio runtime to wait for the store"));
+        };
         let releases = self.running.releases();
         let Ok(place) = Arc::clone(&releases.waiting).try_acquire_owned() else {
-            return log_release(self.key(), Err(StoreError::new("too many claims wait to be released")));
+            return log_unreleased(self.key(), &StoreError::new("too many claims wait to be released"));
         };
         let (receiver, handle, running) = (self.receiver.clone(), self.handle.clone(), self.running.clone());
+        let give_up = self.lease_end + RELEASE_BEYOND_LEASE;
         drop(runtime.spawn(async move {
-            let mut released = step(&receiver, release).await;
+            let mut released = match first {
+                Some(release) => step(&receiver, release).await,
+                None => step(&receiver, receiver.store().release(handle.key(), handle.token())).await,
+            };
             // A shutdown waits for the first try alone.
             drop(running);
             // A store that comes back may find the claim, sent before it went away, only after this release. So one that
             // finds nothing to release is sent again, and only then believed.
-            let mut found_nothing = matches!(released, Ok(false));
-            while !matches!(released, Ok(true)) {
-                sleep(RELEASE_AGAIN_AFTER).await;
+            let (mut found_nothing, mut pause) = (false, RELEASE_AGAIN_AFTER);
+            loop {
+                match released {
+                    Ok(true) => break,
+                    Ok(false) if found_nothing => break,
+                    Ok(false) => found_nothing = true,
+                    Err(error) if Instant::now() >= give_up => {
+                        log_unreleased(handle.key(), &error);
+                        break;
+                    }
+                    Err(_) => found_nothing = false,
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(RELEASE_AGAIN_AT_MOST);
                 let _turn = releases.at_once.acquire().await;
                 released = step(&receiver, receiver.store().release(handle.key(), handle.token())).await;
-                if found_nothing && released.is_ok() {
-                    break;
-                }
-                found_nothing = matches!(released, Ok(false));
             }
             drop(place);
         }));
@@ -197,9 +203,14 @@ const MAX_RELEASES: usize = 10_000;
 /// Few, so that a store that comes back has room for new deliveries.
 const RELEASES_AT_ONCE: usize = 4;
 
-/// A store that fails is asked again to release a claim, so that it takes little longer than this to free an event once it
-/// is back.
+/// How long a store that has failed to release a claim is left alone: at first, so that an event is free again soon after
+/// the store is back, and at most.
 const RELEASE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const RELEASE_AGAIN_AT_MOST: Duration = Duration::from_secs(3);
+
+/// For how long after the end of its lease a claim is still released. The event is free by then; what a late release keeps is
+/// the number of its attempt, and the order of the log.
+const RELEASE_BEYOND_LEASE: Duration = Duration::from_secs(60);
 
 impl Default for Releases {
     fn default() -> Self {
@@ -208,16 +219,14 @@ impl Default for Releases {
     }
 }
 
-fn log_release(key: &EventKey, released: Result<bool, StoreError>) {
-    if let Err(error) = released {
-        let (error, event_id) = (Chain(&error), Clipped(key.event_id()));
-        let message = "a claim could not be released; the end of its lease frees it";
-        tracing::warn!(target: telemetry::TARGET, ?event_id, %error, message);
-    }
+fn log_unreleased(key: &EventKey, error: &StoreError) {
+    let (error, event_id) = (Chain(error), Clipped(key.event_id()));
+    let message = "a claim could not be released; the end of its lease frees it";
+    tracing::warn!(target: telemetry::TARGET, ?event_id, %error, message);
 }
 
 /// Waits for one step of the store, as long as the receiver's settings allow.
-async fn step<T>(receiver: &Receiver, mut step: StoreFuture<'_, T>) -> Result<T, StoreError> {
+pub(super) async fn step<T>(receiver: &Receiver, mut step: StoreFuture<'_, T>) -> Result<T, StoreError> {
     let limit = receiver.settings().store_timeout;
     let late = || Err(StoreError::new(format!("no answer within {limit:?}")));
     let done = within(limit, step.as_mut()).await.unwrap_or_else(late);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
 use super::claim::{Ending, HeldClaim, NotClaimed};
-use super::handler::{Delivery, HandlerError, HandlerResponse};
+use super::handler::{Delivery, HandlerError, HandlerResponse, Then, UNKNOWN_TYPE};
 use super::running::RunningGuard;
 use super::settings::MAX_EVENT_AHEAD;
 use super::time_limit::within;
@@ -68,8 +68,9 @@ impl Verified {
             // The whole has been told.
             Origin::Part(_) => {}
         }
-        if let Some(answer) = self.set_aside(&event).await {
-            return Reply::Receiver(answer);
+        let settings = self.receiver().settings();
+        if event.kind.event_type().is_some_and(|event_type| !settings.wants(event_type)) {
+            return Reply::Receiver(self.settled(Outcome::Ignored, None, None));
         }
         let claim = match self.claim(&event).await {
             Ok(claim) => claim,
@@ -77,6 +78,10 @@ impl Verified {
         };
         if claim.attempt == 1 {
             self.count(&event);
+        }
+        if event.kind.event_type().is_none() && settings.unknown_types == UnknownTypes::DeadLetter {
+            let kept = self.keep_dead(claim, Outcome::UnknownType, DeadLetterReason::UnknownType, UNKNOWN_TYPE);
+            return Reply::Receiver(rare(kept).await);
         }
         if self.is_expired(event.timestamp) {
             // The store does not remember it, and may have forgotten it.
@@ -92,9 +97,10 @@ impl Verified {
 
     async fn keep_malformed(&self, error: &DecodeError) -> Answer {
         // The error's own text may quote the body.
-        let what = match error.place() {
-            Some(place) => format!("{}, at {place}", error.kind()),
-            None => error.kind().to_string(),
+        let what = match (error.member(), error.place()) {
+            (Some(_), _) => format!("{}: {error}", error.kind()),
+            (None, Some(place)) => format!("{}, at {place}", error.kind()),
+            (None, None) => error.kind().to_string(),
         };
         let detail = telemetry::Clipped(&error.to_string()).to_string();
         tracing::debug!(target: telemetry::TARGET, detail, "the body is authentic and no event");
@@ -102,49 +108,45 @@ impl Verified {
         let what = format!("{what}; the dead letter is {id}");
         let mut letter = self.letter(&id, 1, DeadLetterReason::Malformed, error.to_string());
         letter.place = error.place();
+        if let Some(earlier) = self.earlier_letter(&letter.key).await {
+            letter.attempts = earlier.attempts.saturating_add(1);
+        }
         match self.record(&letter).await {
             Ok(()) => self.settled(Outcome::Malformed, None, Some(&what)),
             Err(answer) => answer,
         }
     }
 
-    /// Answers an event of a type that is not for the handler.
-    async fn set_aside(&self, event: &SendarixEvent) -> Option<Answer> {
-        let settings = self.receiver().settings();
-        match event.kind.event_type() {
-            Some(event_type) if settings.wants(event_type) => return None,
-            Some(_) => return Some(self.settled(Outcome::Ignored, None, None)),
-            None if settings.unknown_types == UnknownTypes::Deliver => return None,
-            None => {}
-        }
-        let error = "this version of the crate does not know the event's type";
-        let letter = self.letter(&event.event_id, 1, DeadLetterReason::UnknownType, error);
-        Some(match rare(self.record(&letter)).await {
-            Ok(()) => {
-                self.count(event);
-                self.settled(Outcome::UnknownType, None, Some(error))
-            }
-            Err(answer) => answer,
-        })
-    }
-
     /// Counts an event that has not been there before.
     fn count(&self, event: &SendarixEvent) {
         if self.is_from_sender() {
             let lag = || event.timestamp.until(self.now()).unwrap_or_default();
-            self.telemetry().new_event(event.kind.event_type(), lag);
+            self.telemetry().new_event(event, lag);
+            if event.data_is_no_object() {
+                self.telemetry().unreadable_data();
+            }
         }
     }
 
     /// Keeps an event that delivering again cannot help, and remembers that it is kept.
     async fn keep_dead(&self, claim: HeldClaim<'_>, outcome: Outcome, reason: DeadLetterReason, error: &str) -> Answer {
-        let letter = self.letter(claim.key().event_id(), claim.attempt, reason, error);
-        let kept = self.record(&letter).await;
-        match kept {
-            Ok(()) => self.end(claim, Ending::GivenUp).await,
-            Err(_) => self.release(claim).await,
+        let attempt = claim.attempt;
+        if claim.is_completed() {
+            // By the handler, which failed afterwards. A letter would be that of an event that has been handled.
+            self.end(claim, Ending::Handled).await;
+            return self.settled(outcome, Some(attempt), Some(error));
         }
-        kept.err().unwrap_or_else(|| self.settled(outcome, Some(letter.attempts), Some(error)))
+        let letter = self.letter(claim.key().event_id(), attempt, reason, error);
+        match self.record(&letter).await {
+            Ok(()) => {
+                self.end(claim, Ending::GivenUp).await;
+                self.settled(outcome, Some(letter.attempts), Some(error))
+            }
+            Err(answer) => {
+                self.release(claim).await;
+                answer
+            }
+        }
     }
 
     fn is_expired(&self, signed_at: Timestamp) -> bool {
@@ -169,7 +171,12 @@ impl Verified {
         match claimed.await {
             Ok(claim) => Ok(claim),
             Err(NotClaimed::Completed) => {
-                rare(self.resolve_duplicate()).await;
+                // A letter of it was left by a crash, or by a failing store. One that is being redriven is certainly there.
+                let key = self.key(&event.event_id);
+                let redriven = self.redriven().map(|_| self.letter_key(&event.event_id));
+                if let Some(letter) = redriven.or_else(|| self.letter_to_resolve(&key)) {
+                    rare(self.resolve(&letter)).await;
+                }
                 Err(self.settled(Outcome::Duplicate, None, None))
             }
             Err(NotClaimed::GivenUp) => {
@@ -216,7 +223,7 @@ impl Verified {
                 Reply::Receiver(rare(self.settle_failure(claim, Failure::Uncommitted)).await)
             }
             Ok(response) => {
-                let letter = self.letter_to_resolve(&claim);
+                let letter = self.letter_to_resolve(claim.key());
                 self.end(claim, Ending::Handled).await;
                 if let Some(key) = letter {
                     rare(self.resolve(&key)).await;
@@ -231,24 +238,30 @@ impl Verified {
     async fn settle_failure(&self, claim: HeldClaim<'_>, failure: Failure) -> Answer {
         let attempt = claim.attempt;
         let error = failure.text();
-        match failure {
-            Failure::Error(cause) if cause.is_permanent() => {
-                self.keep_dead(claim, Outcome::FailedPermanently, DeadLetterReason::FailedPermanently, &error).await
-            }
-            Failure::Error(cause) if cause.is_kept() => {
-                self.release(claim).await;
-                self.settled(Outcome::Failed, Some(attempt), Some(&error))
-            }
+        let (outcome, kept) = match &failure {
+            Failure::Error(cause) => match cause.then() {
+                Then::GiveUp => {
+                    let reason = DeadLetterReason::FailedPermanently;
+                    return self.keep_dead(claim, Outcome::FailedPermanently, reason, &error).await;
+                }
+                Then::UnknownType => {
+                    return self.keep_dead(claim, Outcome::UnknownType, DeadLetterReason::UnknownType, &error).await;
+                }
+                Then::RetryKept => {
+                    self.release(claim).await;
+                    (Outcome::Failed, true)
+                }
+                Then::NotTaken => (Outcome::NotTaken, self.give_back(claim, &error).await),
+                Then::Retry => (Outcome::Failed, self.give_back(claim, &error).await),
+            },
             Failure::Panic(_) => {
-                self.give_back(claim, &error).await;
+                let kept = self.give_back(claim, &error).await;
                 self.log(Outcome::Failed, PANICKED, Some(attempt), Some(&error));
-                Answer::new(Outcome::Failed, PANICKED)
+                return Answer::new(Outcome::Failed, PANICKED).kept(kept);
             }
-            Failure::Error(_) | Failure::Timeout(_) | Failure::Uncommitted => {
-                self.give_back(claim, &error).await;
-                self.settled(Outcome::Failed, Some(attempt), Some(&error))
-            }
-        }
+            Failure::Timeout(_) | Failure::Uncommitted => (Outcome::Failed, self.give_back(claim, &error).await),
+        };
+        self.settled(outcome, Some(attempt), Some(&error)).kept(kept)
     }
 
     /// Records how the event has ended.
@@ -261,15 +274,15 @@ impl Verified {
         }
         match claim.end(ending).await {
             Ok(true) => {}
-            Ok(false) => self.telemetry().taken_over(),
+            Ok(false) => rare(self.lost(claim.handle.clone())).await,
             Err(error) => rare(self.end_later(claim, ending, error)).await,
         }
     }
 
     async fn end_later(&self, claim: HeldClaim<'_>, ending: Ending, error: StoreError) {
         tracing::warn!(target: telemetry::TARGET, error = %Chain(&error), "the end of the event could not be recorded; trying again");
-        let (receiver, running) = (self.receiver().clone(), self.request.running.clone());
-        let retries = end_within_lease(receiver, claim.handle.clone(), ending, claim.lease_end, running);
+        let lost = LostClaim::new(self, claim.handle.clone());
+        let retries = end_within_lease(lost, ending, claim.lease_end, self.request.running.clone());
         let mut retries = Box::pin(retries.in_current_span());
         // Before the acknowledgement deadline, which would answer that the handler is still running.
         let answer_by = self.request.admitted_at + self.receiver().settings().acknowledgement_deadline * 9 / 10;
@@ -279,18 +292,22 @@ impl Verified {
     }
 
     /// Keeps the event as a dead letter that is being retried, and frees it for the next delivery, in this order: else
-    /// the next delivery might succeed and resolve a letter that is not there yet.
-    async fn give_back(&self, claim: HeldClaim<'_>, error: &str) {
-        let letter = self.letter(claim.key().event_id(), claim.attempt, DeadLetterReason::Failed, error);
-        // Whether it was kept or not, the sender delivers again; a failure has been logged.
-        let _ = self.keep(&letter).await;
+    /// the next delivery might succeed and resolve a letter that is not there yet. Returns whether it is kept.
+    async fn give_back(&self, claim: HeldClaim<'_>, error: &str) -> bool {
+        // Of an event that the handler has completed before it failed, there is nothing to keep.
+        let kept = claim.is_completed() || {
+            let letter = self.letter(claim.key().event_id(), claim.attempt, DeadLetterReason::Failed, error);
+            // Whether it was kept or not, the sender delivers again; a failure has been logged.
+            self.keep(&letter).await.is_ok()
+        };
         self.release(claim).await;
+        kept
     }
 
     async fn release(&self, mut claim: HeldClaim<'_>) {
         match claim.release().await {
             Ok(true) => {}
-            Ok(false) => self.settle_lost(&claim).await,
+            Ok(false) => self.lost(claim.handle.clone()).await,
             Err(error) => {
                 let error = Chain(&error);
                 tracing::warn!(target: telemetry::TARGET, %error, "the claim could not be released; trying again");
@@ -298,25 +315,8 @@ impl Verified {
         }
     }
 
-    /// Sees to the letter of a delivery that failed without its claim. The event may have been handled all the same: by
-    /// another delivery, or by a transaction whose commit nobody heard of. Then nobody else will resolve the letter.
-    async fn settle_lost(&self, claim: &HeldClaim<'_>) {
-        if !claim.is_completed() {
-            self.telemetry().taken_over();
-        }
-        if self.receiver().dead_letters().is_none() {
-            return;
-        }
-        match claim.was_completed().await {
-            Ok(true) => self.resolve_if_retrying(&self.letter_key(claim.key().event_id())).await,
-            // Whoever owns it now sees to the letter.
-            Ok(false) => {}
-            Err(error) => {
-                let error = Chain(&error);
-                let message = "it is not known what became of the event; a dead letter of it may stay";
-                tracing::warn!(target: telemetry::TARGET, %error, message);
-            }
-        }
+    async fn lost(&self, claim: ClaimHandle) {
+        LostClaim::new(self, claim).settle().await;
     }
 
     /// Keeps a letter without which the event must not be acknowledged.
@@ -326,16 +326,16 @@ impl Verified {
 
     async fn keep(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
         let Some(dead_letters) = self.receiver().dead_letters() else {
-            let reason = letter.reason;
+            let reason = &letter.reason;
             // What a decoder says may quote the body.
-            let error = (reason != DeadLetterReason::Malformed).then_some(letter.error.as_str());
+            let error = (*reason != DeadLetterReason::Malformed).then_some(letter.error.as_str());
             let message = "an event was not handled, and there is no dead-letter store to keep it";
             tracing::error!(target: telemetry::TARGET, ?reason, error, message);
             return Ok(());
         };
-        let kept = self.within_limit(dead_letters.record(letter)).await;
+        let kept = within_limit(self.receiver(), dead_letters.record(letter)).await;
         match &kept {
-            Ok(()) => self.telemetry().letter_kept(letter.reason, letter.attempts),
+            Ok(()) => self.telemetry().letter_kept(&letter.reason, letter.attempts),
             Err(error) => {
                 let error = Chain(error);
                 tracing::error!(target: telemetry::TARGET, %error, "a dead letter could not be kept");
@@ -344,36 +344,23 @@ impl Verified {
         kept
     }
 
-    /// The key of the letter that an event may have left before it succeeded.
-    fn letter_to_resolve(&self, claim: &HeldClaim<'_>) -> Option<EventKey> {
+    /// The key of a letter that an event may have left, if completing the event has not deleted it.
+    fn letter_to_resolve(&self, claim: &EventKey) -> Option<EventKey> {
         let dead_letters = self.receiver().dead_letters()?;
-        let key = self.letter_key(claim.key().event_id());
-        // Whatever forgets the event's attempts has then forgotten its letter too; or the attempts are over a day ago, which
-        // Sendarix's schedule does not allow.
+        let key = self.letter_key(claim.event_id());
         let together = dead_letters.database().is_some_and(|of| self.receiver().store().database() == Some(of));
-        let on_schedule = matches!(self.origin, Origin::Sender(_) | Origin::Part(_));
-        let first = claim.attempt == 1 && self.redriven().is_none();
-        let possible = !first || !((together && on_schedule) || !dead_letters.may_hold(&key));
-        possible.then_some(key)
+        // The letter of a body that could not be read has another key than the event that it turned out to be.
+        let deleted = together && key == *claim;
+        (!deleted && dead_letters.may_hold(&key)).then_some(key)
     }
 
-    pub(super) async fn resolve(&self, key: &EventKey) {
-        let Some(dead_letters) = self.receiver().dead_letters() else { return };
-        if let Err(error) = self.within_limit(dead_letters.resolve(key)).await {
-            let error = Chain(&error);
-            let message = "the event has been handled, but a dead letter that it may have left stays";
-            tracing::error!(target: telemetry::TARGET, %error, message);
-        }
+    async fn earlier_letter(&self, key: &EventKey) -> Option<DeadLetter> {
+        let dead_letters = self.receiver().dead_letters()?;
+        within_limit(self.receiver(), dead_letters.get(key)).await.ok().flatten()
     }
 
-    pub(super) async fn within_limit<T>(&self, mut step: DeadLetterFuture<'_, T>) -> Result<T, DeadLetterError> {
-        let limit = self.receiver().settings().store_timeout;
-        let late = || Err(DeadLetterError::new(format!("no answer within {limit:?}")));
-        let done = within(limit, step.as_mut()).await.unwrap_or_else(late);
-        if done.is_err() {
-            self.telemetry().store_failed(FailedStore::DeadLetters);
-        }
-        done
+    async fn resolve(&self, key: &EventKey) {
+        resolve(self.receiver(), key).await;
     }
 
     fn letter(&self, event_id: &str, attempt: u32, reason: DeadLetterReason, error: impl Into<String>) -> DeadLetter {
@@ -457,19 +444,14 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
-async fn end_within_lease(
-    receiver: Receiver,
-    claim: ClaimHandle,
-    ending: Ending,
-    lease_end: Instant,
-    _running: RunningGuard,
-) {
+/// Goes on trying to record how an event has ended until its lease is over.
+async fn end_within_lease(claim: LostClaim, ending: Ending, lease_end: Instant, _running: RunningGuard) {
     let mut pause = Duration::from_millis(50);
     loop {
         sleep(pause).await;
-        match ending.record(&receiver, &claim).await {
+        match ending.record(&claim.receiver, &claim.handle).await {
             Ok(true) => return,
-            Ok(false) => return receiver.telemetry().taken_over(),
+            Ok(false) => return claim.settle().await,
             Err(error) if Instant::now() + pause >= lease_end => {
                 let error = Chain(&error);
                 let message = "an event has ended and is acknowledged, but not recorded as such: sent again, it will be \
@@ -480,4 +462,63 @@ async fn end_within_lease(
             Err(_) => pause = (pause * 2).min(Duration::from_secs(2)),
         }
     }
+}
+
+/// A claim that another delivery may own by now, and the letter that its own delivery may have left.
+struct LostClaim {
+    receiver: Receiver,
+    handle: ClaimHandle,
+    letter: EventKey,
+}
+
+impl LostClaim {
+    fn new(delivery: &Verified, handle: ClaimHandle) -> Self {
+        let letter = delivery.letter_key(handle.key().event_id());
+        Self { receiver: delivery.receiver().clone(), handle, letter }
+    }
+
+    /// Sees to the letter of a delivery that has ended without its claim. The event may have been handled all the same, by
+    /// another delivery or by a transaction whose reply was lost. Then the letter is resolved here, since nothing else does.
+    async fn settle(self) {
+        let receiver = &self.receiver;
+        if !self.handle.is_completed() {
+            receiver.telemetry().taken_over();
+        }
+        if receiver.dead_letters().is_none() {
+            return;
+        }
+        match super::claim::step(receiver, receiver.store().is_completed(self.handle.key())).await {
+            Ok(true) => resolve(receiver, &self.letter).await,
+            // The delivery that owns the claim now sees to the letter.
+            Ok(false) => {}
+            Err(error) => {
+                let error = Chain(&error);
+                let message = "it is not known what became of the event; a dead letter of it may stay";
+                tracing::warn!(target: telemetry::TARGET, %error, message);
+            }
+        }
+    }
+}
+
+async fn resolve(receiver: &Receiver, key: &EventKey) {
+    let Some(dead_letters) = receiver.dead_letters() else { return };
+    if let Err(error) = within_limit(receiver, dead_letters.resolve(key)).await {
+        let error = Chain(&error);
+        let message = "the event has been handled, but a dead letter that it may have left stays";
+        tracing::error!(target: telemetry::TARGET, %error, message);
+    }
+}
+
+/// Waits for one step of the dead letters, as long as the receiver's settings allow.
+pub(super) async fn within_limit<T>(
+    receiver: &Receiver,
+    mut step: DeadLetterFuture<'_, T>,
+) -> Result<T, DeadLetterError> {
+    let limit = receiver.settings().store_timeout;
+    let late = || Err(DeadLetterError::new(format!("no answer within {limit:?}")));
+    let done = within(limit, step.as_mut()).await.unwrap_or_else(late);
+    if done.is_err() {
+        receiver.telemetry().store_failed(FailedStore::DeadLetters);
+    }
+    done
 }

@@ -9,6 +9,14 @@ use crate::store::ClaimHandle;
 use crate::telemetry::Chain;
 
 /// What the handler is given: an event that is authentic, fresh, and claimed for this attempt alone.
+///
+/// Behind a layer or a middleware, a 2xx counts only if somebody *took* the event; else a fallback page or a wrong route
+/// would acknowledge it. The extractors of axum and actix-web take it, also as `_: Delivery` in a handler that reads the
+/// body itself, and so do [`Terminal`](crate::middleware::Terminal) and every handler that is given a `Delivery` as its
+/// argument. A tower service of your own finds the `Delivery` in the request's extensions and calls [`take`](Self::take).
+///
+/// To look at it there is not to take it. A middleware that only looks must do so, and not by an extractor, which would take
+/// the event for a page behind it.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub(super) event: SendarixEvent,
@@ -21,6 +29,18 @@ impl Delivery {
     #[must_use]
     pub fn event(&self) -> &SendarixEvent {
         &self.event
+    }
+
+    /// Takes the event: from now on a 2xx says that it has been handled.
+    pub fn take(&self) -> &SendarixEvent {
+        self.claim.set_taken();
+        &self.event
+    }
+
+    #[cfg(any(feature = "tower", feature = "actix"))]
+    pub(crate) fn is_taken(&self) -> bool {
+        // A handler that has completed its claim by itself has taken the event, whatever it calls that.
+        self.claim.is_taken() || self.claim.is_completed()
     }
 
     /// Which attempt at handling this event this is, counted from 1 by the dedup store.
@@ -62,12 +82,19 @@ pub struct HandlerError {
 
 /// What is to become of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
+pub(super) enum Then {
     Retry,
     /// As `Retry`, and what has failed is a dead letter already.
     RetryKept,
+    /// As `Retry`, though a service has answered 2xx.
+    NotTaken,
     GiveUp,
+    /// As `GiveUp`, since the type of the event is for no destination.
+    UnknownType,
 }
+
+/// Why an event is set aside whose type is not documented.
+pub(super) const UNKNOWN_TYPE: &str = "this version of the crate does not know the event's type";
 
 impl HandlerError {
     /// Sendarix should deliver the event again.
@@ -80,6 +107,22 @@ impl HandlerError {
         Self { then: Then::RetryKept, ..Self::retry(cause) }
     }
 
+    /// A service inside of the layer answered with this 2xx, and nobody took the event.
+    #[cfg(any(feature = "tower", feature = "actix"))]
+    pub(crate) fn not_taken(status: u16) -> Self {
+        let error = format!(
+            "the service inside of the layer answered {status}, but no handler took the event: is it a fallback page, or \
+             another route? A handler takes a `SendarixEvent` or a `Delivery` as an argument, one that reads the body itself \
+             `_: Delivery`; who finds the `Delivery` in the request's extensions calls `Delivery::take`"
+        );
+        Self { then: Then::NotTaken, ..Self::retry(error) }
+    }
+
+    /// No destination takes events of this type, which is not known: keep it as a dead letter, and acknowledge it.
+    pub(crate) fn unknown_type() -> Self {
+        Self { then: Then::UnknownType, ..Self::retry(UNKNOWN_TYPE) }
+    }
+
     /// The event can never be handled: keep it as a dead letter, and acknowledge it.
     pub fn permanent(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { cause: cause.into().into(), then: Then::GiveUp }
@@ -88,11 +131,11 @@ impl HandlerError {
     /// Whether delivering the event again cannot help.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        self.then == Then::GiveUp
+        matches!(self.then, Then::GiveUp | Then::UnknownType)
     }
 
-    pub(super) fn is_kept(&self) -> bool {
-        self.then == Then::RetryKept
+    pub(super) fn then(&self) -> Then {
+        self.then
     }
 
     /// What went wrong.

@@ -103,6 +103,7 @@
 //! ```
 
 mod answer;
+mod body;
 mod builder;
 mod claim;
 mod deliver;
@@ -119,6 +120,7 @@ mod time_limit;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -126,25 +128,27 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
 
+use self::body::Discards;
 use self::running::{Running, RunningGuard};
 use self::settings::Settings;
 use crate::dead_letter::DeadLetters;
 use crate::event::{DecodeError, SendarixEvent};
 use crate::store::DedupStore;
-use crate::telemetry::{self, Telemetry, Way};
+use crate::telemetry::{self, Chain, Telemetry, Way};
 use crate::verify::{Clock, Signature, SigningSecrets, check_fresh, parse_timestamp};
 
 pub use self::answer::{Answer, Reply};
+pub use self::body::BoxError;
 pub use self::builder::ReceiverBuilder;
 pub use self::detach::{Delivering, LocalDelivering};
 pub use self::handler::{Delivery, HandlerError, HandlerResponse};
 pub use self::head::{Head, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 pub use self::outcome::Outcome;
-use self::redrive::Redriven;
-pub use self::redrive::{RedriveError, RedriveErrorKind};
+use self::redrive::RedrivenLetter;
+pub use self::redrive::{RedriveError, RedriveErrorKind, Redriven, Redrives};
 pub use self::refusal::{Refusal, RefusalKind};
 pub use self::resume::ResumeError;
-pub use self::settings::{ConfigError, RETRY_SCHEDULE, SENDER_TIMEOUT, UnknownTypes};
+pub use self::settings::{ConfigError, MAX_LEASE, RETRY_SCHEDULE, SENDER_TIMEOUT, UnknownTypes};
 
 /// Receives the events of one endpoint. Clones are cheap and share everything.
 ///
@@ -162,6 +166,7 @@ struct Inner {
     settings: Settings,
     telemetry: Telemetry,
     running: Arc<Running>,
+    discards: Discards,
 }
 
 /// A request whose head is in order; its body is still to come.
@@ -173,6 +178,17 @@ pub struct Admitted {
     timestamp_header: Option<u64>,
     admitted_at: Instant,
     running: RunningGuard,
+    /// Neither verified nor refused yet. If it ends so, nobody has been answered.
+    undecided: AtomicBool,
+}
+
+/// A request that goes away between its head and its proof leaves a line in the log.
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if *self.undecided.get_mut() {
+            self.receiver.telemetry().abandoned(self.admitted_at.elapsed());
+        }
+    }
 }
 
 /// A request whose body was signed with one of the active secrets.
@@ -190,7 +206,7 @@ pub(super) enum Origin {
     /// Sendarix sent it, signed with the secret of this label.
     Sender(Arc<str>),
     /// It was a dead letter.
-    Letter(Redriven),
+    Letter(RedrivenLetter),
     /// It is a part of a delivery that is under way.
     Part(SendarixEvent),
     /// The application has had it since it was verified.
@@ -282,12 +298,13 @@ impl Receiver {
         if let Some(length) = head.content_length().filter(|length| *length > settings.body_limit as u64) {
             return Err(self.refuse(RefusalKind::BodyTooLarge, Some(&length)));
         }
-        Ok(Admitted { receiver: self.clone(), signature, timestamp_header, admitted_at: Instant::now(), running })
+        let (admitted_at, undecided) = (Instant::now(), AtomicBool::new(true));
+        Ok(Admitted { receiver: self.clone(), signature, timestamp_header, admitted_at, running, undecided })
     }
 
     /// Logs why a request is refused, and makes its answer.
     fn refuse(&self, kind: RefusalKind, detail: Option<&dyn fmt::Display>) -> Refusal {
-        let answer = self.answer(kind.outcome()).because(kind);
+        let answer = self.answer(kind.outcome()).because(kind, self.settings().status_of_refusal(kind));
         self.telemetry().refused(kind, &answer, detail);
         Refusal { kind, answer }
     }
@@ -333,8 +350,8 @@ impl Admitted {
     ///
     /// # Errors
     ///
-    /// The body is too large, takes too long, or breaks off with an error.
-    pub async fn read<E: fmt::Display>(
+    /// The body is too large, takes too long, cannot be decoded, or breaks off.
+    pub async fn read<E: Into<BoxError>>(
         &self,
         mut poll_chunk: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, E>>>,
     ) -> Result<Bytes, Refusal> {
@@ -344,9 +361,12 @@ impl Admitted {
             // event may live long.
             let mut body = Vec::new();
             while let Some(chunk) = std::future::poll_fn(&mut poll_chunk).await {
-                let chunk = chunk.map_err(|error| self.receiver.refuse(RefusalKind::BodyIncomplete, Some(&error)))?;
+                let chunk = chunk.map_err(|error| {
+                    let error = error.into();
+                    self.refuse(body::kind_of_error(&*error), Some(&Chain(&*error)))
+                })?;
                 if body.len() + chunk.len() > settings.body_limit {
-                    return Err(self.receiver.refuse(RefusalKind::BodyTooLarge, None));
+                    return Err(self.refuse(RefusalKind::BodyTooLarge, None));
                 }
                 // As a vector grows by itself, but never beyond the limit.
                 let (needed, room) = (body.len() + chunk.len(), body.capacity());
@@ -359,7 +379,7 @@ impl Admitted {
         };
         match timeout_at(self.admitted_at + settings.body_timeout, collect).await {
             Ok(result) => result,
-            Err(_) => Err(self.receiver.refuse(RefusalKind::BodyTimeout, None)),
+            Err(_) => Err(self.refuse(RefusalKind::BodyTimeout, None)),
         }
     }
 
@@ -368,19 +388,24 @@ impl Admitted {
     /// # Errors
     ///
     /// None of them did, or the body is too large.
-    pub fn verify(self, body: impl Into<Bytes>) -> Result<Verified, Refusal> {
+    pub fn verify(mut self, body: impl Into<Bytes>) -> Result<Verified, Refusal> {
         let body = body.into();
-        let receiver = &self.receiver;
-        if body.len() > receiver.settings().body_limit {
-            return Err(receiver.refuse(RefusalKind::BodyTooLarge, Some(&body.len())));
+        if body.len() > self.receiver.settings().body_limit {
+            return Err(self.refuse(RefusalKind::BodyTooLarge, Some(&body.len())));
         }
-        match receiver.secrets().verify(&body, &self.signature) {
+        match self.receiver.secrets().verify(&body, &self.signature) {
             Some(secret) => {
-                receiver.telemetry().secret_matched(&secret);
+                *self.undecided.get_mut() = false;
+                self.receiver.telemetry().secret_matched(&secret);
                 Ok(Verified { request: self, body, origin: Origin::Sender(secret) })
             }
-            None => Err(receiver.refuse(RefusalKind::SignatureMismatch, Some(&format_args!("{} bytes", body.len())))),
+            None => Err(self.refuse(RefusalKind::SignatureMismatch, Some(&format_args!("{} bytes", body.len())))),
         }
+    }
+
+    fn refuse(&self, kind: RefusalKind, detail: Option<&dyn fmt::Display>) -> Refusal {
+        self.undecided.store(false, Relaxed);
+        self.receiver.refuse(kind, detail)
     }
 }
 
@@ -423,7 +448,7 @@ impl Verified {
     }
 
     /// The letter that this delivery was.
-    pub(super) fn redriven(&self) -> Option<&Redriven> {
+    pub(super) fn redriven(&self) -> Option<&RedrivenLetter> {
         match &self.origin {
             Origin::Letter(letter) => Some(letter),
             Origin::Sender(_) | Origin::Part(_) | Origin::Application(_) => None,

@@ -25,6 +25,9 @@ pub enum Outcome {
     Expired,
     /// The handler said that it can never succeed. The event is kept as a dead letter: 200.
     FailedPermanently,
+    /// A service inside of the layer answered 2xx, and no handler took the event: a fallback page, or a wrong route. It is
+    /// kept as a dead letter that is retried: 500.
+    NotTaken,
     /// The handler failed and Sendarix should deliver again: the handler's own status, else 503, and 500 after a panic.
     Failed,
     /// The handler is still running at the acknowledgement deadline, and goes on: 503.
@@ -37,7 +40,7 @@ pub enum Outcome {
     Stale,
     /// The body is longer than the limit: 413.
     TooLarge,
-    /// The body did not arrive whole within its time limit: 408.
+    /// The body did not arrive whole within its time limit: 408; or a layer outside could not decode it: 400.
     BodyTimeout,
     /// The dedup store failed, or the dead-letter store where the outcome needs it: 503.
     StoreUnavailable,
@@ -47,7 +50,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Processed,
         Self::Duplicate,
         Self::InFlight,
@@ -56,6 +59,7 @@ impl Outcome {
         Self::Malformed,
         Self::Expired,
         Self::FailedPermanently,
+        Self::NotTaken,
         Self::Failed,
         Self::Slow,
         Self::MethodNotAllowed,
@@ -79,6 +83,7 @@ impl Outcome {
             Self::Malformed => "malformed",
             Self::Expired => "expired",
             Self::FailedPermanently => "failed_permanently",
+            Self::NotTaken => "not_taken",
             Self::Failed => "failed",
             Self::Slow => "slow",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -106,6 +111,7 @@ impl Outcome {
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,
             Self::TooLarge => 413,
+            Self::NotTaken => 500,
             Self::InFlight | Self::Failed | Self::Slow | Self::StoreUnavailable | Self::Draining => 503,
         }
     }
@@ -126,6 +132,7 @@ impl Outcome {
             Self::UnknownType | Self::Malformed | Self::Expired | Self::FailedPermanently => {
                 "acknowledged without processing"
             }
+            Self::NotTaken => "misconfigured",
             Self::Failed => "not processed; deliver again",
             Self::Slow => "still processing",
             Self::MethodNotAllowed => "only POST is allowed",

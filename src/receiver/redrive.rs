@@ -1,20 +1,27 @@
 //! Dead letters on their way through the pipeline again.
 
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
+use super::deliver::within_limit;
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::{Admitted, Origin, Outcome, Receiver, Verified};
-use crate::dead_letter::{DeadLetter, DeadLetterError};
+use crate::dead_letter::{DeadLetter, DeadLetterError, ListedLetter, UnreadableLetter};
 use crate::store::EventKey;
 
 /// What a redriven delivery knows of its letter.
 #[derive(Debug)]
-pub(crate) struct Redriven {
+pub(crate) struct RedrivenLetter {
     key: EventKey,
     pub(super) attempts: u32,
 }
 
-/// So many letters are read at a time.
+/// How many letters are read at a time.
 const PAGE: usize = 100;
 
 /// Redriving dead letters.
@@ -23,9 +30,8 @@ impl Receiver {
     ///
     /// It goes through the same steps with the same deduplication: an event that has been handled in the meantime is a
     /// [`Duplicate`](Outcome::Duplicate), one that is being handled is [`InFlight`](Outcome::InFlight), and the letter is
-    /// resolved once the event has been handled. The store knows which is the case for as long as it remembers the event. Only the age
-    /// of the event is not looked at again, and nobody waits for an acknowledgement, so it is never
-    /// [`Slow`](Outcome::Slow).
+    /// resolved once the event has been handled. Only the age of the event is not looked at again, and nobody waits for an
+    /// acknowledgement, so it is never [`Slow`](Outcome::Slow).
     ///
     /// The signature is not checked again, since the secret may have been exchanged: whoever can write into the
     /// dead-letter store can make events.
@@ -43,8 +49,26 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// The letter is of another endpoint, or the receiver is draining.
+    /// The letter is of another endpoint or [older than the retention](Self::redrive_beyond_retention), or the receiver is
+    /// draining.
     pub fn redrive(&self, letter: DeadLetter) -> Result<Verified, RedriveError> {
+        let (age, retention) = (letter.last_at.until(self.clock().now().into()), self.settings().retention);
+        match age {
+            Some(age) if age > retention => Err(RedriveError(Cause::BeyondRetention { age, retention })),
+            _ => self.redrive_beyond_retention(letter),
+        }
+    }
+
+    /// As [`redrive`](Self::redrive), also for a letter whose event last failed longer ago than the
+    /// [`retention`](super::ReceiverBuilder::retention).
+    ///
+    /// The dedup store may have forgotten such an event. If it was handled after all, and its letter was left behind, it is
+    /// handled a second time. Look into your own data first.
+    ///
+    /// # Errors
+    ///
+    /// The letter is of another endpoint, or the receiver is draining.
+    pub fn redrive_beyond_retention(&self, letter: DeadLetter) -> Result<Verified, RedriveError> {
         let endpoint = &self.settings().endpoint;
         if letter.key.endpoint() != &**endpoint {
             let (found, expected) = (letter.key.endpoint().to_owned(), endpoint.to_string());
@@ -55,41 +79,158 @@ impl Receiver {
             signature: letter.signature,
             timestamp_header: letter.timestamp_header,
             admitted_at: Instant::now(),
+            undecided: AtomicBool::new(false),
             running: self.0.running.enter().ok_or(RedriveError(Cause::Draining))?,
         };
-        let redriven = Redriven { key: letter.key, attempts: letter.attempts };
+        let redriven = RedrivenLetter { key: letter.key, attempts: letter.attempts };
         Ok(Verified { request, body: letter.body, origin: Origin::Letter(redriven) })
     }
 
-    /// Redrives every letter of this endpoint, one after the other, and tells what became of each.
+    /// Redrives every letter of this endpoint, one after the other.
     ///
-    /// Letters that come in meanwhile may be among them or not. One that fails again stays, and does not keep the others
-    /// from their turn.
+    /// ```
+    /// # use sendarix_webhooks::{Delivery, HandlerError, Receiver};
+    /// # async fn on_event(_: Delivery) -> Result<(), HandlerError> { Ok(()) }
+    /// # async fn example(receiver: Receiver) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut redrives = receiver.redrive_all(on_event)?;
+    /// while let Some(redriven) = redrives.next().await? {
+    ///     match redriven.result {
+    ///         Ok(outcome) => println!("{}: {outcome}", redriven.key.event_id()),
+    ///         Err(error) => println!("{}: left alone: {error}", redriven.key.event_id()),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// The receiver has no dead letters or is draining, or they cannot be listed. What was redriven before is done.
-    pub async fn redrive_all<H, F, R>(&self, handler: H) -> Result<Vec<(EventKey, Outcome)>, RedriveError>
+    /// The receiver has no dead letters.
+    pub fn redrive_all<H, F, R>(&self, handler: H) -> Result<Redrives, RedriveError>
     where
         H: Fn(Delivery) -> F + Clone + Send + 'static,
         F: Future<Output = Result<R, HandlerError>> + Send + 'static,
         R: HandlerResponse + Send + 'static,
     {
-        let letters = self.dead_letters().ok_or(RedriveError(Cause::NoDeadLetters))?;
-        let mut outcomes: Vec<(EventKey, Outcome)> = Vec::new();
-        loop {
-            let after = outcomes.last().map(|(key, _)| key.event_id());
-            let page = letters.list(&self.settings().endpoint, after, PAGE).await;
-            let page = page.map_err(|error| RedriveError(Cause::DeadLetters(error)))?;
-            if page.is_empty() {
-                return Ok(outcomes);
-            }
-            for letter in page {
-                let key = letter.key.clone();
-                let reply = self.redrive(letter)?.deliver(handler.clone()).await;
-                outcomes.push((key, reply.outcome()));
-            }
+        if self.dead_letters().is_none() {
+            return Err(RedriveError(Cause::NoDeadLetters));
         }
+        let deliver = move |verified: Verified| -> OutcomeFuture {
+            let delivery = verified.deliver(handler.clone());
+            Box::pin(async move { delivery.await.outcome() })
+        };
+        let source = Source { receiver: self.clone(), deliver: Box::new(deliver), after: None };
+        Ok(Redrives { sources: VecDeque::from([source]), page: VecDeque::new() })
+    }
+}
+
+/// Letters that are being redriven, one with each call of [`next`](Self::next). It holds a hundred of them at a time.
+///
+/// Letters that come in meanwhile may be among them or not. One that fails again stays, and does not keep the others from
+/// their turn.
+#[must_use = "nothing is redriven before `next` is called"]
+#[derive(Default)]
+pub struct Redrives {
+    /// The endpoints whose turn it is and will be.
+    sources: VecDeque<Source>,
+    /// Letters of the first of them.
+    page: VecDeque<ListedLetter>,
+}
+
+type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+struct Source {
+    receiver: Receiver,
+    deliver: Box<dyn Fn(Verified) -> OutcomeFuture + Send>,
+    /// The last event id that was seen.
+    after: Option<String>,
+}
+
+/// What became of one letter.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Redriven {
+    /// The letter's key.
+    pub key: EventKey,
+    /// The outcome of its delivery. An error: it was left alone, because it cannot be read or is older than the retention.
+    pub result: Result<Outcome, RedriveError>,
+}
+
+impl Redrives {
+    /// Redrives the next letter; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The receiver is draining, or the letters cannot be listed. What was redriven before is done. The next call goes on
+    /// with the next destination, where there are several, and else returns `None`.
+    pub async fn next(&mut self) -> Result<Option<Redriven>, RedriveError> {
+        loop {
+            let Some(source) = self.sources.front_mut() else { return Ok(None) };
+            let Some(listed) = self.page.pop_front() else {
+                match source.read_page().await {
+                    Ok(page) if page.is_empty() => drop(self.sources.pop_front()),
+                    Ok(page) => self.page = page.into(),
+                    Err(error) => {
+                        self.sources.pop_front();
+                        return Err(error);
+                    }
+                }
+                continue;
+            };
+            let (key, result) = match listed {
+                Ok(letter) => (letter.key.clone(), source.redrive(letter).await),
+                Err(unreadable) => (unreadable.key.clone(), Err(RedriveError(Cause::Unreadable(unreadable)))),
+            };
+            source.after = Some(key.event_id().to_owned());
+            if let Err(RedriveError(Cause::Draining)) = result {
+                self.sources.clear();
+                return Err(RedriveError(Cause::Draining));
+            }
+            return Ok(Some(Redriven { key, result }));
+        }
+    }
+
+    /// Appends the letters of other endpoints.
+    pub(crate) fn and(mut self, mut others: Self) -> Self {
+        self.sources.append(&mut others.sources);
+        self
+    }
+}
+
+impl Source {
+    async fn read_page(&self) -> Result<Vec<ListedLetter>, RedriveError> {
+        let dead_letters = self.receiver.dead_letters().ok_or(RedriveError(Cause::NoDeadLetters))?;
+        let mut limit = PAGE;
+        let page = loop {
+            let page = dead_letters.list(self.receiver.endpoint(), self.after.as_deref(), limit);
+            match within_limit(&self.receiver, page).await {
+                Ok(page) => break page,
+                // A page of large letters may take longer than the store has time for.
+                Err(_) if limit > 1 => limit /= 10,
+                Err(error) => return Err(RedriveError(Cause::DeadLetters(error))),
+            }
+        };
+        // A store that loses its place would be asked for ever.
+        let first = page.first().map(|listed| match listed {
+            Ok(letter) => letter.key.event_id(),
+            Err(unreadable) => unreadable.key.event_id(),
+        });
+        if first.is_some_and(|first| self.after.as_deref().is_some_and(|after| first <= after)) {
+            let error = DeadLetterError::new("the dead-letter store listed the same letters twice");
+            return Err(RedriveError(Cause::DeadLetters(error)));
+        }
+        Ok(page)
+    }
+
+    async fn redrive(&self, letter: DeadLetter) -> Result<Outcome, RedriveError> {
+        let verified = self.receiver.redrive(letter)?;
+        Ok((self.deliver)(verified).await)
+    }
+}
+
+impl fmt::Debug for Redrives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoints = self.sources.iter().map(|source| source.receiver.endpoint());
+        f.debug_list().entries(endpoints).finish()
     }
 }
 
@@ -97,23 +238,6 @@ impl Verified {
     /// Where the dead letter of this delivery is, or would be.
     pub(super) fn letter_key(&self, event_id: &str) -> EventKey {
         self.redriven().map_or_else(|| self.key(event_id), |redriven| redriven.key.clone())
-    }
-
-    /// Resolves the letter of a redriven event that has been handled already.
-    pub(super) async fn resolve_duplicate(&self) {
-        if let Some(redriven) = self.redriven() {
-            self.resolve(&redriven.key).await;
-        }
-    }
-
-    /// Resolves a letter unless it says that the event was given up.
-    pub(super) async fn resolve_if_retrying(&self, key: &EventKey) {
-        let Some(dead_letters) = self.receiver().dead_letters() else { return };
-        if let Ok(Some(letter)) = self.within_limit(dead_letters.get(key)).await
-            && letter.is_retrying()
-        {
-            self.resolve(key).await;
-        }
     }
 }
 
@@ -128,6 +252,13 @@ enum Cause {
     OtherEndpoint { found: String, expected: String },
     #[error("the receiver is draining")]
     Draining,
+    #[error(
+        "its event last failed {age:?} ago, and the dedup store remembers an event for {retention:?}: if it was handled since, \
+         it would be handled again; redrive it with `redrive_beyond_retention` if it was not"
+    )]
+    BeyondRetention { age: Duration, retention: Duration },
+    #[error(transparent)]
+    Unreadable(UnreadableLetter),
     #[error("the receiver has no dead letters; give it some with `ReceiverBuilder::dead_letters`")]
     NoDeadLetters,
     #[error(transparent)]
@@ -142,6 +273,10 @@ pub enum RedriveErrorKind {
     OtherEndpoint,
     /// The receiver is draining.
     Draining,
+    /// The letter's event last failed longer ago than the retention.
+    BeyondRetention,
+    /// The letter cannot be read.
+    Unreadable,
     /// The receiver has no dead letters.
     NoDeadLetters,
     /// The dead letters cannot be listed.
@@ -155,6 +290,8 @@ impl RedriveError {
         match self.0 {
             Cause::OtherEndpoint { .. } => RedriveErrorKind::OtherEndpoint,
             Cause::Draining => RedriveErrorKind::Draining,
+            Cause::BeyondRetention { .. } => RedriveErrorKind::BeyondRetention,
+            Cause::Unreadable(_) => RedriveErrorKind::Unreadable,
             Cause::NoDeadLetters => RedriveErrorKind::NoDeadLetters,
             Cause::DeadLetters(_) => RedriveErrorKind::DeadLetters,
         }

@@ -72,13 +72,15 @@ pub enum RefusalKind {
     BodyTimeout,
     /// The connection broke off before the end of the body.
     BodyIncomplete,
+    /// A layer outside of this one could not decode the body, such as by its `Content-Encoding`.
+    BodyUndecodable,
     /// The receiver is shutting down.
     Draining,
 }
 
 impl RefusalKind {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::MethodNotAllowed,
         Self::SignatureMissing,
         Self::SignatureRepeated,
@@ -92,6 +94,7 @@ impl RefusalKind {
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::BodyIncomplete,
+        Self::BodyUndecodable,
         Self::Draining,
     ];
 
@@ -109,8 +112,22 @@ impl RefusalKind {
             | Self::TimestampTooOld
             | Self::TimestampTooNew => Outcome::Stale,
             Self::BodyTooLarge => Outcome::TooLarge,
-            Self::BodyTimeout | Self::BodyIncomplete => Outcome::BodyTimeout,
+            Self::BodyTimeout | Self::BodyIncomplete | Self::BodyUndecodable => Outcome::BodyTimeout,
             Self::Draining => Outcome::Draining,
+        }
+    }
+
+    /// Whether the rest of the body may still be coming: one that was too slow, or has broken off, is given up.
+    #[cfg(any(feature = "tower", feature = "actix"))]
+    pub(crate) const fn leaves_body(self) -> bool {
+        !matches!(self, Self::BodyTimeout | Self::BodyIncomplete | Self::BodyUndecodable)
+    }
+
+    /// The status, unless the application chose another for the outcome.
+    pub(super) const fn default_status(self) -> u16 {
+        match self {
+            Self::BodyUndecodable => 400,
+            _ => self.outcome().default_status(),
         }
     }
 
@@ -131,6 +148,7 @@ impl RefusalKind {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::BodyIncomplete => "body_incomplete",
+            Self::BodyUndecodable => "body_undecodable",
             Self::Draining => "draining",
         }
     }
@@ -147,6 +165,7 @@ impl RefusalKind {
             Self::TimestampTooOld => "the timestamp is too old",
             Self::TimestampTooNew => "the timestamp is too far ahead",
             Self::BodyIncomplete => "the body broke off",
+            Self::BodyUndecodable => "the body cannot be decoded",
             Self::MethodNotAllowed | Self::BodyTooLarge | Self::BodyTimeout | Self::Draining => self.outcome().text(),
         }
     }

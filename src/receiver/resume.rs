@@ -1,5 +1,7 @@
 //! Events that the application has had since they were verified.
 
+use std::sync::atomic::AtomicBool;
+
 use tokio::time::Instant;
 
 use super::{Admitted, Origin, Receiver, UnknownTypes, Verified};
@@ -69,6 +71,7 @@ impl Receiver {
             signature: self.secrets().sign(&body),
             timestamp_header: None,
             admitted_at: Instant::now(),
+            undecided: AtomicBool::new(false),
             running,
         };
         Verified { request, body, origin: origin(event) }
@@ -90,6 +93,7 @@ impl Receiver {
             telemetry: Telemetry::new(settings.endpoint.clone()),
             settings,
             running: inner.running.clone(),
+            discards: super::body::Discards::default(),
         })))
     }
 }

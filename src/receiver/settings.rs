@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Outcome;
+use super::{Outcome, RefusalKind};
 use crate::event::EventType;
 use crate::verify::SecretError;
 
@@ -13,6 +13,10 @@ pub const RETRY_SCHEDULE: Duration = Duration::from_secs(30 + 5 * 60 + 30 * 60 +
 
 /// How long Sendarix waits for an answer before it counts a delivery as failed: 10 s.
 pub const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest lease: 5 min 30 s, the sum of the waits before Sendarix's attempts 2 and 3. An event whose process has
+/// crashed is free again for the attempts after that, 30 min, 2 h and 5 h later.
+pub const MAX_LEASE: Duration = Duration::from_secs(5 * 60 + 30);
 
 /// How far ahead of the clock an event's signed time may be, when its age is checked.
 pub(super) const MAX_EVENT_AHEAD: Duration = Duration::from_secs(5 * 60);
@@ -40,6 +44,7 @@ pub(super) struct Settings {
     pub(super) retention: Duration,
     pub(super) acknowledgement_deadline: Duration,
     pub(super) store_timeout: Duration,
+    pub(super) deliver_in_tasks: bool,
     pub(super) unknown_types: UnknownTypes,
     pub(super) wanted: Option<Vec<EventType>>,
     pub(super) statuses: Vec<(Outcome, u16)>,
@@ -58,6 +63,7 @@ impl Default for Settings {
             retention: Duration::from_secs(24 * 60 * 60),
             acknowledgement_deadline: Duration::from_secs(9),
             store_timeout: Duration::from_secs(2),
+            deliver_in_tasks: false,
             unknown_types: UnknownTypes::DeadLetter,
             wanted: None,
             statuses: Vec::new(),
@@ -81,8 +87,15 @@ impl Settings {
     }
 
     pub(super) fn status(&self, outcome: Outcome) -> u16 {
-        let chosen = self.statuses.iter().rev().find(|(of, _)| *of == outcome);
-        chosen.map_or(outcome.default_status(), |(_, status)| *status)
+        self.chosen_status(outcome).unwrap_or(outcome.default_status())
+    }
+
+    pub(super) fn status_of_refusal(&self, kind: RefusalKind) -> u16 {
+        self.chosen_status(kind.outcome()).unwrap_or(kind.default_status())
+    }
+
+    fn chosen_status(&self, outcome: Outcome) -> Option<u16> {
+        self.statuses.iter().rev().find(|(of, _)| *of == outcome).map(|(_, status)| *status)
     }
 
     /// Holds the settings against each other and against the contract.
@@ -105,7 +118,9 @@ impl Settings {
         let less = |setting, found, limit: &'static str, than: Duration| {
             if found < than { Ok(()) } else { Err(ConfigError::TooLong { setting, found, limit, than }) }
         };
-        less("lease", self.lease, "a day", Duration::from_secs(24 * 60 * 60))?;
+        if self.lease > MAX_LEASE {
+            return Err(ConfigError::LeaseTooLong { found: self.lease });
+        }
         less("store_timeout", self.store_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
         // Within one lease lie the claim's own reply, the handler, a dead letter and the completion.
         let for_handler = self.lease.saturating_sub(self.store_timeout.saturating_mul(3));
@@ -170,6 +185,15 @@ pub enum ConfigError {
         limit: &'static str,
         /// How long that is.
         than: Duration,
+    },
+    /// A crash could keep an event in flight for all six attempts.
+    #[error(
+        "lease is {found:?}; it must be at most {MAX_LEASE:?} (5 min 30 s), or a crash may keep an event in flight until \
+         Sendarix has given up; work that takes longer belongs into a queue"
+    )]
+    LeaseTooLong {
+        /// The time that was given.
+        found: Duration,
     },
     /// Events would be forgotten while Sendarix may still deliver them again.
     #[error(

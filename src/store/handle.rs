@@ -1,7 +1,7 @@
 //! A claim in the hands of a handler.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::{ClaimToken, EventKey, StoreError};
@@ -21,19 +21,33 @@ struct Inner {
     token: ClaimToken,
     retention: Duration,
     completion: AtomicU8,
+    taken: AtomicBool,
 }
 
 /// How far the handler has come with completing the claim by itself.
 mod completion {
     pub(super) const NOT_BEGUN: u8 = 0;
+    /// A `commit` is under way.
     pub(super) const BEGUN: u8 = 1;
-    pub(super) const DONE: u8 = 2;
+    /// A `commit` has ended without its reply, or has failed.
+    pub(super) const IN_DOUBT: u8 = 2;
+    pub(super) const DONE: u8 = 3;
 }
 
 impl ClaimHandle {
     pub(crate) fn new(key: EventKey, retention: Duration) -> Self {
         let completion = AtomicU8::new(completion::NOT_BEGUN);
-        Self(Arc::new(Inner { key, token: ClaimToken::random(), retention, completion }))
+        let taken = AtomicBool::new(false);
+        Self(Arc::new(Inner { key, token: ClaimToken::random(), retention, completion, taken }))
+    }
+
+    /// A handler has the event, so that its success counts.
+    pub(crate) fn set_taken(&self) {
+        self.0.taken.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_taken(&self) -> bool {
+        self.0.taken.load(Ordering::Acquire)
     }
 
     /// The event that is claimed.
@@ -59,20 +73,62 @@ impl ClaimHandle {
         self.0.completion.store(completion::DONE, Ordering::Release);
     }
 
-    /// Until it is completed, a handler that reports success has not noticed that its transaction failed.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(crate) fn begin_completing(&self) {
-        let (from, to) = (completion::NOT_BEGUN, completion::BEGUN);
-        // Once it is done, it stays so.
-        let _ = self.0.completion.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
-    }
-
     pub(crate) fn is_completed(&self) -> bool {
         self.0.completion.load(Ordering::Acquire) == completion::DONE
     }
 
+    /// A `commit` has begun and is not known to have succeeded: a handler that reports success all the same has not noticed
+    /// that its transaction failed.
     pub(crate) fn is_in_doubt(&self) -> bool {
-        self.0.completion.load(Ordering::Acquire) == completion::BEGUN
+        matches!(self.0.completion.load(Ordering::Acquire), completion::BEGUN | completion::IN_DOUBT)
+    }
+}
+
+/// One call of a store's `commit`. Dropped without its [conclusion](Self::conclude), it leaves the claim in doubt.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[derive(Debug)]
+pub(crate) struct Committing<'a> {
+    claim: &'a ClaimHandle,
+    /// The reply to a `commit` before this one was lost, which may have been that it had succeeded.
+    again: bool,
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl<'a> Committing<'a> {
+    /// `Err`: the claim has been completed, or another `commit` of it is under way.
+    pub(crate) fn begin(claim: &'a ClaimHandle) -> Result<Self, CommitError> {
+        let begin = |from| {
+            let (to, order) = (completion::BEGUN, Ordering::AcqRel);
+            claim.0.completion.compare_exchange(from, to, order, Ordering::Acquire).is_ok()
+        };
+        if begin(completion::NOT_BEGUN) {
+            Ok(Self { claim, again: false })
+        } else if begin(completion::IN_DOUBT) {
+            Ok(Self { claim, again: true })
+        } else {
+            Err(CommitError::AlreadyCommitted)
+        }
+    }
+
+    /// Says what has come of it: whether this transaction recorded the completion and was committed, and which state the
+    /// store sees the claim in afterwards, if it is still this token's.
+    pub(crate) fn conclude(self, recorded: bool, state: Option<&str>) -> Result<(), CommitError> {
+        match state {
+            Some("completed") => {
+                self.claim.set_completed();
+                if recorded || self.again { Ok(()) } else { Err(CommitError::AlreadyCommitted) }
+            }
+            Some("live") => Err(CommitError::Elsewhere),
+            _ => Err(CommitError::TakenOver),
+        }
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        let (from, to) = (completion::BEGUN, completion::IN_DOUBT);
+        let _ = self.claim.0.completion.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
@@ -80,6 +136,12 @@ impl ClaimHandle {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
+    /// The claim has been completed already: by another `commit`, which may be still under way, or because the handler has
+    /// returned. Everything was rolled back.
+    #[error(
+        "the claim has been completed already, so this transaction was rolled back; commit once, before the handler returns"
+    )]
+    AlreadyCommitted,
     /// Another delivery owns the event, or has handled it. Everything was rolled back.
     #[error("the claim was taken over while the handler ran, so its transaction was rolled back")]
     TakenOver,
@@ -88,7 +150,8 @@ pub enum CommitError {
     #[error("the store does not see the transaction: it is nested in another one, or of another database")]
     Elsewhere,
     /// The database failed. Unless it did so during the commit or just after it, everything was rolled back. If so, nobody
-    /// knows, and the next delivery of the event finds out; so does another `commit`, which never does it a second time.
+    /// knows, and the next delivery of the event finds out. So does a second `commit` of the same claim: it is rolled back
+    /// and `Ok` if the first had succeeded.
     #[error("the handler's transaction could not be committed")]
     Failed(#[source] StoreError),
 }

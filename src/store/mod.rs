@@ -1,4 +1,4 @@
-//! Was it said before? The memory of which events have been claimed and which have been handled.
+//! The memory of which events have been claimed and which have been handled.
 //!
 //! | store | feature | for | survives a restart |
 //! |---|---|---|---|
@@ -38,7 +38,9 @@
 //! 3. **Every method may be sent again with the same token**, because a reply can be lost after the step was made. A
 //!    repeated `claim` of a live claim is granted again, with the same attempt and a new lease. A repeated `complete`,
 //!    `release` or `give_up` answers `true` again.
-//! 4. **A live claim is never forgotten** before its lease is over: not by a cache's eviction, not by a purge.
+//! 4. **A live claim is never forgotten** before its lease is over: not by a cache's eviction, not by a purge. But no lease is
+//!    longer than [`MAX_LEASE`](crate::MAX_LEASE), so a live claim whose end lies farther away is over: the clock has
+//!    stepped back, and must not keep an event away.
 //! 5. **A completed or given up event is remembered for at least the retention**, a failed attempt's number for at least
 //!    [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE).
 //! 6. **An error means that nothing is known** of what happened. Return it; the receiver answers 503, sends a release,
@@ -73,6 +75,7 @@
 //!                 State::GivenUp { until } if until > now => return Ok(Claim::GivenUp),
 //!                 State::Completed { .. } | State::GivenUp { .. } => *entry = Entry { token, attempt: 1, state: live },
 //!                 State::Live { .. } if entry.token == token => entry.state = live,
+//!                 // `Instant` never steps back; with a clock that does, ask also whether it is at most `MAX_LEASE` away.
 //!                 State::Live { until } if until > now => return Ok(Claim::InFlight { remaining: until - now }),
 //!                 State::Live { .. } | State::Failed => {
 //!                     *entry = Entry { token, attempt: entry.attempt + 1, state: live };
@@ -148,6 +151,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use self::handle::Committing;
 pub use self::handle::{ClaimHandle, CommitError};
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
@@ -190,20 +195,28 @@ pub trait DedupStore: Debug + Send + Sync + 'static {
     /// Whether the event has been handled, as far as this is remembered.
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool>;
 
-    /// Where this is kept, if it is kept together with dead letters. Default: nowhere that anybody knows of.
+    /// Where this is kept, if completing an event deletes its dead letter there in the same step. Default: nowhere that
+    /// anybody knows of.
     fn database(&self) -> Option<DatabaseId> {
         None
     }
+
+    /// A receiver that has this store waits so long for each step. Default: nothing happens.
+    ///
+    /// It is called when the receiver is built. A store whose server goes on with what nobody waits for may give up soon
+    /// after the longest of these times, and must not give up before.
+    fn set_time_limit(&self, limit: Duration) {
+        let _ = limit;
+    }
 }
 
-/// Tells whether a store and dead letters are kept together, so that the one does not forget an event of which the other
-/// still knows.
+/// Tells whether a store and dead letters are kept together, so that completing an event deletes its letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatabaseId(usize);
 
 impl DatabaseId {
     /// The database that is reached through this value. Whoever holds the same one is at the same database.
-    pub fn of<T>(shared: &Arc<T>) -> Self {
+    pub fn of<T: ?Sized>(shared: &Arc<T>) -> Self {
         Self(Arc::as_ptr(shared).addr())
     }
 }

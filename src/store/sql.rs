@@ -1,6 +1,7 @@
 //! What the SQL stores share: connections that are trusted only as long as they answer, and the pace of cleaning up.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ use crate::telemetry::{Chain, TARGET};
 /// not takes the idle ones with it: whatever happened to it may have happened to them.
 pub(crate) struct Connections<C: Connection + 'static> {
     options: C::Options,
+    /// Fits the options to how long a step may take.
+    fit: fn(C::Options, Duration) -> C::Options,
+    limit: Arc<StepLimit>,
     idle: Mutex<Vec<C>>,
     permits: Arc<Semaphore>,
 }
@@ -40,8 +44,18 @@ pub(crate) struct Lent<'a, C: Connection + 'static> {
 const PLACE_KEPT_FOR: Duration = Duration::from_secs(1);
 
 impl<C: Connection + 'static> Connections<C> {
-    pub(crate) fn new(options: C::Options, max: usize) -> Self {
-        Self { options, idle: Mutex::default(), permits: Arc::new(Semaphore::new(max)) }
+    pub(crate) fn new(
+        options: C::Options,
+        fit: fn(C::Options, Duration) -> C::Options,
+        limit: Arc<StepLimit>,
+        max: usize,
+    ) -> Self {
+        Self { options, fit, limit, idle: Mutex::default(), permits: Arc::new(Semaphore::new(max)) }
+    }
+
+    /// How long the database may take for a step.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit.get()
     }
 
     /// Lends a connection that is idle, or else a new one, when it is this caller's turn.
@@ -54,10 +68,18 @@ impl<C: Connection + 'static> Connections<C> {
             asking: false,
             connection: Some(match idle {
                 Some(connection) => connection,
-                None => in_time(self.options.connect()).await?,
+                None => {
+                    let options = (self.fit)(self.options.clone(), self.limit());
+                    self.in_time(options.connect()).await?
+                }
             }),
             permit: Some(permit),
         })
+    }
+
+    /// No answer in time is an error, also for a purge, whose place would else be lost together with its connection.
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+        timeout(self.limit() + BEYOND_LIMIT, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<C>> {
@@ -74,7 +96,7 @@ impl<C: Connection + 'static> Lent<'_, C> {
         let Self { connection, asking, .. } = self;
         let answer = question(connection.as_mut().ok_or(sqlx::Error::PoolClosed)?);
         *asking = true;
-        let answer = in_time(answer).await;
+        let answer = self.home.in_time(answer).await;
         *asking = matches!(answer, Err(sqlx::Error::PoolTimedOut));
         answer
     }
@@ -106,14 +128,6 @@ impl<C: Connection + 'static> Drop for Lent<'_, C> {
     }
 }
 
-/// No answer in time is an error, also for a purge, whose place would else be lost together with its connection.
-async fn in_time<T>(step: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    timeout(LONGEST_STEP, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-}
-
-/// Longer than a receiver should ever wait.
-const LONGEST_STEP: Duration = Duration::from_secs(5);
-
 /// Leaves out how to reach the database, which may include a password.
 impl<C: Connection + 'static> fmt::Debug for Connections<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,9 +135,41 @@ impl<C: Connection + 'static> fmt::Debug for Connections<C> {
     }
 }
 
-/// When the rows that nobody needs any more are deleted: by whoever completes an event a minute after the last time.
+/// How long a database may take for a step: a second more than the most patient receiver waits.
 #[derive(Debug)]
-pub(crate) struct Housekeeping(Mutex<Instant>);
+pub(crate) struct StepLimit(AtomicU64);
+
+/// A receiver's default.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(2);
+
+pub(crate) const BEYOND_RECEIVER: Duration = Duration::from_secs(1);
+
+/// An answer that says that the limit was reached needs time as well.
+const BEYOND_LIMIT: Duration = Duration::from_secs(2);
+
+impl StepLimit {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Raises the limit to what this receiver waits.
+    pub(crate) fn allow(&self, limit: Duration) {
+        self.0.fetch_max(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        let limit = match self.0.load(Ordering::Relaxed) {
+            0 => DEFAULT_LIMIT,
+            milliseconds => Duration::from_millis(milliseconds),
+        };
+        limit + BEYOND_RECEIVER
+    }
+}
+
+/// When the rows that nobody needs any more are deleted: with the first completion, since a process may not live long, and
+/// then with the next one a minute after the last time.
+#[derive(Debug, Default)]
+pub(crate) struct Housekeeping(Mutex<Option<Instant>>);
 
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -131,20 +177,16 @@ const EVERY: Duration = Duration::from_secs(60);
 pub(crate) const PURGE_BATCH: u64 = 1000;
 
 impl Housekeeping {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Instant::now()))
-    }
-
-    /// Purges in the background if it is time, which it then is not for anybody else.
+    /// Purges in the background, if the last purge was a minute ago.
     pub(crate) fn purge_if_due<F>(&self, purge: impl FnOnce() -> F)
     where
         F: Future<Output = Result<u64, StoreError>> + Send + 'static,
     {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed() < EVERY {
+        if last.is_some_and(|last| last.elapsed() < EVERY) {
             return;
         }
-        *last = Instant::now();
+        *last = Some(Instant::now());
         let purge = purge();
         drop(tokio::spawn(async move {
             if let Err(error) = purge.await {

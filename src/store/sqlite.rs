@@ -11,12 +11,13 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Row, Sqlite, Transaction};
 use tokio::time::{Instant, sleep};
 
-use super::sql::{Connections, FAILED_FOR, Housekeeping, Lent, PURGE_BATCH, units};
+use super::sql::{BEYOND_RECEIVER, Connections, FAILED_FOR, Housekeeping, Lent, PURGE_BATCH, StepLimit, units};
 use super::{
-    Claim, ClaimHandle, ClaimToken, CommitError, DatabaseId, DedupStore, EventKey, StoreConfigError, StoreError,
-    StoreFuture,
+    Claim, ClaimHandle, ClaimToken, CommitError, Committing, DatabaseId, DedupStore, EventKey, StoreConfigError,
+    StoreError, StoreFuture,
 };
 use crate::dead_letter::SqliteDeadLetters;
+use crate::receiver::MAX_LEASE;
 
 /// Remembers events in an SQLite file, for all processes of one machine.
 ///
@@ -56,11 +57,14 @@ pub struct SqliteStore(Arc<Database>);
 pub(crate) struct Database {
     claims: Connections<SqliteConnection>,
     letters: Connections<SqliteConnection>,
+    limit: Arc<StepLimit>,
     housekeeping: Housekeeping,
 }
 
-/// How long to wait for another process's transaction: less than the receiver waits for the store.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long to wait for another process's transaction: less than the receiver waits for the store, so that it hears why.
+fn busy_timeout(limit: Duration) -> Duration {
+    limit.saturating_sub(BEYOND_RECEIVER) * 3 / 4
+}
 
 const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS sendarix_claims (
@@ -75,6 +79,7 @@ const CREATE: &str = "
         PRIMARY KEY (endpoint, event_id)
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS sendarix_claims_until ON sendarix_claims (until);
+    CREATE INDEX IF NOT EXISTS sendarix_claims_live ON sendarix_claims (until) WHERE state = 'live';
     CREATE TABLE IF NOT EXISTS sendarix_dead_letters (
         endpoint TEXT NOT NULL,
         event_id BLOB NOT NULL,
@@ -89,7 +94,13 @@ const CREATE: &str = "
         error_column INTEGER,
         body BLOB NOT NULL,
         PRIMARY KEY (endpoint, event_id)
-    );";
+    );
+    -- An event that has been handled leaves no letter, whatever happens to the process just then
+    CREATE TRIGGER IF NOT EXISTS sendarix_completed
+    AFTER UPDATE OF state ON sendarix_claims WHEN NEW.state = 'completed'
+    BEGIN
+        DELETE FROM sendarix_dead_letters WHERE endpoint = NEW.endpoint AND event_id = NEW.event_id;
+    END;";
 
 /// This moment in Unix milliseconds, when the statement has its lock. The clock has no more, so what is to last so long
 /// begins with the next one.
@@ -118,7 +129,9 @@ const CLAIM: &str = concat!(
         token = excluded.token, state = 'live', until = excluded.until
      WHERE (c.state = 'live' AND c.token = excluded.token) OR c.state = 'failed' OR c.until <= ",
     now!(),
-    " RETURNING attempt"
+    " OR (c.state = 'live' AND c.until > ",
+    now!(),
+    " + 1 + ?5) RETURNING attempt"
 );
 
 /// From live, or from one more state.
@@ -170,6 +183,10 @@ const PURGE: &str = concat!(
         ORDER BY until LIMIT ?2)"
 );
 
+/// Ends the claims from before the clock stepped back: see [`CLAIM`]. From now on, their attempts count for a day.
+const CLAMP: &str =
+    concat!("UPDATE sendarix_claims SET until = ", now!(), " WHERE state = 'live' AND until > ", now!(), " + 1 + ?1");
+
 impl SqliteStore {
     /// A store in this file, which is created when it is first needed. Does not touch the disk yet.
     ///
@@ -188,14 +205,19 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .auto_vacuum(SqliteAutoVacuum::None)
-            .busy_timeout(BUSY_TIMEOUT)
             // A slow statement's text is nobody's business, and the receiver logs what fails.
             .disable_statement_logging();
+        let limit = Arc::new(StepLimit::new());
+        // One is enough: the file has one writer at a time, and those who wait here wait in order.
+        let connection = |synchronous| {
+            let fit = |options: SqliteConnectOptions, limit| options.busy_timeout(busy_timeout(limit));
+            Connections::new(options.clone().synchronous(synchronous), fit, Arc::clone(&limit), 1)
+        };
         Ok(Self(Arc::new(Database {
-            // One is enough: the file has one writer at a time, and whoever waits here waits in order.
-            claims: Connections::new(options.clone().synchronous(SqliteSynchronous::Normal), 1),
-            letters: Connections::new(options.synchronous(SqliteSynchronous::Full), 1),
-            housekeeping: Housekeeping::new(),
+            claims: connection(SqliteSynchronous::Normal),
+            letters: connection(SqliteSynchronous::Full),
+            limit: Arc::clone(&limit),
+            housekeeping: Housekeeping::default(),
         })))
     }
 
@@ -210,8 +232,9 @@ impl SqliteStore {
     /// The transaction must be on the store's own file. Begin it with `BEGIN IMMEDIATE` (sqlx's `begin_with`): one that
     /// reads first and then writes fails whenever another has written in between. Begin it last and keep it short: while it
     /// is open nobody else can write to the file, and no event can be claimed, also when the process is stopped. Commit last
-    /// in the handler: what fails afterwards is not tried again. A second `commit` of the same claim is rolled back and
-    /// answers `Ok`, since the first stands.
+    /// in the handler: what fails afterwards is not tried again. A claim is committed once; only after
+    /// [`CommitError::Failed`], when it is not known whether the first `commit` has arrived, may it be tried again, with the
+    /// same work in a new transaction.
     ///
     /// ```no_run
     /// # use sendarix_webhooks::{Delivery, HandlerError, store::SqliteStore};
@@ -226,26 +249,23 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// [`CommitError::TakenOver`] if the claim was lost, [`CommitError::Elsewhere`] if the transaction is nested in another
+    /// [`CommitError::AlreadyCommitted`] if the claim has been completed, [`CommitError::TakenOver`] if it was lost, [`CommitError::Elsewhere`] if the transaction is nested in another
     /// one or on another file, and [`CommitError::Failed`] if the database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Sqlite>, claim: &ClaimHandle) -> Result<(), CommitError> {
-        claim.begin_completing();
-        self.purge_if_due();
         let failed = |error| CommitError::Failed(StoreError::new(error));
+        let committing = match Committing::begin(claim) {
+            Ok(committing) => committing,
+            Err(error) => {
+                tx.rollback().await.map_err(failed)?;
+                return Err(error);
+            }
+        };
+        self.purge_if_due();
         let retention = units(claim.retention(), 1000);
         let completed = step(&mut tx, COMPLETE_ONCE, claim.key(), claim.token(), retention).await.map_err(failed)?;
-        match completed {
-            Some(_) => tx.commit().await,
-            None => tx.rollback().await,
-        }
-        .map_err(failed)?;
-        match self.state(claim).await?.as_deref() {
-            // Now, or by a commit before, which nobody had heard of.
-            Some("completed") => claim.set_completed(),
-            Some("live") => return Err(CommitError::Elsewhere),
-            _ => return Err(CommitError::TakenOver),
-        }
-        Ok(())
+        let recorded = completed.is_some();
+        if recorded { tx.commit().await } else { tx.rollback().await }.map_err(failed)?;
+        committing.conclude(recorded, self.state(claim).await?.as_deref())
     }
 
     /// What the store itself sees of a claim, unless it is not this one's any more.
@@ -286,9 +306,14 @@ impl SqliteStore {
             lent.give_back();
             purged += deleted;
             if deleted < PURGE_BATCH {
-                return Ok(purged);
+                break;
             }
         }
+        let mut lent = self.0.claims().await?;
+        let clamp = sqlx::query(CLAMP).bind(units(MAX_LEASE, 1000));
+        lent.ask(|connection| clamp.execute(connection)).await.map_err(StoreError::new)?;
+        lent.give_back();
+        Ok(purged)
     }
 
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: i64) -> Result<Claim, StoreError> {
@@ -323,7 +348,10 @@ async fn try_claim(
         {
             return Ok(Some(claim));
         }
-        if let Some(row) = step(connection, CLAIM, key, token, lease).await? {
+        let claim = sqlx::query(CLAIM).bind(key.endpoint()).bind(key.event_id().as_bytes());
+        let bytes = token.to_bytes();
+        let claim = claim.bind(bytes.as_slice()).bind(lease).bind(units(MAX_LEASE, 1000));
+        if let Some(row) = claim.fetch_all(&mut *connection).await?.first() {
             let attempt = u32::try_from(row.try_get::<i64, _>("attempt")?).unwrap_or(u32::MAX);
             return Ok(Some(Claim::Granted { attempt }));
         }
@@ -339,7 +367,10 @@ fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Er
     Ok(match row.try_get("state")? {
         "completed" => Some(Claim::Completed),
         "given_up" => Some(Claim::GivenUp),
-        "live" if row.try_get::<&[u8], _>("token")? != token.to_bytes() => Some(Claim::InFlight { remaining }),
+        "live" if row.try_get::<&[u8], _>("token")? != token.to_bytes() => {
+            // A lease that ends later than any may be was given before the clock stepped back.
+            (remaining <= MAX_LEASE).then_some(Claim::InFlight { remaining })
+        }
         _ => None,
     })
 }
@@ -405,6 +436,10 @@ impl DedupStore for SqliteStore {
     fn database(&self) -> Option<DatabaseId> {
         Some(DatabaseId::of(&self.0))
     }
+
+    fn set_time_limit(&self, limit: Duration) {
+        self.0.allow(limit);
+    }
 }
 
 impl Database {
@@ -416,11 +451,15 @@ impl Database {
         self.lend(&self.letters).await
     }
 
+    pub(crate) fn allow(&self, limit: Duration) {
+        self.limit.allow(limit);
+    }
+
     async fn lend<'a>(
         &self,
         connections: &'a Connections<SqliteConnection>,
     ) -> Result<Lent<'a, SqliteConnection>, sqlx::Error> {
-        let give_up = Instant::now() + BUSY_TIMEOUT;
+        let give_up = Instant::now() + busy_timeout(connections.limit());
         loop {
             match open(connections).await {
                 // Unlike everything else, a file's change to WAL does not wait for its turn.

@@ -8,12 +8,15 @@
 //! |---|---|---|---|
 //! | [`REQUESTS`] | counter | `outcome` | requests by what became of them. One that was `slow` is counted again once it is over |
 //! | [`REFUSALS`] | counter | `reason` | requests that were refused before their signature was proven |
-//! | [`EVENTS`] | counter | `event_type` | events when they are first claimed, so each once, however often it comes. Types that the receiver does not want are not claimed and not counted; those that are not documented are `unknown`, and count whenever they are set aside |
+//! | [`EVENTS`] | counter | `event_type` | events when they are first claimed, so each once, however often it comes. Types that the receiver does not want are not claimed and not counted; those that are not documented are `unknown` |
+//! | [`PERMANENT_BOUNCES`] | counter | | events of type `bounce` that are [permanent](crate::event::Bounce::is_permanent), when they are first claimed |
+//! | [`UNREADABLE_DATA`] | counter | | events whose `data` was no JSON object, when they are first claimed |
 //! | [`RESUMES`] | counter | `outcome` | deliveries of events that the application has had: jobs, and the parts of a fan-out, whose endpoint is `NAME/PART` |
 //! | [`REDRIVES`] | counter | `outcome` | dead letters that were delivered again |
 //! | [`SECRET_MATCHES`] | counter | `secret` | authentic requests by the label of the secret that signed them |
 //! | [`DEAD_LETTERS`] | counter | `reason` | dead letters that were kept. `failed` is resolved by itself when a retry succeeds; `failed_last` was Sendarix's sixth attempt or a later one |
 //! | [`STORE_ERRORS`] | counter | `store` | steps of the `dedup` or `dead_letters` store that failed or took too long |
+//! | [`ABANDONED_REQUESTS`] | counter | | requests that ended before their body was verified: broken off, or cancelled by the server because the client closed its sending side |
 //! | [`TAKEOVERS`] | counter | | claims that were lost because the handler took longer than the lease |
 //! | [`REQUEST_DURATION`] | histogram, seconds | `outcome` | from a request's head to its answer |
 //! | [`EVENT_LAG`] | histogram, seconds | | from an event's signed time to when it was first claimed |
@@ -29,7 +32,7 @@ use metrics::{Counter, Gauge, Histogram, Unit};
 
 use super::{FailedStore, Way};
 use crate::dead_letter::DeadLetterReason;
-use crate::event::EventType;
+use crate::event::{EventType, SendarixEvent};
 use crate::receiver::{Outcome, RefusalKind};
 
 /// Requests, by `outcome`.
@@ -38,6 +41,12 @@ pub const REQUESTS: &str = "sendarix_requests_total";
 pub const REFUSALS: &str = "sendarix_refusals_total";
 /// Events, each once, by `event_type`.
 pub const EVENTS: &str = "sendarix_events_total";
+/// Events of type `bounce` that are permanent, each once.
+pub const PERMANENT_BOUNCES: &str = "sendarix_permanent_bounces_total";
+/// Events whose `data` was no JSON object, each once.
+pub const UNREADABLE_DATA: &str = "sendarix_unreadable_data_total";
+/// Requests that ended before their body was verified, without an answer.
+pub const ABANDONED_REQUESTS: &str = "sendarix_abandoned_requests_total";
 /// Events that the application has had, such as jobs and parts of a fan-out, by `outcome`.
 pub const RESUMES: &str = "sendarix_resumes_total";
 /// Dead letters that were delivered again, by `outcome`.
@@ -70,6 +79,9 @@ pub(super) struct Meter {
     refusals: [Counter; RefusalKind::ALL.len()],
     events: [Counter; EventType::ALL.len()],
     unknown_events: Counter,
+    permanent_bounces: Counter,
+    unreadable_data: Counter,
+    abandoned: Counter,
     letters: [Counter; DeadLetterReason::ALL.len()],
     last_letters: Counter,
     dedup_errors: Counter,
@@ -91,7 +103,8 @@ impl Drop for Handling {
 impl Meter {
     pub(super) fn new(endpoint: &str) -> Self {
         describe();
-        let counter = |name, label, value: &'static str| metrics::counter!(name, "endpoint" => endpoint.to_owned(), label => value);
+        let counter = |name, label, value: &str| metrics::counter!(name, "endpoint" => endpoint.to_owned(), label => value.to_owned());
+        let plain = |name| metrics::counter!(name, "endpoint" => endpoint.to_owned());
         let durations = Outcome::ALL.map(|outcome| {
             metrics::histogram!(REQUEST_DURATION, "endpoint" => endpoint.to_owned(), "outcome" => outcome.label())
         });
@@ -103,11 +116,14 @@ impl Meter {
             refusals: RefusalKind::ALL.map(|kind| counter(REFUSALS, "reason", kind.label())),
             events: EventType::ALL.map(|event_type| counter(EVENTS, "event_type", event_type.as_str())),
             unknown_events: counter(EVENTS, "event_type", "unknown"),
+            permanent_bounces: plain(PERMANENT_BOUNCES),
+            unreadable_data: plain(UNREADABLE_DATA),
+            abandoned: plain(ABANDONED_REQUESTS),
             letters: DeadLetterReason::ALL.map(|reason| counter(DEAD_LETTERS, "reason", reason.label())),
             last_letters: counter(DEAD_LETTERS, "reason", "failed_last"),
             dedup_errors: counter(STORE_ERRORS, "store", "dedup"),
             letter_errors: counter(STORE_ERRORS, "store", "dead_letters"),
-            takeovers: metrics::counter!(TAKEOVERS, "endpoint" => endpoint.to_owned()),
+            takeovers: plain(TAKEOVERS),
             lag: metrics::histogram!(EVENT_LAG, "endpoint" => endpoint.to_owned()),
             running: metrics::gauge!(RUNNING_HANDLERS, "endpoint" => endpoint.to_owned()),
             endpoint: endpoint.to_owned(),
@@ -120,15 +136,23 @@ impl Meter {
         metrics::counter!(SECRET_MATCHES, &labels).increment(1);
     }
 
-    pub(super) fn new_event(&self, event_type: Option<EventType>, lag: impl FnOnce() -> Duration) {
-        let events = match event_type {
-            Some(event_type) => of(&EventType::ALL, &self.events, event_type),
+    pub(super) fn new_event(&self, event: &SendarixEvent, lag: impl FnOnce() -> Duration) {
+        increment(match event.kind.event_type() {
+            Some(event_type) => of(&EventType::ALL, &self.events, &event_type),
             None => Some(&self.unknown_events),
-        };
-        if let Some(events) = events {
-            events.increment(1);
+        });
+        if event.is_permanent() {
+            self.permanent_bounces.increment(1);
         }
         self.lag.record(lag());
+    }
+
+    pub(super) fn unreadable_data(&self) {
+        self.unreadable_data.increment(1);
+    }
+
+    pub(super) fn abandoned(&self) {
+        self.abandoned.increment(1);
     }
 
     pub(super) fn handling(&self) -> Handling {
@@ -142,15 +166,15 @@ impl Meter {
             Way::Redrive => &self.redrives,
             Way::Resume => &self.resumes,
         };
-        increment(of(&Outcome::ALL, counters, outcome));
-        if let (Way::Request, Some(durations)) = (way, of(&Outcome::ALL, &self.durations, outcome)) {
+        increment(of(&Outcome::ALL, counters, &outcome));
+        if let (Way::Request, Some(durations)) = (way, of(&Outcome::ALL, &self.durations, &outcome)) {
             durations.record(duration());
         }
     }
 
     pub(super) fn refused(&self, kind: RefusalKind) {
-        increment(of(&Outcome::ALL, &self.requests, kind.outcome()));
-        increment(of(&RefusalKind::ALL, &self.refusals, kind));
+        increment(of(&Outcome::ALL, &self.requests, &kind.outcome()));
+        increment(of(&RefusalKind::ALL, &self.refusals, &kind));
     }
 
     pub(super) fn taken_over(&self) {
@@ -164,8 +188,8 @@ impl Meter {
         }
     }
 
-    pub(super) fn letter_kept(&self, reason: DeadLetterReason, attempts: u32) {
-        if reason == DeadLetterReason::Failed && attempts >= ATTEMPTS {
+    pub(super) fn letter_kept(&self, reason: &DeadLetterReason, attempts: u32) {
+        if *reason == DeadLetterReason::Failed && attempts >= ATTEMPTS {
             return self.last_letters.increment(1);
         }
         increment(of(&DeadLetterReason::ALL, &self.letters, reason));
@@ -173,8 +197,8 @@ impl Meter {
 }
 
 /// The one that counts this value, in the order in which all of them stand.
-fn of<'a, T: Copy + PartialEq, C>(all: &[T], counters: &'a [C], value: T) -> Option<&'a C> {
-    counters.get(all.iter().position(|one| *one == value)?)
+fn of<'a, T: PartialEq, C>(all: &[T], counters: &'a [C], value: &T) -> Option<&'a C> {
+    counters.get(all.iter().position(|one| one == value)?)
 }
 
 fn increment(counter: Option<&Counter>) {
@@ -188,6 +212,9 @@ fn describe() {
         (REQUESTS, "Requests by what became of them"),
         (REFUSALS, "Requests that were refused before their signature was proven"),
         (EVENTS, "Events by type, each once"),
+        (PERMANENT_BOUNCES, "Permanent bounces, each once"),
+        (UNREADABLE_DATA, "Events whose data was no JSON object, each once"),
+        (ABANDONED_REQUESTS, "Requests that ended before their body was verified"),
         (RESUMES, "Deliveries of events that the application has had"),
         (REDRIVES, "Dead letters that were delivered again"),
         (SECRET_MATCHES, "Authentic requests by the secret that signed them"),

@@ -5,9 +5,10 @@
 //! |---|---|---|---|
 //! | receipt | info | [`TARGET`] | `event_id`, `event_type`, `timestamp`, `message_id`, `from`, `secret` |
 //! | outcome | info, warn or error | [`TARGET`] | `outcome`, `status`, `duration_ms`, `attempt`, `error` |
-//! | refusal | warn | [`AUDIT_TARGET`] | `endpoint`, `outcome`, `reason`, `status`, `detail` |
+//! | refusal | warn | [`AUDIT_TARGET`] | `endpoint`, `outcome`, `reason`, `status`, `detail`, `suppressed` |
+//! | a request that ended before it was verified | warn | [`TARGET`] | `endpoint`, `after_ms`, `suppressed` |
 //!
-//! All but refusals are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
+//! All but the last two are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
 //! and so is whatever the handler logs. `secret` is the label of the secret that matched: when only the newest is seen,
 //! the one before it can go. For what comes from a dead letter or from the application, `from` stands in its place.
 //!
@@ -15,6 +16,7 @@
 //! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is
 //! escaped and cut to 128 characters.
 
+mod line_limit;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
@@ -29,20 +31,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Level, Span};
 
+use self::line_limit::LineLimit;
 #[cfg(feature = "metrics")]
 use self::metrics::Meter;
 #[cfg(not(feature = "metrics"))]
 use self::no_metrics::Meter;
+use self::text::milliseconds;
 pub(crate) use self::text::{Chain, Clipped};
 use crate::dead_letter::DeadLetterReason;
-use crate::event::{EventType, SendarixEvent};
+use crate::event::SendarixEvent;
 use crate::receiver::{Answer, Outcome, RefusalKind};
 
 /// The target of everything but refusals.
 pub const TARGET: &str = "sendarix_webhooks";
 
-/// The target of refused requests, for a security audit. Under attack it is as busy as the attacker: filter it by this
-/// name.
+/// The target of refused requests, for a security audit. At most five lines a second are written for each reason; the next
+/// one says in `suppressed` how many were left out before it. The [metrics] count all of them.
 pub const AUDIT_TARGET: &str = "sendarix_webhooks::audit";
 
 /// All that one receiver says of itself. What happens is a method, and each is a line of the log, a number, or both.
@@ -51,6 +55,9 @@ pub(crate) struct Telemetry {
     endpoint: Arc<str>,
     /// Made with the first request, by when the application has set up where the numbers go.
     meter: OnceLock<Meter>,
+    /// These are written at an attacker's pace; each reason has a limit of its own, so that none hides another.
+    refused_lines: [LineLimit; RefusalKind::ALL.len()],
+    abandoned_lines: LineLimit,
 }
 
 /// What became of a delivery.
@@ -83,7 +90,26 @@ pub(crate) enum FailedStore {
 
 impl Telemetry {
     pub(crate) fn new(endpoint: Arc<str>) -> Self {
-        Self { endpoint, meter: OnceLock::new() }
+        let (refused_lines, abandoned_lines) = (std::array::from_fn(|_| LineLimit::default()), LineLimit::default());
+        Self { endpoint, meter: OnceLock::new(), refused_lines, abandoned_lines }
+    }
+
+    /// `data` of an event was neither an object nor `null`, so that none of its fields could be read.
+    pub(crate) fn unreadable_data(&self) {
+        self.meter().unreadable_data();
+        let message = "the `data` of the event is no JSON object; the event is delivered without its fields";
+        tracing::warn!(target: TARGET, message);
+    }
+
+    /// A request went away between its head and its proof: no handler, no answer, no letter.
+    pub(crate) fn abandoned(&self, after: Duration) {
+        self.meter().abandoned();
+        if let Some(suppressed) = self.abandoned_lines.admit() {
+            let message = "a request ended before its body was verified: the connection broke off, or the server cancelled it \
+                because the client closed its sending side; Sendarix delivers again";
+            let (endpoint, after_ms) = (&*self.endpoint, milliseconds(after));
+            tracing::warn!(target: TARGET, endpoint, after_ms, suppressed, message);
+        }
     }
 
     fn meter(&self) -> &Meter {
@@ -126,8 +152,8 @@ impl Telemetry {
     }
 
     /// An event is handled or set aside for the first time, so long after it happened.
-    pub(crate) fn new_event(&self, event_type: Option<EventType>, lag: impl FnOnce() -> Duration) {
-        self.meter().new_event(event_type, lag);
+    pub(crate) fn new_event(&self, event: &SendarixEvent, lag: impl FnOnce() -> Duration) {
+        self.meter().new_event(event, lag);
     }
 
     /// A handler runs for as long as this is held.
@@ -148,7 +174,7 @@ impl Telemetry {
                     $level,
                     outcome = outcome.label(),
                     status,
-                    duration_ms = duration().as_secs_f64() * 1000.0,
+                    duration_ms = milliseconds(duration()),
                     attempt,
                     error,
                     $message
@@ -160,6 +186,7 @@ impl Telemetry {
                 log!(Level::INFO, "settled a delivery");
             }
             Outcome::StoreUnavailable => log!(Level::ERROR, "a store failed; Sendarix will deliver again"),
+            Outcome::NotTaken => log!(Level::ERROR, "no handler took the event; Sendarix will deliver again"),
             _ => log!(Level::WARN, "settled a delivery"),
         }
     }
@@ -167,6 +194,9 @@ impl Telemetry {
     /// A request was refused before its signature was proven.
     pub(crate) fn refused(&self, kind: RefusalKind, answer: &Answer, detail: Option<&dyn fmt::Display>) {
         self.meter().refused(kind);
+        let lines =
+            RefusalKind::ALL.iter().position(|one| *one == kind).and_then(|index| self.refused_lines.get(index));
+        let Some(suppressed) = lines.map_or(Some(0), LineLimit::admit) else { return };
         tracing::warn!(
             target: AUDIT_TARGET,
             endpoint = &*self.endpoint,
@@ -174,6 +204,7 @@ impl Telemetry {
             reason = kind.label(),
             status = answer.status(),
             detail = detail.map(|detail| Clipped(&detail.to_string()).to_string()),
+            suppressed,
             "refused a request",
         );
     }
@@ -191,7 +222,7 @@ impl Telemetry {
         self.meter().store_failed(store);
     }
 
-    pub(crate) fn letter_kept(&self, reason: DeadLetterReason, attempts: u32) {
+    pub(crate) fn letter_kept(&self, reason: &DeadLetterReason, attempts: u32) {
         self.meter().letter_kept(reason, attempts);
     }
 }

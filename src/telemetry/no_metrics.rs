@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{FailedStore, Way};
 use crate::dead_letter::DeadLetterReason;
-use crate::event::EventType;
+use crate::event::SendarixEvent;
 use crate::receiver::{Outcome, RefusalKind};
 
 /// As [`Meter`](super::Meter) with the feature `metrics`.
@@ -25,7 +25,11 @@ impl Meter {
 
     pub(super) fn secret_matched(&self, _: &str) {}
 
-    pub(super) fn new_event(&self, _: Option<EventType>, _: impl FnOnce() -> Duration) {}
+    pub(super) fn new_event(&self, _: &SendarixEvent, _: impl FnOnce() -> Duration) {}
+
+    pub(super) fn unreadable_data(&self) {}
+
+    pub(super) fn abandoned(&self) {}
 
     pub(super) fn handling(&self) -> Handling {
         Handling
@@ -39,5 +43,5 @@ impl Meter {
 
     pub(super) fn store_failed(&self, _: FailedStore) {}
 
-    pub(super) fn letter_kept(&self, _: DeadLetterReason, _: u32) {}
+    pub(super) fn letter_kept(&self, _: &DeadLetterReason, _: u32) {}
 }

@@ -2,11 +2,15 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 /// Text from outside: escaped, so that it can forge no log line, and cut.
 pub(crate) struct Clipped<'a>(pub(crate) &'a str);
 
 const MAX_CHARS: usize = 128;
+
+/// In characters, once they are escaped.
+const MAX_ESCAPED: usize = 256;
 
 /// In quotes, so that it cannot look like another field.
 impl fmt::Debug for Clipped<'_> {
@@ -17,12 +21,17 @@ impl fmt::Debug for Clipped<'_> {
 
 impl fmt::Display for Clipped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (shown, cut) = match self.0.char_indices().nth(MAX_CHARS) {
-            Some((end, _)) => self.0.split_at(end),
-            None => (self.0, ""),
-        };
-        fmt::Display::fmt(&shown.escape_debug(), f)?;
-        f.write_str(if cut.is_empty() { "" } else { "…" })
+        // What is escaped becomes up to ten times as long.
+        let mut room = MAX_ESCAPED;
+        for (index, c) in self.0.chars().enumerate() {
+            let escaped = c.escape_debug();
+            match room.checked_sub(escaped.len()) {
+                Some(left) if index < MAX_CHARS => room = left,
+                _ => return f.write_str("…"),
+            }
+            write!(f, "{escaped}")?;
+        }
+        Ok(())
     }
 }
 
@@ -41,6 +50,11 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
+/// A duration for the log, to the microsecond: more digits say nothing.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +67,7 @@ mod tests {
         assert!(shown.ends_with("é…"), "{shown}");
         assert_eq!(shown.chars().filter(|c| *c == 'é').count(), MAX_CHARS - 9);
         assert_eq!(Clipped("evt_1").to_string(), "evt_1");
+        let long = "\u{e0001}".repeat(128);
+        assert!(Clipped(&long).to_string().chars().count() <= MAX_ESCAPED + 1);
     }
 }

@@ -1,13 +1,15 @@
 //! The shared secrets: one or several at once, labelled, exchanged while the application runs.
 
+use std::cmp::Ordering;
 use std::env::VarError;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
 use ctutils::{CtAssign, CtEq};
 use hmac::{Hmac, KeyInit, Mac};
+use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
 use sha2::Sha256;
 
 use super::Signature;
@@ -38,9 +40,8 @@ impl SigningSecret {
         if secret.is_empty() {
             return Err(SecretError(Fault::Empty));
         }
-        let invisible = |c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}';
         let trimmed =
-            str::from_utf8(secret).map_or(secret.trim_ascii(), |text| text.trim_matches(invisible).as_bytes());
+            str::from_utf8(secret).map_or(secret.trim_ascii(), |text| text.trim_matches(is_invisible).as_bytes());
         if trimmed.len() != secret.len() {
             return Err(SecretError(Fault::WhiteSpace));
         }
@@ -57,6 +58,29 @@ impl SigningSecret {
     pub fn sign(&self, body: &[u8]) -> Signature {
         Signature(self.0.clone().chain_update(body).finalize().into_bytes().into())
     }
+}
+
+/// Whether a character cannot be seen at the edge of a text, by its Unicode properties: white space, control, format, or
+/// ignored by default.
+fn is_invisible(c: char) -> bool {
+    static INVISIBLE: LazyLock<Option<ClassUnicode>> = LazyLock::new(|| {
+        let class = r"[\p{White_Space}\p{Control}\p{Format}\p{Default_Ignorable_Code_Point}]";
+        match regex_syntax::parse(class).ok()?.into_kind() {
+            HirKind::Class(Class::Unicode(class)) => Some(class),
+            _ => None,
+        }
+    });
+    let Some(invisible) = INVISIBLE.as_ref() else { return c.is_whitespace() || c.is_control() };
+    let order = |range: &ClassUnicodeRange| {
+        if range.end() < c {
+            Ordering::Less
+        } else if range.start() > c {
+            Ordering::Greater
+        } else {
+            Ordering::Equal
+        }
+    };
+    invisible.ranges().binary_search_by(order).is_ok()
 }
 
 impl fmt::Debug for SigningSecret {
@@ -129,7 +153,10 @@ impl SigningSecrets {
                 1 => PREVIOUS.into(),
                 older => format!("{PREVIOUS}-{older}").into(),
             };
-            let secret = SigningSecret::new(line).map_err(|error| {
+            // Whoever knows the comment could sign with it.
+            let secret =
+                if line.starts_with("# ") { Err(SecretError(Fault::Comment)) } else { SigningSecret::new(line) };
+            let secret = secret.map_err(|error| {
                 SecretError(Fault::Line { path: path.to_owned(), line: index + 1, fault: Box::new(error.0) })
             })?;
             secrets.push((label, secret));
@@ -222,6 +249,8 @@ enum Fault {
          signature will match"
     )]
     WhiteSpace,
+    #[error("the line is a comment, which would be taken for a secret; remove it")]
+    Comment,
     #[error("the value is not UTF-8")]
     NotUtf8,
     #[error("{SECRET_VARIABLE} is not set; set it to the secret from the endpoint's page in the Sendarix dashboard")]
@@ -283,10 +312,22 @@ mod tests {
             "secret\u{a0}",
             "secret\u{2028}",
             "secret\0",
+            "secret\u{200b}",
+            "secret\u{200d}",
+            "\u{2060}secret",
+            "secret\u{ad}",
+            "secret\u{202e}",
+            "\u{180e}secret",
+            "secret\u{3164}",
+            "secret\u{fe0f}",
+            "secret\u{e0041}",
+            "\u{1d173}secret",
         ] {
             assert!(SigningSecret::new(text).is_err(), "{text:?}");
         }
-        assert!(SigningSecret::new("inner white space").is_ok());
+        for text in ["inner white space", "e\u{301}", "\u{e9}", "密钥", "\u{1f511}", "-_"] {
+            assert!(SigningSecret::new(text).is_ok(), "{text:?}");
+        }
     }
 
     #[test]
@@ -329,6 +370,7 @@ mod tests {
         let secrets = read("new\r\n\nold\nolder\n").unwrap();
         assert_eq!(format!("{secrets:?}"), r#"["current", "previous", "previous-2"]"#);
         assert_eq!(secrets.verify(b"", &secret("old").sign(b"")).as_deref(), Some("previous"));
+        assert!(read("new\n# rotated\n").unwrap_err().to_string().contains("line 2: the line is a comment"));
         assert!(read("\n\n").unwrap_err().to_string().contains("holds no signing secret"));
         assert!(read("new\n old\n").unwrap_err().to_string().contains("line 2: the signing secret has white space"));
         std::fs::remove_file(&path).unwrap();

@@ -58,11 +58,14 @@ pub enum SignatureError {
     /// The value names its algorithm first, as other providers do.
     #[error("the header has a `sha256=` prefix; Sendarix sends the bare hex digits, so look for what adds it")]
     Prefixed,
-    /// The value is 44 characters of base64, as other providers send.
+    /// There is white space around the value. HTTP/1 takes it off; in HTTP/2 it is a part of the value.
+    #[error("the header has white space around its value; look for what adds it")]
+    WhiteSpace,
+    /// The value is 43 or 44 characters of base64 or base64url, as other providers send.
     #[error("the header holds base64; Sendarix sends hex, so look for what re-encodes it")]
     Base64,
     /// The value has another length than 64.
-    #[error("the header has {0} bytes instead of 64; it may have been cut")]
+    #[error("the header has {0} bytes instead of 64; {hint}", hint = if *_0 < 64 { "it may have been cut" } else { "look for what adds to it" })]
     Length(usize),
     /// A character is no hex digit.
     #[error("the header holds a character that is no hex digit")]
@@ -74,11 +77,13 @@ impl SignatureError {
         let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(byte);
         if header.is_empty() {
             Self::Empty
+        } else if header.trim_ascii() != header {
+            Self::WhiteSpace
         } else if header.contains(&b',') {
             Self::List
         } else if header.get(..7).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"sha256=")) {
             Self::Prefixed
-        } else if header.len() == 44 && header.iter().all(is_base64) {
+        } else if matches!(header.len(), 43 | 44) && header.iter().all(is_base64) {
             Self::Base64
         } else if header.len() != 64 {
             Self::Length(header.len())
@@ -106,20 +111,25 @@ mod tests {
     #[test]
     fn says_what_a_wrong_value_looks_like() {
         let base64 = "3q2+7wEjRWeJq83vASNFZ4mrze8BI0VniavN7wEjRWc=";
-        let cases: [(&[u8], SignatureError); 9] = [
+        let base64url = "3q2-7wEjRWeJq83vASNFZ4mrze8BI0VniavN7wEjRWc";
+        let cases: [(&[u8], SignatureError); 11] = [
             (b"", SignatureError::Empty),
             (&HEX.as_bytes()[1..], SignatureError::Length(63)),
             (b"v1,", SignatureError::List),
             (base64.as_bytes(), SignatureError::Base64),
+            (base64url.as_bytes(), SignatureError::Base64),
             (&[0xff; 64], SignatureError::NotHex),
             (&[b'g'; 64], SignatureError::NotHex),
             (&[b'0'; 65], SignatureError::Length(65)),
-            (b" ", SignatureError::Length(1)),
+            (b" ", SignatureError::WhiteSpace),
+            (&[HEX.as_bytes(), b"\t"].concat(), SignatureError::WhiteSpace),
             (b"SHA256=00", SignatureError::Prefixed),
         ];
         for (header, error) in cases {
             assert_eq!(Signature::parse(header), Err(error), "{header:?}");
         }
+        assert!(SignatureError::Length(63).to_string().contains("cut"));
+        assert!(SignatureError::Length(65).to_string().contains("adds to it"));
         // A `0x` prefix in the full length, which hex decoders like to strip.
         assert_eq!(Signature::parse(format!("0x{}", &HEX[2..]).as_bytes()), Err(SignatureError::NotHex));
     }

@@ -361,7 +361,7 @@ async fn outer_middleware_can_tell_why_a_request_was_refused() {
 #[tokio::test]
 async fn an_error_of_middleware_inside_is_a_failure_of_the_handler() {
     async fn fail(request: ServiceRequest, _: Next<impl MessageBody>) -> Result<ServiceResponse, Error> {
-        let kind = request.extensions().get::<SendarixEvent>().unwrap().kind.event_type();
+        let kind = request.extensions().get::<Delivery>().unwrap().event().kind.event_type();
         match kind {
             Some(EventType::Open) => Err(ErrorForbidden("at 10.0.0.7")),
             // A status that would acknowledge what nobody has handled.
@@ -386,6 +386,33 @@ async fn an_error_of_middleware_inside_is_a_failure_of_the_handler() {
     }
     let retrying = stores.letters().iter().filter(|letter| letter.is_retrying()).count();
     assert_eq!((stores.letters().len(), retrying), (3, 2));
+}
+
+/// A middleware outside keeps a clone of the request, as one that logs at the end may do. The event is handled all the same.
+#[tokio::test]
+async fn a_request_that_is_shared_outside_is_handled_though_it_has_a_content_encoding() {
+    async fn keep(
+        request: ServiceRequest,
+        next: Next<impl MessageBody>,
+    ) -> Result<ServiceResponse<impl MessageBody>, Error> {
+        let kept = request.request().clone();
+        let response = next.call(request).await;
+        assert_eq!(kept.path(), PATH);
+        response
+    }
+    let stores = FaultyStores::default();
+    let receiver = Receiver::builder(secret()).dead_letters(stores.clone()).build().unwrap();
+    let server = ActixServer::start(1, move |config| {
+        let resource = web::resource(PATH).wrap(SendarixMiddleware::new(receiver.clone())).wrap(from_fn(keep));
+        config.service(resource.route(web::post().to(async |_: SendarixEvent| "")));
+    });
+    for encoding in [None, Some("gzip")] {
+        let post = Post::signed(&Sample::new(EventType::Open).body());
+        let post = encoding.into_iter().fold(post, |post, encoding| post.with("content-encoding", encoding));
+        let reply = send(&server, &post).await;
+        assert_eq!(reply.status / 100, 2, "{encoding:?}: {reply:?}");
+    }
+    assert_eq!(stores.letters(), []);
 }
 
 /// How a server ends while it is busy.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters};
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters, ListedLetter};
 use sendarix_webhooks::store::EventKey;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, HandlerError, Timestamp};
@@ -47,11 +47,15 @@ fn letter(id: &str, error: &str) -> DeadLetter {
 }
 
 async fn ids(letters: &FileDeadLetters) -> Vec<String> {
-    letters.letters().await.unwrap().iter().map(|letter| letter.key.event_id().to_owned()).collect()
+    list(letters).await.into_iter().filter_map(|letter| Some(letter.ok()?.key.event_id().to_owned())).collect()
+}
+
+async fn list(letters: &FileDeadLetters) -> Vec<ListedLetter> {
+    letters.list("default", None, 10_000).await.unwrap()
 }
 
 #[tokio::test]
-async fn letters_survive_a_restart_in_their_order() {
+async fn letters_survive_a_restart() {
     let file = TempFile::new("restart");
     let letters = FileDeadLetters::open(file.path()).unwrap();
     for id in ["a", "b", "c", "d"] {
@@ -61,9 +65,8 @@ async fn letters_survive_a_restart_in_their_order() {
     letters.record(&letter("a", "second")).await.unwrap();
     drop(letters);
     let letters = FileDeadLetters::open(file.path()).unwrap();
-    assert_eq!(ids(&letters).await, ["c", "d", "a"]);
-    assert_eq!(letters.letters().await.unwrap()[2], letter("a", "second"));
-    assert_eq!(letters.len(), 3);
+    assert_eq!(ids(&letters).await, ["a", "c", "d"]);
+    assert_eq!(*list(&letters).await[0].as_ref().unwrap(), letter("a", "second"));
 }
 
 #[tokio::test]
@@ -141,6 +144,9 @@ async fn one_letter_that_was_spoilt_by_hand_hides_no_other() {
     fs::write(file.path(), text.replacen("\"signature\":\"", "\"signature\":\"oops", 1)).unwrap();
     let letters = FileDeadLetters::open(file.path()).unwrap();
     assert_eq!(ids(&letters).await, ["b"]);
+    let listed = list(&letters).await;
+    assert_eq!(listed[0].as_ref().unwrap_err().key, EventKey::new("default", "a"), "it is listed all the same");
+    letters.get(&EventKey::new("default", "a")).await.unwrap_err();
     drop(letters);
     assert!(fs::read_to_string(file.path()).unwrap().contains("oops"), "it is kept");
 }
@@ -204,7 +210,7 @@ async fn a_letter_that_nobody_waits_for_any_more_can_be_resolved() {
         letters.resolve(&letter.key).await.unwrap();
         assert_eq!(letters.get(&letter.key).await.unwrap(), None, "round {round}, given up: {}", given_up.is_err());
     }
-    assert!(letters.is_empty());
+    assert!(list(&letters).await.is_empty());
 }
 
 #[tokio::test]
@@ -234,7 +240,7 @@ async fn many_letters_at_once_are_all_kept() {
     }
     writers.join_all().await;
     drop(letters);
-    assert_eq!(FileDeadLetters::open(file.path()).unwrap().len(), 1000);
+    assert_eq!(list(&FileDeadLetters::open(file.path()).unwrap()).await.len(), 1000);
 }
 
 /// The dedup memory, and with it the count of attempts, is lost in a restart; the file is not.
@@ -250,9 +256,142 @@ async fn a_success_after_a_restart_resolves_the_letter_from_before() {
     };
     let before = start(|| Err(HandlerError::retry("no database"))).await;
     assert_eq!(before.post(&body).await.status, 503);
-    let kept = letters.letters().await.unwrap();
+    let kept: Vec<DeadLetter> = list(&letters).await.into_iter().map(Result::unwrap).collect();
     assert_eq!((kept[0].body.as_ref(), kept[0].error.as_str()), (body.as_slice(), "no database"));
     let after = start(|| Ok(())).await;
     assert_eq!(after.post(&body).await.status, 200);
-    assert!(letters.is_empty());
+    assert!(list(&letters).await.is_empty());
+}
+
+/// As `logrotate`, or an operator, does while it is in use.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_was_moved_or_deleted_is_written_again() {
+    let (file, away) = (TempFile::new("moved"), TempFile::new("away"));
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    for id in ["a", "b", "resolved"] {
+        letters.record(&letter(id, "first")).await.unwrap();
+    }
+    letters.resolve(&EventKey::new("default", "resolved")).await.unwrap();
+    fs::rename(file.path(), away.path()).unwrap();
+    letters.record(&letter("c", "")).await.unwrap();
+    assert_eq!(ids(&letters).await, ["a", "b", "c"]);
+    fs::remove_file(file.path()).unwrap();
+    letters.record(&letter("d", "")).await.unwrap();
+    // Another file of letters was put in its place: what it holds stays.
+    fs::rename(away.path(), file.path()).unwrap();
+    letters.record(&letter("a", "second")).await.unwrap();
+    let lines = fs::read_to_string(file.path()).unwrap();
+    drop(letters);
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    assert_eq!(ids(&letters).await, ["a", "b", "c", "d"], "{lines}");
+    assert_eq!(list(&letters).await[0].as_ref().unwrap().error, "second");
+}
+
+/// Letters are gone with the end of the file, so nothing is promised any more.
+#[tokio::test]
+async fn a_file_that_was_cut_short_takes_no_more_letters() {
+    let file = TempFile::new("cut-short");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    letters.record(&letter("a", "")).await.unwrap();
+    let first = fs::metadata(file.path()).unwrap().len();
+    letters.record(&letter("b", "")).await.unwrap();
+    let whole = fs::read(file.path()).unwrap();
+    for len in [0, first, first + 10] {
+        fs::OpenOptions::new().write(true).open(file.path()).unwrap().set_len(len).unwrap();
+        let error = letters.record(&letter("c", "")).await.unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("was cut from") && cause.contains(file.path().to_str().unwrap()), "{cause}");
+        assert!(list(&letters).await[1].is_err(), "a letter that is gone is no letter");
+        assert_eq!(fs::metadata(file.path()).unwrap().len(), len, "nothing is written");
+        fs::write(file.path(), &whole).unwrap();
+    }
+    letters.record(&letter("c", "")).await.unwrap();
+    assert_eq!(ids(&letters).await, ["a", "b", "c"], "whole again, it goes on");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn without_its_lock_file_a_second_user_is_kept_out_all_the_same() {
+    let file = TempFile::new("unlocked");
+    let first = FileDeadLetters::open(file.path()).unwrap();
+    fs::remove_file(format!("{}.lock", file.path().display())).unwrap();
+    FileDeadLetters::open(file.path()).unwrap_err();
+    // Also after a compaction, which replaces the file.
+    let error = "x".repeat(100_000);
+    for round in 0..30 {
+        let id = format!("evt_{round}");
+        first.record(&letter(&id, &error)).await.unwrap();
+        first.resolve(&EventKey::new("default", id)).await.unwrap();
+    }
+    let _ = fs::remove_file(format!("{}.lock", file.path().display()));
+    FileDeadLetters::open(file.path()).unwrap_err();
+    drop(first);
+    FileDeadLetters::open(file.path()).unwrap();
+}
+
+/// A reader sees every change that was sent before it asked.
+#[tokio::test]
+async fn a_letter_is_seen_by_whoever_asks_after_it_was_sent() {
+    let file = TempFile::new("order");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    for round in 0..200 {
+        let letter = letter(&format!("evt_{round:03}"), "");
+        let mut recording = letters.record(&letter);
+        // Sent, and not waited for.
+        let sent = std::future::poll_fn(|cx| std::task::Poll::Ready(recording.as_mut().poll(cx))).await;
+        assert_eq!(letters.get(&letter.key).await.unwrap().as_ref(), Some(&letter), "round {round}");
+        assert_eq!(list(&letters).await.len(), round + 1);
+        if sent.is_pending() {
+            recording.await.unwrap();
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_mode_that_was_given_to_the_file_stays() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = TempFile::new("mode");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    let mode = || fs::metadata(file.path()).unwrap().permissions().mode() & 0o777;
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o640)).unwrap();
+    letters.record(&letter("a", "")).await.unwrap();
+    letters.resolve(&EventKey::new("default", "a")).await.unwrap();
+    drop(letters);
+    // Compacts.
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    assert_eq!((mode(), fs::metadata(file.path()).unwrap().len()), (0o640, 0));
+    fs::remove_file(file.path()).unwrap();
+    letters.record(&letter("b", "")).await.unwrap();
+    assert_eq!(mode(), 0o640);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_refused_and_left_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata("/dev/null").unwrap().permissions().mode();
+    for path in ["/dev/null", "/dev", "/tmp"] {
+        let error = FileDeadLetters::open(path).unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("not a regular file"), "{error:?}");
+    }
+    assert_eq!(fs::metadata("/dev/null").unwrap().permissions().mode(), mode);
+}
+
+/// A reason that a newer version has written costs nothing.
+#[tokio::test]
+async fn an_unknown_reason_keeps_its_label() {
+    let file = TempFile::new("reason");
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    letters.record(&letter("a", "")).await.unwrap();
+    drop(letters);
+    let text = fs::read_to_string(file.path()).unwrap();
+    fs::write(file.path(), text.replace("\"failed\"", "\"quarantined\"")).unwrap();
+    let letters = FileDeadLetters::open(file.path()).unwrap();
+    let read = letters.get(&EventKey::new("default", "a")).await.unwrap().unwrap();
+    assert_eq!(read.reason, DeadLetterReason::Other("quarantined".to_owned()));
+    letters.record(&letter("a", "again")).await.unwrap();
+    let read = letters.get(&EventKey::new("default", "a")).await.unwrap().unwrap();
+    assert_eq!((read.reason.label(), read.error.as_str()), ("quarantined", "again"), "one that is dead stays so");
 }

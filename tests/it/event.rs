@@ -80,10 +80,11 @@ fn suppression_says_who_should_not_be_mailed_again() {
 #[test]
 fn a_decode_error_says_what_and_where() {
     let error = SendarixEvent::decode("{\"event_type\":\n 7}").unwrap_err();
-    assert_eq!(error.kind(), DecodeErrorKind::Envelope);
+    assert_eq!((error.kind(), error.member()), (DecodeErrorKind::Envelope, Some("event_type")));
+    let error = SendarixEvent::decode("{\"event_type\":\n ?}").unwrap_err();
+    assert_eq!((error.kind(), error.member()), (DecodeErrorKind::NotJson, None));
     let Some(Place { line: 2, column, .. }) = error.place() else { panic!("{error:?}") };
     assert!(column > 0);
-    assert_eq!(SendarixEvent::decode("{").unwrap_err().kind(), DecodeErrorKind::NotJson);
     assert_eq!(SendarixEvent::decode(b"\xff".as_slice()).unwrap_err().kind(), DecodeErrorKind::NotUtf8);
 }
 

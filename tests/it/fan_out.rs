@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sendarix_webhooks::fan_out::{Destination, FanOut, FanOutError, JsonLines};
-use sendarix_webhooks::receiver::ConfigError;
+use sendarix_webhooks::receiver::{ConfigError, RedriveErrorKind};
 use sendarix_webhooks::testing::{Sample, SimulatedRequest, Simulation};
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Outcome, Receiver, UnknownTypes};
 use tokio::sync::Semaphore;
 
-use crate::support::{Connection, Endpoint, FaultyStores, Front, PATIENCE, Post, eventually, secret};
+use crate::support::{Connection, Endpoint, FaultyStores, Front, PATIENCE, Post, eventually, redrive_all, secret};
 
 /// Counts what it has taken, and fails as long as it is told to.
 #[derive(Clone, Default)]
@@ -132,7 +132,7 @@ async fn what_a_destination_can_never_take_is_redriven_there_alone() {
     let keys: Vec<String> = stores.letters().iter().map(|letter| letter.key.endpoint().to_owned()).collect();
     assert_eq!(keys, ["default/picky"]);
     is_mended.store(true, Ordering::SeqCst);
-    let redriven = fan_out.redrive_all().await.unwrap();
+    let redriven = redrive_all(fan_out.redrive_all()).await;
     assert_eq!(redriven.len(), 1);
     assert_eq!(redriven[0].1, Outcome::Processed);
     assert_eq!(stores.letters(), []);
@@ -227,8 +227,8 @@ async fn what_was_given_up_is_redriven_where_it_failed() {
     }
     bad.fail(false);
     let handler = fan_out.handler();
-    assert_eq!(receiver.redrive_all(handler.clone()).await.unwrap(), [], "there is no letter of the whole");
-    let redriven = fan_out.redrive_all().await.unwrap();
+    assert_eq!(redrive_all(receiver.redrive_all(handler.clone())).await, [], "there is no letter of the whole");
+    let redriven = redrive_all(fan_out.redrive_all()).await;
     assert_eq!(redriven.iter().map(|(_, outcome)| *outcome).collect::<Vec<_>>(), [Outcome::Processed]);
     assert_eq!((good.taken()["evt_1"], bad.taken()["evt_1"]), (1, 1));
     assert_eq!(stores.letters(), []);
@@ -466,4 +466,84 @@ async fn nothing_is_acknowledged_that_is_not_written() {
     std::fs::rename(&away, &place).unwrap();
     assert_eq!(endpoint.post(&open("evt_2")).await.status, 200);
     assert_eq!(ids_in(&place.join("events.jsonl")), ["evt_2"]);
+}
+
+/// What a crash leaves of the very first line: a few bytes of it, or zeros that were never written.
+#[tokio::test]
+async fn a_torn_first_line_and_zeros_are_cut_off() {
+    let line = "{\"event_id\":\"evt_1\",\"event_type\":\"open\"}";
+    let mut torn: Vec<Vec<u8>> = (1..line.len()).map(|end| line.as_bytes()[..end].to_vec()).collect();
+    torn.push(vec![0; 5000]);
+    torn.push([line.as_bytes(), &[0; 5000]].concat());
+    torn.push([line.as_bytes(), b"\n", &[0; 5000]].concat());
+    for bytes in torn {
+        let dir = TempDir::new();
+        std::fs::write(dir.file(), &bytes).unwrap();
+        let endpoint = into_lines(JsonLines::open(dir.file()).unwrap()).await;
+        assert_eq!(endpoint.post(&open("evt_2")).await.status, 200);
+        let ids = ids_in(&dir.file());
+        assert!(ids == ["evt_2"] || ids == ["evt_1", "evt_2"], "{ids:?} after {} bytes", bytes.len());
+    }
+}
+
+/// As `logrotate` does with `copytruncate`.
+#[tokio::test]
+async fn a_file_that_was_cut_short_goes_on_where_it_ends() {
+    let dir = TempDir::new();
+    let endpoint = into_lines(JsonLines::open(dir.file()).unwrap()).await;
+    let cut = |len| std::fs::OpenOptions::new().write(true).open(dir.file()).unwrap().set_len(len).unwrap();
+    assert_eq!(endpoint.post(&open("evt_1")).await.status, 200);
+    let first = std::fs::metadata(dir.file()).unwrap().len();
+    assert_eq!(endpoint.post(&open("evt_2")).await.status, 200);
+    cut(first + 10);
+    assert_eq!(endpoint.post(&open("evt_3")).await.status, 200);
+    assert_eq!(ids_in(&dir.file()), ["evt_1", "evt_3"], "no hole, and no part of a line");
+    cut(0);
+    assert_eq!(endpoint.post(&open("evt_4")).await.status, 200);
+    assert_eq!(ids_in(&dir.file()), ["evt_4"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_loader_that_may_read_one_file_may_read_those_after_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new();
+    let endpoint = into_lines(JsonLines::rotating(dir.file(), 1, Duration::MAX).unwrap()).await;
+    std::fs::set_permissions(dir.file(), std::fs::Permissions::from_mode(0o640)).unwrap();
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        assert_eq!(endpoint.post(&open(id)).await.status, 200);
+    }
+    let files: Vec<_> = std::fs::read_dir(&dir.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let lines = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    assert!(lines.clone().count() >= 3);
+    for path in lines {
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o640, "{path:?}");
+    }
+    let error = JsonLines::open("/dev/null").unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("not a regular file"), "{error:?}");
+}
+
+/// The letters of one destination cannot be listed, and the others have their turn.
+#[tokio::test]
+async fn redriving_reaches_every_destination() {
+    let stores = FaultyStores::default();
+    let receiver = receiver(&stores);
+    let counting: [Counting; 3] = Default::default();
+    let builder = counting.iter().zip(["a", "b", "c"]);
+    let fan_out =
+        builder.fold(FanOut::builder(&receiver), |builder, (counting, name)| builder.to(name, counting.destination()));
+    let fan_out = fan_out.build().unwrap();
+    let endpoint = endpoint(&receiver, &fan_out).await;
+    counting.iter().for_each(|counting| counting.fail(true));
+    assert_eq!(endpoint.post(&open("evt_1")).await.status, 503);
+    counting.iter().for_each(|counting| counting.fail(false));
+    assert_eq!(stores.letters().len(), 3);
+    stores.listing_fails_for("default/b");
+    let mut redrives = fan_out.redrive_all().unwrap();
+    assert_eq!(redrives.next().await.unwrap().unwrap().key.endpoint(), "default/a");
+    assert_eq!(redrives.next().await.unwrap_err().kind(), RedriveErrorKind::DeadLetters);
+    assert_eq!(redrives.next().await.unwrap().unwrap().key.endpoint(), "default/c");
+    assert!(redrives.next().await.unwrap().is_none());
+    let left: Vec<_> = stores.letters().iter().map(|letter| letter.key.endpoint().to_owned()).collect();
+    assert_eq!(left, ["default/b"]);
 }

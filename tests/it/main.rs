@@ -5,10 +5,12 @@
 
 mod support;
 
+mod acknowledged;
 mod actix;
 mod bodies;
 mod concurrency;
 mod dead_letter_file;
+mod door;
 mod event;
 mod examples;
 mod fan_out;

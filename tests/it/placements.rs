@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use sendarix_webhooks::testing::{Sample, signed_request};
-use sendarix_webhooks::{EventType, Outcome, Receiver, RefusalKind, SendarixEvent, SendarixLayer};
+use sendarix_webhooks::{Delivery, EventType, Outcome, Receiver, RefusalKind, SendarixEvent, SendarixLayer};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceBuilder, ServiceExt as _, service_fn};
 
@@ -93,7 +93,7 @@ async fn around_a_whole_router() {
 #[tokio::test]
 async fn on_plain_hyper() {
     let handler = service_fn(|request: Request<Full<Bytes>>| async move {
-        let event = request.extensions().get::<SendarixEvent>().unwrap().clone();
+        let event = request.extensions().get::<Delivery>().unwrap().take().clone();
         let body = request.into_body().collect().await.unwrap().to_bytes();
         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(on_event(event, body).await))))
     });
@@ -148,7 +148,10 @@ async fn a_handler_without_the_layer_answers_500_and_names_nothing() {
 
 #[tokio::test]
 async fn outer_layers_see_the_outcome() {
-    let service = layer().layer(service_fn(|_: Request| async { Ok::<_, Infallible>(Response::new(Body::empty())) }));
+    let service = layer().layer(service_fn(|request: Request| async move {
+        request.extensions().get::<Delivery>().unwrap().take();
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    }));
     let request = || signed_request::<Body>(&secret(), PATH, Sample::new(EventType::Open).event_id("evt_1").body());
     let mut forged = request();
     forged.headers_mut().insert("x-sendarix-signature", "0".repeat(64).parse().unwrap());

@@ -56,8 +56,14 @@ fn timestamp() -> impl Strategy<Value = Timestamp> {
     (-62_000_000_000..253_000_000_000_i64).prop_map(|seconds| Timestamp::from_unix_seconds(seconds).unwrap())
 }
 
+/// No text of an envelope may hold a NUL.
+fn text(of: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    of.prop_map(|text| text.replace('\0', ""))
+}
+
 fn sample() -> impl Strategy<Value = Sample> {
-    (type_name(), ".{0,60}", any::<String>(), any::<String>(), timestamp(), data()).prop_map(
+    let (message_id, recipient) = (text(any::<String>()), text(any::<String>()));
+    (text(type_name()), text(".{0,60}".boxed()), message_id, recipient, timestamp(), data()).prop_map(
         |(event_type, event_id, message_id, recipient, timestamp, data)| {
             let sample = Sample::of_unknown_type(event_type).event_id(event_id).message_id(message_id);
             sample.recipient(recipient).timestamp(timestamp).data(&data.to_string())

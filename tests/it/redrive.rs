@@ -14,7 +14,7 @@ use sendarix_webhooks::{
 };
 use tokio::sync::Semaphore;
 
-use crate::support::{FaultyStores, secret};
+use crate::support::{FaultyStores, redrive_all, secret};
 
 struct Desk {
     stores: FaultyStores,
@@ -213,7 +213,7 @@ async fn all_are_redriven_whatever_becomes_of_each() {
         let fails = delivery.event().event_id.ends_with('7');
         async move { if fails { retry() } else { Ok(()) } }
     });
-    let outcomes = outcomes.await.unwrap();
+    let outcomes = redrive_all(outcomes).await;
     assert_eq!((outcomes.len(), handled.load(Ordering::SeqCst)), (250, 250));
     let failed = outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Failed);
     assert!(failed.clone().all(|(key, _)| key.event_id().ends_with('7')));
@@ -231,7 +231,7 @@ async fn what_cannot_be_redriven_says_why() {
     assert_eq!(error.to_string(), "the letter is of the endpoint `default`, and this receiver of `elsewhere`");
 
     let without = Receiver::builder(secret()).build().unwrap();
-    let error = without.redrive_all(|_| async { Ok(()) }).await.unwrap_err();
+    let error = without.redrive_all(|_| async { Ok(()) }).unwrap_err();
     assert_eq!(error.kind(), RedriveErrorKind::NoDeadLetters);
 
     desk.receiver.drain().await;
@@ -283,7 +283,7 @@ async fn a_slow_handler_is_waited_for() {
             Ok(())
         }
     });
-    let outcomes = outcomes.await.unwrap();
+    let outcomes = redrive_all(outcomes).await;
     assert!(outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Processed), "{outcomes:?}");
     desk.assert_no_letters();
 }

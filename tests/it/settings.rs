@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sendarix_webhooks::testing::Sample;
-use sendarix_webhooks::{ConfigError, EventType, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder};
+use sendarix_webhooks::{ConfigError, EventType, MAX_LEASE, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder};
 
 use crate::support::{Endpoint, Front, secret};
 
@@ -31,6 +31,9 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
     let beyond = |b: ReceiverBuilder| b.acknowledgement_deadline(Duration::MAX).store_timeout(Duration::MAX / 2);
     assert!(refused(beyond).contains("handler_limit"));
     assert!(refused(|b| b.lease(Duration::MAX)).starts_with("lease is"));
+    let long = |lease| move |b: ReceiverBuilder| b.lease(lease).handler_limit(SECOND);
+    assert!(refused(long(MAX_LEASE + SECOND)).contains("it must be at most 330s (5 min 30 s)"));
+    long(MAX_LEASE)(Receiver::builder(secret())).build().unwrap();
     assert!(refused(|b| b.retention(RETRY_SCHEDULE - SECOND)).contains("at least 27330s (7 h 35 min 30 s)"));
     assert!(refused(|b| b.max_event_age(RETRY_SCHEDULE - SECOND)).contains("max_event_age is 27329s"));
     assert!(refused(|b| b.max_event_age(SECOND * 86_101)).contains("at most the retention, 86400s, less 5 min"));

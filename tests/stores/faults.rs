@@ -2,13 +2,18 @@
 //! five seconds of the store's return, without anybody's help.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection};
+use sendarix_webhooks::{Outcome, Receiver};
+use sqlx::{Connection, PgConnection, SqliteConnection};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::support::{Backend, Fault, Instance, Kind, Proxy, Sent, as_nobody, eventually, example};
+use crate::support::{
+    Backend, Fault, Instance, Kind, Proxy, Sent, as_nobody, deliver, eventually, example, receiver, secret,
+};
 
 const RECOVERY: Duration = Duration::from_secs(5);
 
@@ -318,4 +323,98 @@ async fn postgres_locked() {
     assert!((1..=40).contains(&most), "{most} sessions wait for the lock, of 8 that the store may have open");
     tx.rollback().await.unwrap();
     all_are_handled(&instance, "the table was locked").await;
+}
+
+/// A receiver that waits longer has stores that wait as long: with the default of 2 s, they would have given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_waits_as_long_as_its_receiver() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Backend::start(kind);
+        let (store, letters) = backend.stores();
+        let builder = Receiver::builder(secret()).shared_store(store).shared_dead_letters(letters);
+        let builder = builder.store_timeout(Duration::from_secs(8)).lease(Duration::from_secs(90));
+        let receiver = builder.build().unwrap();
+        assert_eq!(deliver(&receiver, "evt_before", |_| async { Ok(()) }).await, Outcome::Processed);
+        let file = format!("sqlite:{}", backend.file().display());
+        let (locked, unlock) = (Arc::new(Notify::new()), Duration::from_millis(3500));
+        let (holds, url) = (Arc::clone(&locked), backend.url());
+        let holder = tokio::spawn(async move {
+            if kind == Kind::Sqlite {
+                let mut connection = SqliteConnection::connect(&file).await.unwrap();
+                let tx = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+                holds.notify_one();
+                sleep(unlock).await;
+                tx.rollback().await.unwrap();
+            } else {
+                let mut connection = PgConnection::connect(&url).await.unwrap();
+                let mut tx = connection.begin().await.unwrap();
+                sqlx::query("LOCK TABLE sendarix_claims IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+                holds.notify_one();
+                sleep(unlock).await;
+                tx.rollback().await.unwrap();
+            }
+        });
+        locked.notified().await;
+        let outcome = deliver(&receiver, "evt_1", |_| async { Ok(()) }).await;
+        assert_eq!(outcome, Outcome::Processed, "{kind:?}");
+        holder.await.unwrap();
+    }
+}
+
+/// A process that does not live for a minute cleans up as well, with its first completion.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_over_are_deleted_with_the_first_completion() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let backend = Backend::start(kind);
+        let first = receiver(&backend);
+        for id in ["evt_1", "evt_2"] {
+            assert_eq!(deliver(&first, id, |_| async { Ok(()) }).await, Outcome::Processed);
+        }
+        drop(first);
+        let over = if kind == Kind::Sqlite { "1" } else { "now() - interval '1 second'" };
+        backend.sql(&format!("UPDATE sendarix_claims SET until = {over}"));
+        let second = receiver(&backend);
+        assert_eq!(deliver(&second, "evt_3", |_| async { Ok(()) }).await, Outcome::Processed);
+        let left = || async { backend.sql("SELECT count(*) FROM sendarix_claims") == "1" };
+        eventually("the rows are gone", left).await;
+    }
+}
+
+/// Something on the server refuses each statement for a reason that should be over the next time, and never is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_that_never_ends_is_an_error_before_long() {
+    let backend = Backend::start(Kind::Postgres);
+    let receiver = receiver(&backend);
+    assert_eq!(deliver(&receiver, "evt_before", |_| async { Ok(()) }).await, Outcome::Processed);
+    backend.sql(
+        "CREATE SEQUENCE tries;
+         CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM nextval('tries'); RAISE 'never' USING ERRCODE = '40001'; END $$;
+         CREATE TRIGGER conflict BEFORE INSERT ON sendarix_claims FOR EACH ROW EXECUTE FUNCTION conflict()",
+    );
+    let outcome = deliver(&receiver, "evt_1", |_| async { Ok(()) }).await;
+    assert_eq!(outcome, Outcome::StoreUnavailable);
+    // Each delivery tries its claim a few times, and no more: sequences count what is rolled back as well.
+    assert_eq!(backend.sql("SELECT last_value FROM tries"), "5");
+}
+
+/// What an example could not print for want of space is answered 503, and printed once when there is space again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_could_not_be_written_is_not_written_twice() {
+    let backend = Backend::on_small_disk(Kind::Sqlite, &[]);
+    let output = backend.dir().join("output");
+    let file = std::fs::File::create(&output).unwrap();
+    let mut server = Command::new(example("shared_store"));
+    let elsewhere = crate::support::TempDir::new();
+    let store = format!("sqlite:{}", elsewhere.path().join("events.sqlite").display());
+    server.args(["--listen", "127.0.0.1:0", "--store", &store]);
+    let instance = Instance::printing_to("shared_store", &mut server, file);
+    let filling = backend.fill_disk();
+    assert_eq!(instance.send("evt_1").await, Sent::Answered(503));
+    std::fs::remove_file(filling).unwrap();
+    instance.send_until_acknowledged("evt_1").await;
+    assert_eq!(instance.send("evt_2").await, Sent::Answered(200));
+    let lines = std::fs::read_to_string(&output).unwrap();
+    let ids: Vec<&str> = lines.lines().map(|line| line.split(' ').nth(2).unwrap()).collect();
+    assert_eq!(ids, ["evt_1", "evt_2"]);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use sendarix_webhooks::store::{PostgresStore, SqliteStore};
 use tokio::task::JoinSet;
 
 use crate::support::{Backend, Instance, Kind, Sent, example};
@@ -119,6 +120,64 @@ async fn instances_an_hour_apart_behave_the_same() {
         let mut effects: Vec<&str> = effects.lines().collect();
         effects.sort_unstable();
         assert_eq!(effects, ["evt_dead_owner", "evt_early_owner", "evt_late_owner"], "{kind:?}: each once");
+    }
+}
+
+/// The clock was a year ahead while an event was being handled, the process was killed, and the clock was set right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_steps_back_keeps_no_event_away() {
+    for kind in Kind::ALL {
+        let mut backend = if kind == Kind::Postgres {
+            Backend::with_clock(kind, &libfaketime(), "+365d")
+        } else {
+            Backend::start(kind)
+        };
+        let effects = backend.dir().join("effects");
+        std::fs::write(&effects, "").unwrap();
+        let (store, written) = (backend.url(), effects.display().to_string());
+        let arguments = ["--store", &store, "--effects", &written, "--lease-ms", "60000"];
+        let mut command = Command::new(example("instance"));
+        let mut now = SystemTime::now();
+        if kind == Kind::Sqlite {
+            command.env("LD_PRELOAD", libfaketime()).env("FAKETIME", "+365d");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+            now += Duration::from_secs(365 * 24 * 3600);
+        }
+        let pausing: Vec<&str> = arguments.iter().copied().chain(["--pause-at", "handling"]).collect();
+        let owner = Arc::new(Instance::of_command("instance", &mut command, &pausing));
+        let sending = Arc::clone(&owner);
+        let sent = tokio::spawn(async move { sending.send_at("evt_1", now).await });
+        owner.until_paused().await;
+        owner.signal("KILL");
+        assert_eq!(sent.await.unwrap(), Sent::Lost);
+        backend.set_clock_right();
+        if kind == Kind::Redis {
+            // Its allocator does not start under libfaketime, so this writes what a server a year ahead would have written.
+            let event = "sendarix:claim:{default}:evt_1";
+            let value = backend.redis(&["GET", event]).unwrap();
+            let (rest, until) = value.rsplit_once(' ').unwrap();
+            let until = until.parse::<u64>().unwrap() + 365 * 24 * 3600 * 1000;
+            backend.redis(&["SET", event, &format!("{rest} {until}"), "KEEPTTL"]).unwrap();
+        }
+        let instance = Instance::start("instance", &arguments);
+        let took = instance.send_until_acknowledged("evt_1").await;
+        assert!(took < Duration::from_secs(30), "{kind:?}: taken over after {took:?}");
+        assert_eq!(std::fs::read_to_string(&effects).unwrap(), "evt_1\n", "{kind:?}");
+        // And a row that nobody claims again is no exception for the purge.
+        if kind != Kind::Redis {
+            let far = match kind {
+                Kind::Sqlite => "1000 * (unixepoch() + 31536000)",
+                _ => "now() + interval '365 days'",
+            };
+            backend.sql(&format!("UPDATE sendarix_claims SET state = 'live', until = {far}"));
+            match kind {
+                Kind::Sqlite => SqliteStore::open(backend.file()).unwrap().purge().await.unwrap(),
+                _ => PostgresStore::open(&backend.url()).unwrap().purge().await.unwrap(),
+            };
+            let now = if kind == Kind::Sqlite { "1000 * (unixepoch() + 1)" } else { "now() + interval '1 second'" };
+            let over = backend.sql(&format!("SELECT count(*) FROM sendarix_claims WHERE until <= {now}"));
+            assert_eq!(over, "1", "{kind:?}");
+        }
     }
 }
 

@@ -8,6 +8,8 @@ mod crashes;
 mod fan_out;
 mod faults;
 mod instances;
+mod letters;
+mod nginx;
 mod postgres;
 mod queue;
 mod redis;

@@ -188,8 +188,10 @@ async fn a_purge_takes_what_is_over_and_nothing_else() {
             Kind::Sqlite => SqliteStore::open(backend.file()).unwrap().purge().await.unwrap(),
             _ => PostgresStore::open(&backend.url()).unwrap().purge().await.unwrap(),
         };
-        assert_eq!(purged, 500, "{kind:?}: those that were completed and are over");
-        assert_eq!(backend.sql("SELECT count(*) FROM sendarix_claims"), "2000");
+        // The first completion has begun a purge by itself.
+        assert!(purged <= 500, "{kind:?}: {purged}");
+        let rest = backend.sql("SELECT count(*) FROM sendarix_claims");
+        assert_eq!(rest, "2000", "{kind:?}: but for those that were completed and are over");
         for (event, token) in live {
             assert!(store.complete(&event, token, long).await.unwrap(), "{kind:?}: no claim was purged");
         }

@@ -55,7 +55,7 @@ async fn the_letter_of_an_attempt_that_was_forgotten_is_resolved() {
         assert_eq!(letters.list("default", None, 10).await.unwrap().len(), 1, "{kind:?}");
         // The process has started again.
         assert_eq!(deliver_body(&receiver(), body(), |_| async { Ok(()) }).await, Outcome::Processed);
-        assert_eq!(letters.list("default", None, 10).await.unwrap(), [], "{kind:?}");
+        assert!(letters.list("default", None, 10).await.unwrap().is_empty(), "{kind:?}");
     }
 }
 
@@ -93,7 +93,7 @@ async fn letters_are_listed_shown_and_redriven() {
         assert!(stdout(&all).starts_with("handled bounce evt_failed "), "{kind:?}: {all:?}");
         let said = String::from_utf8(all.stderr).unwrap();
         assert!(said.contains("evt_failed: processed") && said.contains(&format!("{malformed}: malformed")), "{said}");
-        assert!(said.contains("2 redriven, 1 of them left"), "{said}");
+        assert!(said.contains("2 redriven, 1 left"), "{said}");
         let left = stdout(&dead_letters(&backend, &["list"]));
         assert!(
             left.starts_with(&format!("{malformed} malformed 2 ")) && left.lines().count() == 1,

@@ -122,19 +122,40 @@ async fn a_takeover_makes_the_commit_fail() {
     }
 }
 
-/// The handler tries again after a commit whose reply it has not understood. The second time nothing happens.
+/// What comes after the completion is rolled back, and says so: its work is not there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_is_committed_once() {
     for kind in Shop::KINDS {
         let shop = Shop::open(kind).await;
         let repeated = shop.deliver("evt_1", |shop, delivery| async move {
-            for _ in 0..3 {
-                shop.commit(&delivery).await?;
+            shop.commit(&delivery).await?;
+            for _ in 0..2 {
+                let again = shop.commit(&delivery).await;
+                assert!(matches!(again, Err(CommitError::AlreadyCommitted)), "{again:?}");
             }
             Ok(())
         });
         assert_eq!(repeated.await, Outcome::Processed, "{kind:?}");
         assert_eq!(shop.effects(), "1", "{kind:?}");
+        assert_eq!(shop.sell("evt_1").await, Outcome::Duplicate, "{kind:?}");
+    }
+}
+
+/// The handler hands its claim to somebody else and returns, and the receiver completes the event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_comes_after_the_handler_has_returned_is_refused() {
+    for kind in Shop::KINDS {
+        let shop = Shop::open(kind).await;
+        let (sender, kept) = tokio::sync::oneshot::channel();
+        let sender = std::sync::Mutex::new(Some(sender));
+        let outcome = shop.deliver("evt_1", move |_, delivery| {
+            let _ = sender.lock().unwrap().take().unwrap().send(delivery);
+            async { Ok(()) }
+        });
+        assert_eq!(outcome.await, Outcome::Processed, "{kind:?}");
+        let late = shop.commit(&kept.await.unwrap()).await;
+        assert!(matches!(late, Err(CommitError::AlreadyCommitted)), "{kind:?}: {late:?}");
+        assert_eq!(shop.effects(), "0", "{kind:?}");
     }
 }
 
@@ -155,28 +176,27 @@ async fn a_handler_that_overlooks_a_failed_commit_has_failed() {
     }
 }
 
-/// The letter says that the event was given up, and the store knows better: the handler had committed, or another
-/// delivery has handled the event.
+/// The handler had committed, or another delivery has handled the event: there is nothing to keep, and a letter would make a
+/// second effect once the store has forgotten the event.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_of_an_event_that_was_handled_is_resolved_without_the_handler() {
+async fn an_event_that_was_handled_leaves_no_letter_though_its_handler_failed_afterwards() {
     for kind in Shop::KINDS {
         let shop = Shop::open(kind).await;
-        for by_another in [false, true] {
-            let id = format!("evt_{by_another}");
-            let outcome = shop.deliver(&id, move |shop, delivery| async move {
+        for (id, permanent) in [("evt_never", true), ("evt_again", false)] {
+            let outcome = shop.deliver(id, move |shop, delivery| async move {
                 shop.commit(&delivery).await?;
-                if by_another {
-                    shop.take_over();
-                }
-                Err(HandlerError::permanent("and then it failed"))
+                Err(if permanent { HandlerError::permanent("and then it failed") } else { "and then it failed".into() })
             });
-            assert_eq!(outcome.await, Outcome::FailedPermanently, "{kind:?}");
+            assert_eq!(outcome.await.is_acknowledged(), permanent, "{kind:?}: {id}");
+            assert_eq!(shop.sell(id).await, Outcome::Duplicate, "{kind:?}: {id}");
         }
-        let redriven = shop.receiver.redrive_all(|_| async { panic!("it is handled a second time") as Result<(), _> });
-        let redriven = redriven.await.unwrap();
-        assert_eq!(redriven.len(), 2, "{kind:?}");
-        assert!(redriven.iter().all(|(_, outcome)| *outcome == Outcome::Duplicate), "{kind:?}: {redriven:?}");
-        assert_eq!(shop.backend.stores().1.list("default", None, 10).await.unwrap(), [], "{kind:?}");
+        // Another delivery completes the event while this one fails, and the store refuses the letter that comes too late.
+        let outcome = shop.deliver("evt_late", |shop, _| async move {
+            shop.take_over();
+            Err("it failed, and was too late".into())
+        });
+        assert_eq!(outcome.await, Outcome::Failed, "{kind:?}");
+        assert!(shop.backend.stores().1.list("default", None, 10).await.unwrap().is_empty(), "{kind:?}");
         assert_eq!(shop.effects(), "2", "{kind:?}");
     }
 }

@@ -6,7 +6,7 @@ repeat
     first = '(' .. id
     -- An id may be left without its letter, where the server evicts keys.
     local letter = redis.call('HGET', KEYS[1], id)
-    if letter then letters[#letters + 1] = letter else redis.call('ZREM', KEYS[2], id) end
+    if letter then letters[#letters + 1] = {id, letter} else redis.call('ZREM', KEYS[2], id) end
   end
 until #letters > 0 or #ids == 0
 return letters

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::record::StoredLetter;
-use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
-use crate::store::redis::{Expectation, Script, Server};
+use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters, ListedLetter, UnreadableLetter};
+use crate::store::redis::{Expectation, Script, Server, claim_key, letters_keys};
 use crate::store::{DatabaseId, EventKey};
+use crate::telemetry::{Chain, TARGET};
 
 /// Keeps dead letters in Redis, beside the events of a [`RedisStore`](crate::store::RedisStore), which makes them:
 /// [`dead_letters`](crate::store::RedisStore::dead_letters).
@@ -53,12 +54,11 @@ impl RedisDeadLetters {
         }))
     }
 
-    /// The hash and the sorted set of an endpoint, which a cluster keeps on one server because of the braces.
     fn keys(&self, endpoint: &str) -> [String; 2] {
-        ["letters", "letter-ids"].map(|kind| format!("{}:{kind}:{{{endpoint}}}", self.0.prefix))
+        letters_keys(&self.0.prefix, endpoint)
     }
 
-    async fn find(&self, key: &EventKey) -> Result<Option<String>, DeadLetterError> {
+    async fn find(&self, key: &EventKey) -> Result<Option<Vec<u8>>, DeadLetterError> {
         let [letters, _] = self.keys(key.endpoint());
         let mut find = redis::cmd("HGET");
         find.arg(letters).arg(key.event_id());
@@ -67,11 +67,18 @@ impl RedisDeadLetters {
 
     async fn try_record(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
         self.0.server.expect(&self.0.keeps_letters);
-        let keys = self.keys(letter.key.endpoint());
+        let [letters, ids] = self.keys(letter.key.endpoint());
+        let keys = [letters, ids, claim_key(&self.0.prefix, &letter.key)];
         for _ in 0..TRIES {
             let earlier = self.find(&letter.key).await?;
-            let letter = match &earlier {
-                Some(earlier) => letter.clone().superseding(&read(earlier)?),
+            let letter = match earlier.as_deref().map(read) {
+                Some(Ok(earlier)) => letter.clone().superseding(&earlier),
+                Some(Err(error)) => {
+                    let error = Chain(&error);
+                    let message = "a dead letter could not be read; a new one of the same event takes its place";
+                    tracing::warn!(target: TARGET, %error, message);
+                    letter.clone()
+                }
                 None => letter.clone(),
             };
             let json = serde_json::to_string(&StoredLetter::new(&letter)).map_err(DeadLetterError::new)?;
@@ -94,17 +101,21 @@ impl RedisDeadLetters {
         endpoint: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, DeadLetterError> {
+    ) -> Result<Vec<ListedLetter>, DeadLetterError> {
         let first = after.map_or("-".to_owned(), |after| format!("({after}"));
         let keys = self.keys(endpoint);
         let list = self.0.server.run(&self.0.list, &keys, (first, limit.min(MAX_PAGE)));
-        let letters: Vec<String> = list.await.map_err(DeadLetterError::new)?;
-        letters.iter().map(|letter| read(letter)).collect()
+        let letters: Vec<(Vec<u8>, Vec<u8>)> = list.await.map_err(DeadLetterError::new)?;
+        let read = |(id, letter): &(Vec<u8>, Vec<u8>)| {
+            let key = || EventKey::new(endpoint, String::from_utf8_lossy(id));
+            read(letter).map_err(|error| UnreadableLetter::new(key(), error))
+        };
+        Ok(letters.iter().map(read).collect())
     }
 }
 
-fn read(json: &str) -> Result<DeadLetter, DeadLetterError> {
-    let stored: StoredLetter<'_> = serde_json::from_str(json).map_err(DeadLetterError::new)?;
+fn read(json: &[u8]) -> Result<DeadLetter, DeadLetterError> {
+    let stored: StoredLetter<'_> = serde_json::from_slice(json).map_err(DeadLetterError::new)?;
     stored.try_into().map_err(DeadLetterError::new)
 }
 
@@ -126,11 +137,11 @@ impl DeadLetters for RedisDeadLetters {
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<DeadLetter>> {
+    ) -> DeadLetterFuture<'a, Vec<ListedLetter>> {
         Box::pin(self.try_list(endpoint, after, limit))
     }
 
     fn database(&self) -> Option<DatabaseId> {
-        Some(DatabaseId::of(&self.0.server))
+        Some(DatabaseId::of(&self.0.prefix))
     }
 }

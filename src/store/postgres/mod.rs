@@ -18,10 +18,11 @@ use self::sql::{Arguments, Statement};
 pub(crate) use self::sql::{Bytes, Key, Text};
 use super::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, units};
 use super::{
-    Claim, ClaimHandle, ClaimToken, CommitError, DatabaseId, DedupStore, EventKey, StoreConfigError, StoreError,
-    StoreFuture,
+    Claim, ClaimHandle, ClaimToken, CommitError, Committing, DatabaseId, DedupStore, EventKey, StoreConfigError,
+    StoreError, StoreFuture,
 };
 use crate::dead_letter::PostgresDeadLetters;
+use crate::receiver::MAX_LEASE;
 
 /// Remembers events in PostgreSQL, for any number of instances.
 ///
@@ -93,6 +94,7 @@ impl PostgresStore {
                     token = excluded.token, state = 'live', until = excluded.until
                 WHERE (c.state = 'live' AND c.token = excluded.token)
                     OR c.state = 'failed' OR c.until <= clock_timestamp()
+                    OR (c.state = 'live' AND c.until > clock_timestamp() + {MAX_LEASE_INTERVAL})
                 RETURNING attempt
              )
              SELECT 'granted' AS state, attempt AS number FROM claimed
@@ -108,7 +110,7 @@ impl PostgresStore {
             release: statement(settle("failed")),
             give_up: statement(settle("given_up")),
             database: Arc::new(database),
-            housekeeping: Housekeeping::new(),
+            housekeeping: Housekeeping::default(),
         }))
     }
 
@@ -169,9 +171,10 @@ impl PostgresStore {
     ///
     /// The transaction must be on the store's own database, and is best begun last and kept short: rows that it has locked
     /// stay locked for as long as it is open, also when the process is stopped, which the server ends after 5 s. One that is
-    /// stricter than `READ COMMITTED` may be refused here like anywhere, and then the handler fails. Commit last in the handler: what fails
-    /// afterwards is not tried again. A second `commit` of the same claim is rolled back and answers `Ok`, since the first
-    /// stands.
+    /// stricter than `READ COMMITTED` may be refused here like anywhere, and then the handler fails. Its role needs UPDATE on the
+    /// table of claims, and SELECT and DELETE on that of dead letters: the completion deletes the letter of the event. Commit last in the handler: what fails
+    /// afterwards is not tried again. A claim is committed once; only after [`CommitError::Failed`], when it is not known
+    /// whether the first `commit` has arrived, may it be tried again, with the same work in a new transaction.
     ///
     /// ```no_run
     /// # use sendarix_webhooks::{Delivery, HandlerError, store::PostgresStore};
@@ -186,28 +189,30 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// [`CommitError::TakenOver`] if the claim was lost, [`CommitError::Elsewhere`] if the transaction is nested in another
+    /// [`CommitError::AlreadyCommitted`] if the claim has been completed, [`CommitError::TakenOver`] if it was lost, [`CommitError::Elsewhere`] if the transaction is nested in another
     /// one or of another database, and [`CommitError::Failed`] if the database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Postgres>, claim: &ClaimHandle) -> Result<(), CommitError> {
-        claim.begin_completing();
-        self.purge_if_due();
         let failed = |error| CommitError::Failed(StoreError::new(error));
-        let (claims, token) = (&self.0.database.claims, Bytes(&claim.token().to_bytes()).to_string());
+        let committing = match Committing::begin(claim) {
+            Ok(committing) => committing,
+            Err(error) => {
+                tx.rollback().await.map_err(failed)?;
+                return Err(error);
+            }
+        };
+        self.purge_if_due();
+        let token = Bytes(&claim.token().to_bytes()).to_string();
         let retention = units(claim.retention(), 1_000_000);
         // From live alone: this transaction is no repetition of another one.
+        let claims = &self.0.database.claims;
         let complete = settle(claims, "completed", "live", Key(claim.key()), token, retention);
         // While it is open the event's row is locked, also when the process is stopped. All in one simple query: a
         // statement that is prepared and missing, behind a pooler, would end the transaction.
         let complete = format!("SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_COMMIT}'; {complete}");
         let completed = sqlx::raw_sql(AssertSqlSafe(complete)).fetch_all(&mut *tx).await.map_err(failed)?;
-        if completed.is_empty() { tx.rollback().await } else { tx.commit().await }.map_err(failed)?;
-        match self.state(claim).await.map_err(failed)?.as_deref() {
-            // Now, or by a commit before, which nobody had heard of.
-            Some("completed") => claim.set_completed(),
-            Some("live") => return Err(CommitError::Elsewhere),
-            _ => return Err(CommitError::TakenOver),
-        }
-        Ok(())
+        let recorded = !completed.is_empty();
+        if recorded { tx.commit().await } else { tx.rollback().await }.map_err(failed)?;
+        committing.conclude(recorded, self.state(claim).await.map_err(failed)?.as_deref())
     }
 
     /// What the store itself sees of a claim, unless it is not this one's any more.
@@ -246,9 +251,17 @@ impl PostgresStore {
             let deleted = self.0.database.fetch(&purge).await.map_err(StoreError::new)?.len() as u64;
             purged += deleted;
             if deleted < PURGE_BATCH {
-                return Ok(purged);
+                break;
             }
         }
+        // Claims from before the clock stepped back: see the claim's own statement. From now on, their attempts count for a
+        // day.
+        let clamp = format!(
+            "UPDATE {claims} SET until = clock_timestamp()
+             WHERE state = 'live' AND until > clock_timestamp() + {MAX_LEASE_INTERVAL}"
+        );
+        self.0.database.fetch(&clamp).await.map_err(StoreError::new)?;
+        Ok(purged)
     }
 
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Result<Claim, sqlx::Error> {
@@ -278,7 +291,8 @@ impl PostgresStore {
 /// How long the server waits for the commit of a transaction that has completed a claim.
 const LONGEST_COMMIT: &str = "5s";
 
-/// Brings the row of a token's claim into a state: from live, or from one more.
+/// Brings the row of a token's claim into a state: from live, or from one more. A trigger deletes the letter of an event that
+/// is completed.
 fn settle(
     claims: &Table,
     state: &str,
@@ -292,6 +306,10 @@ fn settle(
          WHERE {row} AND token = {token} AND state IN ('live', '{or_from}') RETURNING 1"
     )
 }
+
+/// [`MAX_LEASE`] in SQL.
+const MAX_LEASE_INTERVAL: &str = "interval '330 seconds'";
+const _: () = assert!(MAX_LEASE.as_secs() == 330);
 
 /// So often at most is a claim sent again because the row changed while the statement ran.
 const TRIES: usize = 5;
@@ -355,6 +373,10 @@ impl DedupStore for PostgresStore {
 
     fn database(&self) -> Option<DatabaseId> {
         Some(DatabaseId::of(&self.0.database))
+    }
+
+    fn set_time_limit(&self, limit: Duration) {
+        self.0.database.allow(limit);
     }
 }
 

@@ -1,4 +1,4 @@
--- KEYS: the event. ARGV: token, lease in ms, how long to remember the attempt in ms.
+-- KEYS: the event. ARGV: token, lease in ms, how long to remember the attempt in ms, the longest lease in ms.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local attempt = 1
@@ -9,7 +9,8 @@ if value then
   if state == 'completed' or state == 'given_up' then return {state, 0} end
   if state == 'live' and token == ARGV[1] then
     attempt = tonumber(before)
-  elseif state == 'live' and tonumber(till) > now then
+  -- A lease that ends later than any may be was given before the clock stepped back.
+  elseif state == 'live' and tonumber(till) > now and tonumber(till) <= now + 1 + ARGV[4] then
     return {'live', math.max(1, math.floor(till - now))}
   else
     attempt = before + 1

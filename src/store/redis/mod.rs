@@ -13,12 +13,13 @@ use redis::{Client, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, ToRe
 use self::connection::Connections;
 use super::{Claim, ClaimToken, DatabaseId, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture};
 use crate::dead_letter::RedisDeadLetters;
+use crate::receiver::MAX_LEASE;
 use crate::telemetry::{Chain, TARGET};
 
 /// Remembers events in Redis 5 or later or Valkey, for any number of instances.
 ///
-/// An event is one key, and each step one script on it and one round trip, so a cluster serves it as well, over a
-/// `ClusterConnection` of [your own](Self::with_connections). The server's
+/// An event is one key, and each step one script and one round trip. A cluster serves it as well, over a
+/// `ClusterConnection` of [your own](Self::with_connections): all keys of an endpoint are on one of its servers. The server's
 /// clock decides, so the instances need not agree about the time.
 ///
 /// ```
@@ -55,7 +56,7 @@ use crate::telemetry::{Chain, TARGET};
 ///
 /// # The keys
 ///
-/// `sendarix:claim:ENDPOINT:EVENT_ID` is a text, `STATE TOKEN ATTEMPT UNTIL`, the last one the end of a live claim's lease
+/// `sendarix:claim:{ENDPOINT}:EVENT_ID` is a text, `STATE TOKEN ATTEMPT UNTIL`, the last one the end of a live claim's lease
 /// in Unix milliseconds. It expires by itself. An event takes about 200 bytes.
 #[derive(Clone, Debug)]
 pub struct RedisStore {
@@ -145,7 +146,8 @@ impl RedisStore {
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Result<Claim, StoreError> {
         let (lease, failed_for) = (milliseconds(lease), milliseconds(FAILED_FOR));
         let keys = [self.key(key)];
-        let claim = self.server.run(&self.server.claim, &keys, (hex(token), lease, failed_for));
+        let arguments = (hex(token), lease, failed_for, milliseconds(MAX_LEASE));
+        let claim = self.server.run(&self.server.claim, &keys, arguments);
         let (answer, number): (String, u64) = claim.await?;
         self.server.expect(&self.server.keeps_events);
         match &*answer {
@@ -158,15 +160,32 @@ impl RedisStore {
 
     /// Brings a live claim of this token into another state.
     async fn settle(&self, key: &EventKey, token: ClaimToken, state: &str, kept: Duration) -> Result<bool, StoreError> {
-        let keys = [self.key(key)];
-        self.server.run(&self.server.settle, &keys, (hex(token), state, milliseconds(kept))).await
+        let mut keys = vec![self.key(key)];
+        if state == "completed" {
+            keys.extend(letters_keys(&self.prefix, key.endpoint()));
+        }
+        self.server.run(&self.server.settle, &keys, (hex(token), state, milliseconds(kept), key.event_id())).await
     }
 
     fn key(&self, key: &EventKey) -> String {
-        // A receiver's name has neither of these, but keys can be made of anything.
-        let endpoint = key.endpoint().replace('%', "%25").replace(':', "%3A");
-        format!("{}:claim:{endpoint}:{}", self.prefix, key.event_id())
+        claim_key(&self.prefix, key)
     }
+}
+
+/// The braces make a cluster keep all keys of an endpoint on one server, so that one script can touch an event and its
+/// letter.
+pub(crate) fn claim_key(prefix: &str, key: &EventKey) -> String {
+    format!("{prefix}:claim:{{{}}}:{}", escaped(key.endpoint()), key.event_id())
+}
+
+/// The hash and the sorted set of an endpoint's letters.
+pub(crate) fn letters_keys(prefix: &str, endpoint: &str) -> [String; 2] {
+    ["letters", "letter-ids"].map(|kind| format!("{prefix}:{kind}:{{{}}}", escaped(endpoint)))
+}
+
+/// A receiver's name has none of these, but keys can be made of anything.
+fn escaped(endpoint: &str) -> String {
+    endpoint.replace('%', "%25").replace(':', "%3A").replace('{', "%7B").replace('}', "%7D")
 }
 
 impl DedupStore for RedisStore {
@@ -204,7 +223,8 @@ impl DedupStore for RedisStore {
     }
 
     fn database(&self) -> Option<DatabaseId> {
-        Some(DatabaseId::of(&self.server))
+        // Each prefix is a place by itself.
+        Some(DatabaseId::of(&self.prefix))
     }
 }
 

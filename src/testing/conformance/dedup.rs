@@ -12,13 +12,14 @@ const SHORT: Duration = Duration::from_millis(200);
 /// The longest that the suite waits for a condition before it calls it broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Checks the rules of [`DedupStore`]. Takes about two seconds more than the store's own time.
+/// Checks the rules of [`DedupStore`]. Takes at least 12 s: for so long it waits whether the store forgets too early.
 ///
 /// # Panics
 ///
 /// A rule is broken, or the store returns an error.
 pub async fn dedup_store(store: Arc<dyn DedupStore>) {
     let suite = DedupSuite { store };
+    let remembered = suite.end_some_events().await;
     suite.a_claim_excludes_others_until_it_is_completed().await;
     suite.a_released_event_can_be_claimed_again().await;
     suite.every_step_can_be_sent_again().await;
@@ -28,14 +29,77 @@ pub async fn dedup_store(store: Arc<dyn DedupStore>) {
     suite.an_event_that_was_given_up_is_claimed_again_only_after_it_is_reopened().await;
     suite.keys_are_compared_as_a_whole().await;
     suite.one_of_many_racing_claims_is_granted().await;
-    dedup_store_sequence(suite.store, rand::random()).await;
+    suite.an_ended_event_is_remembered_for_the_retention().await;
+    dedup_store_sequence(Arc::clone(&suite.store), rand::random()).await;
+    suite.ended_events_are_still_remembered(remembered).await;
 }
+
+/// Longer than a cache with a life of ten seconds remembers.
+const LONGER_THAN_A_CACHE: Duration = Duration::from_secs(12);
 
 struct DedupSuite {
     store: Arc<dyn DedupStore>,
 }
 
+/// Events that must be remembered when the suite ends.
+struct Remembered {
+    since: Instant,
+    completed: EventKey,
+    given_up: EventKey,
+    failed: EventKey,
+}
+
 impl DedupSuite {
+    async fn end_some_events(&self) -> Remembered {
+        let (completed, given_up, failed) = (new_key(), new_key(), new_key());
+        for key in [&completed, &given_up, &failed] {
+            let token = ClaimToken::random();
+            assert_eq!(self.claim(key, token, LONG).await, Claim::Granted { attempt: 1 });
+            assert!(if *key == completed {
+                self.complete(key, token).await
+            } else if *key == given_up {
+                must(self.store.give_up(key, token, LONG).await)
+            } else {
+                self.release(key, token).await
+            });
+        }
+        Remembered { since: Instant::now(), completed, given_up, failed }
+    }
+
+    async fn ended_events_are_still_remembered(&self, remembered: Remembered) {
+        let Remembered { since, completed, given_up, failed } = remembered;
+        tokio::time::sleep_until((since + LONGER_THAN_A_CACHE).into()).await;
+        let waited = since.elapsed();
+        let claim = async |key| self.claim(key, ClaimToken::random(), LONG).await;
+        assert_eq!(claim(&completed).await, Claim::Completed, "a completed event is forgotten within {waited:?}");
+        assert!(must(self.store.is_completed(&completed).await), "a completed event is forgotten within {waited:?}");
+        assert_eq!(claim(&given_up).await, Claim::GivenUp, "a given up event is forgotten within {waited:?}");
+        let failed = claim(&failed).await;
+        assert_eq!(failed, Claim::Granted { attempt: 2 }, "a failed attempt is forgotten within {waited:?}");
+    }
+
+    async fn an_ended_event_is_remembered_for_the_retention(&self) {
+        const RETENTION: Duration = Duration::from_secs(1);
+        for gives_up in [false, true] {
+            let (key, token) = (new_key(), ClaimToken::random());
+            assert_eq!(self.claim(&key, token, LONG).await, Claim::Granted { attempt: 1 });
+            let before = Instant::now();
+            let ended = if gives_up {
+                self.store.give_up(&key, token, RETENTION).await
+            } else {
+                self.store.complete(&key, token, RETENTION).await
+            };
+            assert!(must(ended));
+            while let answer = self.claim(&key, ClaimToken::random(), LONG).await
+                && before.elapsed() < RETENTION
+            {
+                let expected = if gives_up { Claim::GivenUp } else { Claim::Completed };
+                assert_eq!(answer, expected, "forgotten after {:?} of {RETENTION:?}", before.elapsed());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
     async fn a_claim_excludes_others_until_it_is_completed(&self) {
         let (key, owner, other) = (new_key(), ClaimToken::random(), ClaimToken::random());
         assert_eq!(self.claim(&key, owner, LONG).await, Claim::Granted { attempt: 1 }, "a new event can be claimed");

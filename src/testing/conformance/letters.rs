@@ -63,7 +63,7 @@ pub async fn dead_letters(store: Arc<dyn DeadLetters>) {
 async fn letters_are_listed_page_by_page(store: &dyn DeadLetters) {
     let endpoint = format!("conformance-{:016x}", rand::random::<u64>());
     let list = async |after: Option<&str>, limit| must(store.list(&endpoint, after, limit).await);
-    assert_eq!(list(None, 10).await, [], "an endpoint without letters has none");
+    assert!(list(None, 10).await.is_empty(), "an endpoint without letters has none");
     let mut ids = ["b", "a", "B", "a b", "\0", "a\0", "%", "ä", "\u{1F4E7}", "1"];
     for id in ids {
         must(store.record(&sample_letter(EventKey::new(endpoint.as_str(), id))).await);
@@ -75,7 +75,7 @@ async fn letters_are_listed_page_by_page(store: &dyn DeadLetters) {
         && !page.is_empty()
     {
         assert!(page.len() <= 3, "a page of at most 3 has {}", page.len());
-        for letter in page {
+        for letter in page.into_iter().map(must) {
             assert_eq!(letter, sample_letter(letter.key.clone()), "a letter is listed as it is");
             seen.push(letter.key.event_id().to_owned());
         }
@@ -84,7 +84,7 @@ async fn letters_are_listed_page_by_page(store: &dyn DeadLetters) {
     for id in ids {
         must(store.resolve(&EventKey::new(endpoint.as_str(), id)).await);
     }
-    assert_eq!(list(None, 10).await, [], "resolved letters are not listed");
+    assert!(list(None, 10).await.is_empty(), "resolved letters are not listed");
 }
 
 /// With everything in it that a store could lose on the way.

@@ -19,7 +19,7 @@ pub use self::letters::dead_letters;
 pub use self::sequence::dedup_store_sequence;
 
 /// A lease or retention that does not end during the suite.
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_secs(300);
 
 fn new_key() -> EventKey {
     EventKey::new("conformance", format!("evt_{:032x}", rand::random::<u128>()))

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sendarix_webhooks::{Delivery, Receiver, ReceiverBuilder, SigningSecret};
+use sendarix_webhooks::receiver::{RedriveError, Redrives};
+use sendarix_webhooks::store::EventKey;
+use sendarix_webhooks::{Delivery, Outcome, Receiver, ReceiverBuilder, SigningSecret};
 
 pub use self::client::{Client, Connection, Departure, Exchange, Post, Reply};
 pub(crate) use self::front::parity;
@@ -108,6 +110,16 @@ impl Endpoint {
     pub async fn begin(&self, post: &Post) -> Exchange {
         self.connect().await.begin(post).await
     }
+}
+
+/// Redrives them all.
+pub async fn redrive_all(redrives: Result<Redrives, RedriveError>) -> Vec<(EventKey, Outcome)> {
+    let mut redrives = redrives.unwrap();
+    let mut outcomes = Vec::new();
+    while let Some(redriven) = redrives.next().await.unwrap() {
+        outcomes.push((redriven.key, redriven.result.unwrap()));
+    }
+    outcomes
 }
 
 /// Waits until a condition holds.

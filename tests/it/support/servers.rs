@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll};
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode as ActixStatus;
@@ -10,6 +11,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::http::Version as HttpVersion;
 use axum::response::Response;
 use axum::routing::any;
 use http_body_util::Full;
@@ -40,7 +42,11 @@ impl Server {
             }
             Self::Hyper => {
                 let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
-                    let handling = handler(request.extensions().get::<Delivery>().unwrap().clone());
+                    let handling = handler({
+                        let delivery = request.extensions().get::<Delivery>().unwrap();
+                        delivery.take();
+                        delivery.clone()
+                    });
                     async move { handling.await.map(response::<Full<Bytes>>) }
                 });
                 let service = layer.request_body::<Full<Bytes>>().layer(service);
@@ -93,13 +99,13 @@ async fn by_hand(receiver: &Receiver, handler: Handler, request: Request<Incomin
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let admitted = match receiver.admit(&Head::new(parts.method.as_str(), headers)) {
         Ok(admitted) => admitted,
-        Err(refusal) => return answered(refusal.answer()),
+        Err(refusal) => return unread(answered(refusal.answer()), receiver, parts.version, body),
     };
-    let read = admitted.read(|cx| {
-        let frame = std::pin::Pin::new(&mut body).poll_frame(cx);
-        frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())))
-    });
-    let verified = match read.await.and_then(|bytes| admitted.verify(bytes)) {
+    let bytes = match admitted.read(|cx| poll_data(&mut body, cx)).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return unread(answered(refusal.answer()), receiver, parts.version, body),
+    };
+    let verified = match admitted.verify(bytes) {
         Ok(verified) => verified,
         Err(refusal) => return answered(refusal.answer()),
     };
@@ -107,6 +113,32 @@ async fn by_hand(receiver: &Receiver, handler: Handler, request: Request<Incomin
         Reply::Handler { response: given, .. } => response(given),
         Reply::Receiver(answer) => answered(&answer),
     }
+}
+
+fn poll_data(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+    let frame = std::pin::Pin::new(body).poll_frame(cx);
+    frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())))
+}
+
+fn unread(
+    mut response: Response<Full<Bytes>>,
+    receiver: &Receiver,
+    version: HttpVersion,
+    mut body: Incoming,
+) -> Response<Full<Bytes>> {
+    if body.is_end_stream() {
+        return response;
+    }
+    if version < HttpVersion::HTTP_2 {
+        response.headers_mut().insert("connection", "close".parse().unwrap());
+    }
+    let poll_chunk = move |cx: &mut Context<'_>| poll_data(&mut body, cx);
+    if version < HttpVersion::HTTP_2 {
+        receiver.discard(poll_chunk).map(tokio::spawn);
+    } else {
+        receiver.discard_stream(poll_chunk).map(tokio::spawn);
+    }
+    response
 }
 
 fn answered(answer: &Answer) -> Response<Full<Bytes>> {
@@ -154,8 +186,10 @@ where
     S::Future: Send,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().half_close(true);
     // A broken connection is the client's doing.
-    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// An actix-web server in a thread of its own, stopped when it is dropped.

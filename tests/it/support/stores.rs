@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters};
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters, ListedLetter};
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, MemoryStore, StoreError, StoreFuture};
 
 /// Both stores in one, to be broken from outside and counted.
@@ -15,11 +15,13 @@ pub struct FaultyStores(Arc<Faults>);
 struct Faults {
     memory: MemoryStore,
     letters: std::sync::Mutex<std::collections::BTreeMap<EventKey, DeadLetter>>,
+    unlisted: std::sync::Mutex<Option<String>>,
     pub claims_fail: AtomicBool,
     pub claims_hang: AtomicBool,
     pub claims_wait: AtomicBool,
     pub claim_replies_lost: AtomicBool,
     pub completions_fail: AtomicBool,
+    pub releases_fail: AtomicBool,
     pub letters_fail: AtomicBool,
     pub reopening_is_forgotten: AtomicBool,
     pub calls: AtomicUsize,
@@ -38,6 +40,7 @@ switches!(
     claims_wait,
     claim_replies_lost,
     completions_fail,
+    releases_fail,
     letters_fail,
     reopening_is_forgotten
 );
@@ -50,6 +53,11 @@ impl FaultyStores {
 
     pub fn letters(&self) -> Vec<DeadLetter> {
         self.0.letters.lock().unwrap().values().cloned().collect()
+    }
+
+    /// The letters of this endpoint cannot be listed any more.
+    pub fn listing_fails_for(&self, endpoint: &str) {
+        *self.0.unlisted.lock().unwrap() = Some(endpoint.to_owned());
     }
 
     fn is(&self, switch: &AtomicBool) -> bool {
@@ -88,8 +96,12 @@ impl DedupStore for FaultyStores {
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        self.0.calls.fetch_add(1, Ordering::SeqCst);
-        self.0.memory.release(key, token)
+        Box::pin(async move {
+            if self.is(&self.0.releases_fail) {
+                return Err(StoreError::new(INTERNAL));
+            }
+            self.0.memory.release(key, token).await
+        })
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
@@ -147,12 +159,15 @@ impl DeadLetters for FaultyStores {
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<DeadLetter>> {
+    ) -> DeadLetterFuture<'a, Vec<ListedLetter>> {
         Box::pin(async move {
+            if self.0.unlisted.lock().unwrap().as_deref() == Some(endpoint) {
+                return Err(DeadLetterError::new(INTERNAL));
+            }
             let letters = self.0.letters.lock().unwrap();
             let of_endpoint = letters.values().filter(|letter| letter.key.endpoint() == endpoint);
             let rest = of_endpoint.filter(|letter| after.is_none_or(|after| letter.key.event_id() > after));
-            Ok(rest.take(limit).cloned().collect())
+            Ok(rest.take(limit).cloned().map(Ok).collect())
         })
     }
 }

@@ -111,28 +111,21 @@ impl World {
         let letters = self.letters().await;
         let bodies: HashSet<Bytes> = self.traffic.state.lock().unwrap().bodies.iter().cloned().collect();
         let is_kept = |id: &str| letters.get(id).is_some_and(|body| bodies.contains(body));
-        let (mut effects, mut between) = (HashMap::<String, usize>::new(), HashMap::<String, usize>::new());
-        for output in &self.outputs {
-            let ids = |what: &str, word: usize| {
-                let mut counts = HashMap::<String, usize>::new();
-                for line in output.iter().filter(|line| line.starts_with(what)) {
-                    *counts.entry(line.split(' ').nth(word).unwrap().to_owned()).or_default() += 1;
-                }
-                counts
-            };
-            let recorded = ids("completed ", 1);
-            for (id, handled) in ids("handled ", 2) {
-                let unrecorded = handled.saturating_sub(recorded.get(&id).copied().unwrap_or(0));
-                *between.entry(id.clone()).or_default() += unrecorded;
-                *effects.entry(id).or_default() += handled;
-            }
-        }
-        if self.program == "transactional" {
+        // Where the effects are, and not what a process has said of them: it may be killed before it speaks.
+        let effects = if self.program == "transactional" {
             let rows = self.backend.sql("SELECT address, balance FROM balances");
             let rows = rows.lines().map(|row| row.split_once('|').unwrap());
-            effects = rows.map(|(id, balance)| (id.to_owned(), balance.parse().unwrap())).collect();
-            between.clear();
-        }
+            rows.map(|(id, balance)| (id.to_owned(), balance.parse().unwrap())).collect()
+        } else {
+            let effects = std::fs::read_to_string(self.backend.dir().join("effects")).unwrap();
+            count(effects.lines())
+        };
+        let recorded = self.outputs.iter().flatten().filter_map(|line| line.strip_prefix("completed "));
+        let recorded = count(recorded);
+        let unrecorded =
+            |(id, count): (&String, &usize)| (id.clone(), count.saturating_sub(recorded.get(id).copied().unwrap_or(0)));
+        let between: HashMap<String, usize> =
+            if self.program == "transactional" { HashMap::new() } else { effects.iter().map(unrecorded).collect() };
         let extra = |id: &str| effects.get(id).map_or(0, |count| count.saturating_sub(1));
         let answers = events.iter().flat_map(|event| &event.attempts);
         Report {
@@ -143,6 +136,7 @@ impl World {
             refused: answers.filter(|attempt| matches!(attempt.result, Answered(300..) | AnswerLost(300..))).count(),
             lost: acknowledged.iter().filter(|id| !effects.contains_key(**id) && !is_kept(id)).count(),
             letters: letters.len(),
+            stale: letters.keys().filter(|id| effects.contains_key(*id)).count(),
             doubled: effects.keys().map(|id| extra(id)).sum(),
             between: between.values().sum(),
             unexplained: effects.keys().filter(|id| extra(id) > between.get(*id).copied().unwrap_or(0)).count(),
@@ -155,11 +149,23 @@ impl World {
         let (mut all, mut after) = (HashMap::new(), None::<String>);
         loop {
             let page = letters.list("default", after.as_deref(), 1000).await.unwrap();
-            let Some(last) = page.last() else { return all };
-            after = Some(last.key.event_id().to_owned());
-            all.extend(page.into_iter().map(|letter| (letter.key.event_id().to_owned(), letter.body)));
+            if page.is_empty() {
+                return all;
+            }
+            for letter in page.into_iter().map(Result::unwrap) {
+                after = Some(letter.key.event_id().to_owned());
+                all.insert(letter.key.event_id().to_owned(), letter.body);
+            }
         }
     }
+}
+
+fn count<'a>(ids: impl Iterator<Item = &'a str>) -> HashMap<String, usize> {
+    let mut counts = HashMap::<String, usize>::new();
+    for id in ids {
+        *counts.entry(id.to_owned()).or_default() += 1;
+    }
+    counts
 }
 
 pub struct Report {
@@ -168,6 +174,8 @@ pub struct Report {
     pub stuck: usize,
     pub lost: usize,
     pub letters: usize,
+    /// Letters of events that have been handled.
+    pub stale: usize,
     pub doubled: usize,
     /// Events with more effects than those between effect and completion explain.
     pub unexplained: usize,
@@ -178,12 +186,15 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { events, acknowledged, given_up, refused, letters, lost, stuck, doubled, between, .. } = self;
+        let Self { events, acknowledged, given_up, refused, letters, stale, lost, stuck, doubled, between, .. } = self;
         write!(
             f,
             "{events} events, {given_up} given up at first, {acknowledged} acknowledged, {refused} answers refused, "
         )?;
-        write!(f, "{letters} letters; lost {lost}, stuck {stuck}, doubled {doubled} of {between} between")
+        write!(
+            f,
+            "{letters} letters, {stale} stale; lost {lost}, stuck {stuck}, doubled {doubled} of {between} between"
+        )
     }
 }
 

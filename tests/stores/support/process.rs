@@ -50,10 +50,22 @@ impl Instance {
 
     /// With an environment, or as a user, of the command's own.
     pub fn of_command(name: &str, command: &mut Command, arguments: &[&str]) -> Self {
-        command.args(arguments).env("SENDARIX_WEBHOOK_SECRET", SECRET).env_remove("SENDARIX_WEBHOOK_SECRET_PREVIOUS");
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::with_stdout(name, command.args(arguments), Stdio::piped())
+    }
+
+    /// With its standard output in a file.
+    pub fn printing_to(name: &str, command: &mut Command, file: std::fs::File) -> Self {
+        Self::with_stdout(name, command, file.into())
+    }
+
+    fn with_stdout(name: &str, command: &mut Command, stdout: Stdio) -> Self {
+        command.env("SENDARIX_WEBHOOK_SECRET", SECRET).env_remove("SENDARIX_WEBHOOK_SECRET_PREVIOUS");
+        let mut process = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
         let (listening, told) = mpsc::channel();
-        let (stdout, stdout_ends) = collect(process.stdout.take().unwrap(), |_| {});
+        let (stdout, stdout_ends) = match process.stdout.take() {
+            Some(pipe) => collect(pipe, |_| {}),
+            None => collect(std::io::empty(), |_| {}),
+        };
         let (stderr, _) = collect(process.stderr.take().unwrap(), move |line| {
             if let Some((_, url)) = line.split_once("listening on ") {
                 let _ = listening.send(url.to_owned());

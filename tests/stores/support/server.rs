@@ -38,6 +38,8 @@ pub struct Backend {
     settings: Vec<String>,
     /// Whether the directory is a small disk of its own.
     small: bool,
+    /// A library that gives the server another time, and which.
+    clock: Option<(PathBuf, String)>,
     /// What makes the disk slow on demand, where that is possible.
     slow_disk: Option<SlowDisk>,
     dir: TempDir,
@@ -66,22 +68,48 @@ impl Backend {
         Self::in_dir(kind, settings, false, true)
     }
 
+    /// With a clock of the server's own, as libfaketime says.
+    pub fn with_clock(kind: Kind, libfaketime: &Path, time: &str) -> Self {
+        let mut backend = Self::unstarted(kind, &[]);
+        backend.clock = Some((libfaketime.to_owned(), time.to_owned()));
+        backend.start_first();
+        backend
+    }
+
+    /// Kills the server, keeps what it has written, and starts it with the right clock.
+    pub fn set_clock_right(&mut self) {
+        if self.clock.take().is_some() {
+            self.kill();
+            self.start_again();
+        }
+    }
+
     fn in_dir(kind: Kind, settings: &[&str], small: bool, slow: bool) -> Self {
-        let settings = settings.iter().map(ToString::to_string).collect();
-        let mut backend = Self { kind, port: 0, process: None, settings, small, slow_disk: None, dir: TempDir::new() };
+        let mut backend = Self::unstarted(kind, settings);
+        backend.small = small;
         if slow {
             backend.slow_disk = Some(SlowDisk::new(backend.dir()));
         }
         if small {
             as_root("mount", &["-t", "tmpfs", "-o", "size=100m", "tmpfs"], backend.dir());
         }
-        if kind == Kind::Postgres {
-            tokio::task::block_in_place(|| backend.init_postgres());
-        }
-        if kind != Kind::Sqlite {
-            tokio::task::block_in_place(|| backend.start_on_a_free_port());
-        }
+        backend.start_first();
         backend
+    }
+
+    fn unstarted(kind: Kind, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let (process, dir) = (None, TempDir::new());
+        Self { kind, port: 0, process, settings, small: false, clock: None, slow_disk: None, dir }
+    }
+
+    fn start_first(&mut self) {
+        if self.kind == Kind::Postgres {
+            tokio::task::block_in_place(|| self.init_postgres());
+        }
+        if self.kind != Kind::Sqlite {
+            tokio::task::block_in_place(|| self.start_on_a_free_port());
+        }
     }
 
     fn init_postgres(&self) {
@@ -136,6 +164,10 @@ impl Backend {
         if let Some(disk) = &self.slow_disk {
             disk.preload(&mut command);
         }
+        if let Some((library, time)) = &self.clock {
+            command.env("LD_PRELOAD", library).env("FAKETIME", time);
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        }
         command.args(&self.settings).stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         let mut process = command.spawn().expect("the server is installed; `bash tests/run` installs it");
         let start = Instant::now();
@@ -150,7 +182,8 @@ impl Backend {
         true
     }
 
-    fn log(&self) -> String {
+    /// What the server has logged.
+    pub fn log(&self) -> String {
         let mut text = String::new();
         File::open(self.dir.path().join("log")).unwrap().read_to_string(&mut text).unwrap();
         text
