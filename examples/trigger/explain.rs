@@ -1,4 +1,4 @@
-//! Why is this request refused? Every step of the receiver, and what is known to go wrong there.
+//! Explains why a request is refused: every step of the receiver, and what is known to go wrong there.
 
 use std::env;
 use std::fmt::Display;
@@ -9,8 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use clap::Args;
 use sendarix_webhooks::receiver::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use sendarix_webhooks::testing::ManualClock;
 use sendarix_webhooks::verify::{PREVIOUS_SECRET_VARIABLE, SECRET_VARIABLE};
-use sendarix_webhooks::{SendarixEvent, Signature, SigningSecret, Timestamp};
+use sendarix_webhooks::{
+    Head, Receiver, RefusalKind, SendarixEvent, Signature, SigningSecret, SigningSecrets, Timestamp,
+};
 
 use self::changes::Change;
 
@@ -42,6 +45,23 @@ pub(crate) struct Explain {
     /// How far its timestamp may be from then, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     tolerance: u64,
+
+    /// It came over HTTP/2, where white space around a header's value is a part of it
+    #[arg(long)]
+    http2: bool,
+}
+
+impl Explain {
+    /// When it arrived.
+    fn now(&self) -> SystemTime {
+        self.at.map_or_else(SystemTime::now, SystemTime::from)
+    }
+
+    /// The receiver itself judges each step, so that this says nothing else.
+    fn receiver(&self, secrets: SigningSecrets) -> anyhow::Result<Receiver> {
+        let receiver = Receiver::builder(secrets).clock(ManualClock::at(self.now()));
+        Ok(receiver.timestamp_tolerance(Duration::from_secs(self.tolerance)).build()?)
+    }
 }
 
 /// A secret, by the variable that holds it, exactly as it was found.
@@ -85,19 +105,31 @@ pub(crate) fn run(options: &Explain) -> anyhow::Result<ExitCode> {
     let headers: Vec<(&str, &str)> = lines.iter().filter_map(|line| header(line)).collect();
     let of = |wanted: &str| -> Vec<&str> {
         let named = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
-        named.map(|(_, value)| *value).collect()
+        named.map(|(_, value)| if options.http2 { *value } else { value.trim_matches([' ', '\t']) }).collect()
     };
     let mut report = Report::default();
-    let signature = signature(&of(SIGNATURE_HEADER), &mut report);
-    timestamp(&of(TIMESTAMP_HEADER), options, &mut report);
+    let is_padded = |(name, value): &&(&str, &str)| {
+        (name.eq_ignore_ascii_case(SIGNATURE_HEADER) || name.eq_ignore_ascii_case(TIMESTAMP_HEADER))
+            && value.trim_matches([' ', '\t']) != *value
+    };
+    if let (Some((name, _)), false) = (headers.iter().find(is_padded), options.http2) {
+        report.hint(format!("{name} has white space around its value: HTTP/1 takes it off, HTTP/2 does not (--http2)"));
+    }
+    let timestamps = of(TIMESTAMP_HEADER);
+    let signature = signature(&of(SIGNATURE_HEADER), options, &mut report)?;
+    timestamp(&timestamps, options, &mut report)?;
     let secrets = secrets(options, &mut report)?;
     if body.len() > BODY_LIMIT {
         report
             .refuses(format!("the body has {} bytes, and the receiver's limit is {BODY_LIMIT} by default", body.len()));
     } else if let Some(signature) = signature {
-        verify(&body, &signature, &secrets, &mut report);
+        verify(&body, timestamps.first().copied(), &signature, &secrets, &mut report);
     }
     match SendarixEvent::decode(body) {
+        Ok(event) if event.kind.event_type().is_none() => println!(
+            "KEPT     the body is an event of a type that this version does not know, {}: by default it becomes a dead letter",
+            event.type_name().escape_debug()
+        ),
         Ok(event) => report.passes(format!(
             "the body is an event: {}, {:?} of {}",
             event.type_name().escape_debug(),
@@ -119,72 +151,85 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 /// The name and value of a line such as curl, nginx or a proxy writes it.
 fn header(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.trim_start_matches(['>', '<', ' ']).split_once(':')?;
-    Some((name.trim(), value.strip_prefix(' ').unwrap_or(value)))
+    Some((name.trim(), value.strip_prefix(' ').unwrap_or(value).trim_end_matches('\r')))
 }
 
-fn signature(found: &[&str], report: &mut Report) -> Option<Signature> {
-    let header = match found {
-        [] => {
+/// How the receiver judges the head of a request with this timestamp and these signatures, or the other way round.
+fn judge(receiver: &Receiver, found: &[&str], name: &str, other: (&str, &str)) -> Result<(), RefusalKind> {
+    let headers = found.iter().map(|value| (name, value.as_bytes())).chain([(other.0, other.1.as_bytes())]);
+    receiver.admit(&Head::new("POST", headers)).map(drop).map_err(|refusal| refusal.kind())
+}
+
+fn signature(found: &[&str], options: &Explain, report: &mut Report) -> anyhow::Result<Option<Signature>> {
+    let now = options.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
+    let any_secret = SigningSecret::new("of no use here")?.into();
+    let judged = judge(&options.receiver(any_secret)?, found, SIGNATURE_HEADER, (TIMESTAMP_HEADER, &now));
+    let one = found.first().copied().unwrap_or_default();
+    Ok(match judged {
+        Ok(()) => {
+            report.passes("the signature is 64 hex digits");
+            Signature::parse(one.as_bytes()).ok()
+        }
+        Err(RefusalKind::SignatureMissing) => {
             report.refuses(format!("there is no {SIGNATURE_HEADER} header"));
             report.hint("a proxy may drop headers that it does not know; or this request is not from Sendarix");
-            return None;
+            None
         }
-        [one] => *one,
-        _ => {
+        Err(RefusalKind::SignatureRepeated) => {
             report.refuses(format!("there are {} {SIGNATURE_HEADER} headers", found.len()));
             report.hint("something on the way adds one, or somebody tries which of them counts");
-            return None;
+            None
         }
-    };
-    // A server takes the white space around a value off.
-    match Signature::parse(header.trim().as_bytes()) {
-        Ok(signature) => {
-            report.passes("the signature is 64 hex digits");
-            Some(signature)
-        }
-        Err(error) => {
-            report.refuses(error);
-            let signature = changes::signature(header.trim());
+        Err(_) => {
+            if let Err(error) = Signature::parse(one.as_bytes()) {
+                report.refuses(error);
+            }
+            let signature = changes::signature(one.trim());
             if signature.is_some() {
                 report.hint("what follows takes it for the hex digits that it stands for");
             }
             signature
         }
-    }
+    })
 }
 
-fn timestamp(found: &[&str], options: &Explain, report: &mut Report) {
-    let header = match found {
-        [] => {
-            report.refuses(format!("there is no {TIMESTAMP_HEADER} header"));
-            return report.hint("a proxy may drop headers that it does not know");
-        }
-        [one] => one.trim(),
-        _ => return report.refuses(format!("there are {} {TIMESTAMP_HEADER} headers", found.len())),
-    };
-    let digits = !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit());
-    let Some(sent) = header.parse::<u64>().ok().filter(|_| digits) else {
-        report.refuses(format!("the timestamp {header:?} is not Unix seconds"));
-        return report.hint("Sendarix sends an integer, such as 1776609121");
-    };
-    let now = options.at.map_or_else(SystemTime::now, SystemTime::from);
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // As the receiver does it, to the millisecond.
-    let is_fresh = Duration::from_secs(sent).abs_diff(now).as_millis() <= u128::from(options.tolerance) * 1000;
-    let now = now.as_secs();
+fn timestamp(found: &[&str], options: &Explain, report: &mut Report) -> anyhow::Result<()> {
+    let any_secret = SigningSecret::new("of no use here")?;
+    let any_signature = any_secret.sign(b"").to_string();
+    let receiver = options.receiver(any_secret.into())?;
+    let judged = judge(&receiver, found, TIMESTAMP_HEADER, (SIGNATURE_HEADER, &any_signature));
+    let one = found.first().copied().unwrap_or_default();
+    let now = options.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let sent = one.parse::<u64>().unwrap_or_default();
     let (off, direction) = if sent > now { (sent - now, "ahead") } else { (now - sent, "ago") };
     let arrival = if options.at.is_some() { "its arrival" } else { "now; give its arrival with --at" };
-    if is_fresh {
-        return report.passes(format!("the timestamp is {off} s {direction}, measured from {arrival}"));
+    let measured = format!("the timestamp is {off} s {direction}, measured from {arrival}");
+    match judged {
+        Ok(()) => report.passes(measured),
+        Err(RefusalKind::TimestampMissing) => {
+            report.refuses(format!("there is no {TIMESTAMP_HEADER} header"));
+            report.hint("a proxy may drop headers that it does not know");
+        }
+        Err(RefusalKind::TimestampRepeated) => {
+            report.refuses(format!("there are {} {TIMESTAMP_HEADER} headers", found.len()));
+        }
+        Err(RefusalKind::TimestampMalformed) => {
+            report.refuses(format!("the timestamp {one:?} is not Unix seconds"));
+            report.hint("Sendarix sends an integer, such as 1776609121");
+        }
+        Err(kind) => {
+            report.refuses(measured);
+            let (tolerance, seconds) = (options.tolerance, sent / 1000);
+            report.hint(if seconds <= now + tolerance && seconds + tolerance >= now {
+                "it is right as milliseconds; Sendarix sends seconds, so look for what rewrites it"
+            } else if kind == RefusalKind::TimestampTooNew {
+                "the clock of this machine is slow: compare it with a time server"
+            } else {
+                "the clock of this machine is fast, or the request waited on its way, or somebody replays it"
+            });
+        }
     }
-    report.refuses(format!("the timestamp is {off} s {direction}, measured from {arrival}"));
-    if sent / 1000 <= now + options.tolerance && sent / 1000 + options.tolerance >= now {
-        report.hint("it is right as milliseconds; Sendarix sends seconds, so look for what rewrites it");
-    } else if sent > now {
-        report.hint("the clock of this machine is slow: compare it with a time server");
-    } else {
-        report.hint("the clock of this machine is fast, or the request waited on its way, or somebody replays it");
-    }
+    Ok(())
 }
 
 fn secrets(options: &Explain, report: &mut Report) -> anyhow::Result<Vec<Secret>> {
@@ -206,8 +251,9 @@ fn secrets(options: &Explain, report: &mut Report) -> anyhow::Result<Vec<Secret>
 }
 
 /// Looks for what was signed, and with what, until the signature fits.
-fn verify(body: &[u8], signature: &Signature, secrets: &[Secret], report: &mut Report) {
-    let bodies = changes::of_body(body);
+fn verify(body: &[u8], timestamp: Option<&str>, signature: &Signature, secrets: &[Secret], report: &mut Report) {
+    let mut bodies = changes::of_body(body);
+    bodies.extend(timestamp.into_iter().flat_map(|timestamp| changes::of_timestamp(timestamp, body)));
     for secret in secrets {
         for (secret_change, key) in changes::of_secret(&secret.bytes) {
             for (body_changes, bytes) in &bodies {
@@ -233,6 +279,9 @@ fn verify(body: &[u8], signature: &Signature, secrets: &[Secret], report: &mut R
         }
     }
     report.refuses("the secret did not sign this body");
+    if body.is_empty() {
+        report.hint("the body is empty: something has read it before it was captured, or before it was verified");
+    }
     report.hint("no change that is known makes it fit. Either the secret is another: copy it anew from the dashboard, and try those");
     report.hint("of other environments with --also. Or the body is not what was sent: capture it as bytes, before any JSON parser,");
     report.hint("character set or template has touched it.");

@@ -56,8 +56,12 @@ impl Captured {
     }
 
     fn signed(body: Vec<u8>) -> Self {
+        Self::signed_with(SECRET, body)
+    }
+
+    fn signed_with(secret: &str, body: Vec<u8>) -> Self {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let signature = SigningSecret::new(SECRET).unwrap().sign(&body).to_string();
+        let signature = SigningSecret::new(secret).unwrap().sign(&body).to_string();
         let headers = vec![("X-Sendarix-Signature", signature), ("X-Sendarix-Timestamp", seconds.to_string())];
         Self { secret: SECRET.into(), also: None, body, headers }
     }
@@ -82,6 +86,10 @@ impl Captured {
     }
 
     fn explain(&self) -> Output {
+        self.explain_with(&[])
+    }
+
+    fn explain_with(&self, arguments: &[&str]) -> Output {
         use std::os::unix::ffi::OsStringExt;
         let (body, headers) = (TempFile::new("captured-body"), TempFile::new("captured-headers"));
         std::fs::write(body.path(), &self.body).unwrap();
@@ -93,7 +101,7 @@ impl Captured {
         if let Some(other) = self.also {
             command.args(["--also", "STAGING"]).env("STAGING", other);
         }
-        command.output().unwrap()
+        command.args(arguments).output().unwrap()
     }
 
     #[track_caller]
@@ -224,4 +232,98 @@ fn explain_knows_what_happens_to_bodies() {
         .replace("],", "], ")
         .replace("[1,", "[1, ");
     compact(spaced, "with the spaces behind commas and colons");
+}
+
+/// Each change and its opposite: something on the way may do the one or the other.
+#[test]
+fn explain_knows_what_serialisers_and_decoders_do_in_both_directions() {
+    use std::io::Write;
+    let captured = || Captured::new();
+    // Nothing else in it is changed by what changes the mark.
+    let sent = |mark: &str| {
+        let text = String::from_utf8(captured().body).unwrap();
+        text.replace("jörg", &format!("jo{mark}rg")).replace("https://a/b", "a")
+    };
+    // (what Sendarix signed, what arrived, what is said)
+    for (signed, arrived, said) in [
+        ("\\u0026", "&", "with \\u0026 for & and the like where it has the characters now"),
+        ("&", "\\u0026", "with & for \\u0026 and the like"),
+        ("<", "\\u003c", "with & for \\u0026 and the like"),
+        ("+", "\\u002B", "with & for \\u0026 and the like"),
+        ("\\u002b", "+", "with \\u escapes for & < > ' + and ="),
+        ("&", "&amp;", "with the characters where it has &amp;"),
+        ("&amp;", "&", "with &amp; and the like where it has the characters now"),
+        ("/", "\\/", "with / where it has \\/ now"),
+        ("\\/", "/", "with \\/ where it has / now"),
+        ("ö", "\\u00f6", "with characters where it has \\u escapes now"),
+        ("\\u00f6", "ö", "with \\u escapes where it has characters now"),
+    ] {
+        let captured = Captured::signed(sent(signed).into_bytes());
+        captured.with_body(|body| body.replace(signed, arrived)).is_explained_by(&[said]);
+    }
+    let gzip = |body: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    };
+    let bytes = |make: &dyn Fn(&[u8]) -> Vec<u8>| {
+        let mut captured = captured();
+        captured.body = make(&captured.body);
+        captured
+    };
+    bytes(&gzip).is_explained_by(&["before it was compressed by gzip"]);
+    let utf16 = |body: &[u8]| str::from_utf8(body).unwrap().encode_utf16().flat_map(u16::to_le_bytes).collect();
+    bytes(&utf16).is_explained_by(&["in UTF-8, where it is in UTF-16 now"]);
+    let form = |body: &[u8]| body.iter().flat_map(|byte| format!("%{byte:02X}").into_bytes()).collect();
+    bytes(&form).is_explained_by(&["before it was encoded like a form"]);
+    let body = captured().body;
+    let decoded = Captured { body: body.clone(), ..Captured::signed(base64_of(&body).into_bytes()) };
+    decoded.is_explained_by(&["in base64, before a gateway decoded it"]);
+    // An empty body, on either side.
+    bytes(&|_| Vec::new()).is_explained_by(&["the body is empty: something has read it before it was captured"]);
+    let unread = Captured { body: captured().body, ..Captured::signed(Vec::new()) };
+    unread.is_explained_by(&["what was signed is the body empty"]);
+}
+
+fn base64_of(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[test]
+fn explain_knows_other_providers_habits() {
+    let captured = Captured::new();
+    let timestamp = captured.headers[1].1.clone();
+    let signed = [timestamp.as_bytes(), b".", &captured.body].concat();
+    let mut dotted = Captured { body: captured.body, ..Captured::signed(signed) };
+    dotted.headers[1].1 = timestamp;
+    dotted.is_explained_by(&["with the timestamp and a dot in front, as other providers sign"]);
+
+    let with = |secret: &str| Captured::new().with_secret(secret);
+    with(&format!("whsec_{SECRET}")).is_explained_by(&["has a `whsec_` in front that does not belong to it"]);
+    let prefixed = Captured::signed_with(&format!("whsec_{SECRET}"), Captured::new().body);
+    prefixed.is_explained_by(&["has lost its `whsec_`, which belongs to it"]);
+    Captured::new().with_signature(|hex| format!("{hex}00")).is_explained_by(&["look for what adds to it"]);
+}
+
+/// The verdict is that of the receiver, over either version of HTTP.
+#[test]
+fn explain_says_of_white_space_what_the_receiver_says() {
+    let padded = Captured::new().with_signature(|hex| format!("{hex} "));
+    let output = padded.explain();
+    assert!(output.status.success() && stdout(&output).contains("HTTP/2 does not (--http2)"), "{output:?}");
+    let output = padded.explain_with(&["--http2"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("white space around its value"), "{output:?}");
+}
+
+#[test]
+fn explain_says_that_an_unknown_type_becomes_a_letter() {
+    let body = Sample::of_unknown_type("teleported").body();
+    let output = Captured::signed(body).explain();
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        stdout(&output).contains("KEPT     the body is an event of a type that this version does not know"),
+        "{output:?}"
+    );
 }
