@@ -20,7 +20,9 @@ async fn an_event_takes_two_round_trips_and_a_copy_one() {
             for event in 0..EVENTS {
                 assert_eq!(instance.send(&format!("evt_{event}")).await, Sent::Answered(200));
             }
-            assert_eq!(proxy.round_trips() - before, EVENTS * expected, "{kind:?}");
+            // And the few of a purge that the first completion has begun.
+            let more = proxy.round_trips() - before - EVENTS * expected;
+            assert!(more < 5, "{kind:?}: {more} more than {expected} an event");
         }
     }
 }
