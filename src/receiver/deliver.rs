@@ -251,6 +251,7 @@ impl Verified {
                     self.release(claim).await;
                     (Outcome::Failed, true)
                 }
+                #[cfg(any(feature = "tower", feature = "actix"))]
                 Then::NotTaken => (Outcome::NotTaken, self.give_back(claim, &error).await),
                 Then::Retry => (Outcome::Failed, self.give_back(claim, &error).await),
             },

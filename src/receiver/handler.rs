@@ -87,6 +87,7 @@ pub(super) enum Then {
     /// As `Retry`, and what has failed is a dead letter already.
     RetryKept,
     /// As `Retry`, though a service has answered 2xx.
+    #[cfg(any(feature = "tower", feature = "actix"))]
     NotTaken,
     GiveUp,
     /// As `GiveUp`, since the type of the event is for no destination.

@@ -46,6 +46,7 @@ impl ClaimHandle {
         self.0.taken.store(true, Ordering::Release);
     }
 
+    #[cfg(any(feature = "tower", feature = "actix"))]
     pub(crate) fn is_taken(&self) -> bool {
         self.0.taken.load(Ordering::Acquire)
     }
