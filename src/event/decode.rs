@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::Timestamp;
-use super::fields::{Fields, text};
+use super::fields::{Fields, Name, has_nul, text};
 
 /// The longest `event_id`, in bytes, that is kept as it was sent. It bounds what a dedup store keeps for an event.
 pub(super) const MAX_EVENT_ID_BYTES: usize = 255;
@@ -83,7 +83,7 @@ fn missing(name: &'static str) -> DecodeError {
 
 /// No address and no id has a NUL, and databases refuse it.
 fn without_nul<'a>(name: &'static str, text: Cow<'a, str>) -> Result<Cow<'a, str>, DecodeError> {
-    if text.contains('\0') {
+    if has_nul(&text) {
         return Err(DecodeError::of_member(name, format_args!("has a NUL character in it")));
     }
     Ok(text)
@@ -110,9 +110,6 @@ pub(crate) fn digest_id(bytes: &[u8]) -> String {
 const DIGEST_PREFIX: &str = "sha256:";
 
 /// The members of an envelope, as JSON texts that have not been read yet, but for `data`.
-///
-/// Names are read from their own JSON as well: one that cannot be read, such as half a surrogate pair, costs its own
-/// member and no other.
 struct Members<'a, D> {
     event_id: Option<&'a str>,
     event_type: Option<&'a str>,
@@ -155,23 +152,21 @@ impl<'de: 'a, 'a, D: Deserialize<'de>> Deserialize<'de> for Members<'a, D> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Members::default();
-                while let Some(name) = map.next_key::<&RawValue>()? {
-                    let name = text(name.get());
-                    let name = name.as_deref().unwrap_or_default();
-                    if name == "data" {
+                while let Some(Name(name)) = map.next_key()? {
+                    if *name == *b"data" {
                         if members.data.replace(map.next_value()?).is_some() {
                             members.twice = Some("data");
                         }
                         continue;
                     }
                     let json = map.next_value::<&RawValue>()?.get();
-                    let (name, place) = match name {
-                        "event_id" => ("event_id", &mut members.event_id),
-                        "event_type" => ("event_type", &mut members.event_type),
-                        "event" => ("event", &mut members.event),
-                        "timestamp" => ("timestamp", &mut members.timestamp),
-                        "message_id" => ("message_id", &mut members.message_id),
-                        "recipient" => ("recipient", &mut members.recipient),
+                    let (name, place) = match &*name {
+                        b"event_id" => ("event_id", &mut members.event_id),
+                        b"event_type" => ("event_type", &mut members.event_type),
+                        b"event" => ("event", &mut members.event),
+                        b"timestamp" => ("timestamp", &mut members.timestamp),
+                        b"message_id" => ("message_id", &mut members.message_id),
+                        b"recipient" => ("recipient", &mut members.recipient),
                         _ => continue,
                     };
                     if place.replace(json).is_some() {

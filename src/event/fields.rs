@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 /// The fields of a JSON object in their order; empty for any other JSON value.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
-    fields: Vec<(Cow<'a, str>, &'a str)>,
+    fields: Vec<(Name<'a>, &'a str)>,
     /// Neither an object nor `null`.
     is_no_object: bool,
 }
@@ -36,12 +36,16 @@ impl<'a> Fields<'a> {
     /// A text. NUL, which databases refuse, becomes U+FFFD.
     pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         let text = text(self.find(name)?)?;
-        Some(if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text })
+        Some(if has_nul(&text) { text.replace('\0', "\u{fffd}").into() } else { text })
     }
 
     /// An integer, a number whose fraction is zero, or a text that holds one, if the target type can hold it.
     pub(super) fn integer<T: TryFrom<i128>>(&self, name: &str) -> Option<T> {
         let json = self.find(name)?;
+        // As documented, and so nearly always.
+        if let Ok(plain) = json.parse::<i64>() {
+            return i128::from(plain).try_into().ok();
+        }
         let number = text(json).map_or_else(|| json.parse(), |text| text.trim().parse::<Decimal>()).ok()?;
         number.to_integer()?.try_into().ok()
     }
@@ -54,7 +58,11 @@ impl<'a> Fields<'a> {
 
     /// Of a field that was sent twice, the last that is not `null` counts.
     fn find(&self, name: &str) -> Option<&'a str> {
-        self.fields.iter().rev().find(|(key, json)| key == name && *json != "null").map(|(_, json)| *json)
+        self.fields
+            .iter()
+            .rev()
+            .find(|(key, json)| *key.0 == *name.as_bytes() && *json != "null")
+            .map(|(_, json)| *json)
     }
 }
 
@@ -101,9 +109,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 // No event type documents more than five fields.
                 let mut fields = Vec::with_capacity(6);
-                while let Some((name, json)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    // A name that cannot be read, such as half a surrogate pair, is that of no documented field.
-                    fields.extend(text(name.get()).map(|name| (name, json.get())));
+                while let Some((name, json)) = map.next_entry::<Name<'_>, &RawValue>()? {
+                    fields.push((name, json.get()));
                 }
                 Ok(Fields { fields, is_no_object: false })
             }
@@ -111,6 +118,40 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
         deserializer.deserialize_any(FieldsVisitor)
     }
+}
+
+/// The name of a member, as bytes: `serde_json` reads half a surrogate pair into bytes, and refuses it in a text. Such a
+/// name is then no documented one, and the other members are read.
+pub(super) struct Name<'a>(pub(super) Cow<'a, [u8]>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_bytes<E>(self, name: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(name.to_vec())))
+            }
+        }
+
+        deserializer.deserialize_bytes(NameVisitor)
+    }
+}
+
+/// Whether a text has a NUL, which JSON can hold only as an escape.
+#[expect(clippy::ptr_arg, reason = "a text that is borrowed from the body has no escapes")]
+pub(super) fn has_nul(text: &Cow<'_, str>) -> bool {
+    matches!(text, Cow::Owned(text) if text.contains('\0'))
 }
 
 /// The text that a value is, if it is one. It must be JSON.
@@ -168,7 +209,7 @@ impl FromStr for Decimal {
             None => (number, ""),
         };
         let digits = whole.strip_prefix('-').unwrap_or(whole);
-        if digits.is_empty() || ![digits, fraction].concat().bytes().all(|byte| byte.is_ascii_digit()) {
+        if digits.is_empty() || !digits.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
             return Err(DecimalError);
         }
         let fraction = fraction.trim_end_matches('0');

@@ -41,10 +41,7 @@ impl Timestamp {
     pub(super) fn from_json(json: &str) -> Result<Self, TimestampError> {
         let Some(text) = text(json) else { return Self::from_decimal(json).ok_or(TimestampError(())) };
         let text = text.trim();
-        match Self::from_decimal(text) {
-            Some(time) => Ok(time),
-            None => text.parse().or_else(|_| as_rfc_3339(text).parse()),
-        }
+        text.parse().or_else(|_| Self::from_decimal(text).map_or_else(|| as_rfc_3339(text).parse(), Ok))
     }
 
     fn from_decimal(seconds: &str) -> Option<Self> {
