@@ -25,7 +25,7 @@ const LEASE: Duration = Duration::from_secs(60);
 const HANDLER_LIMIT: Duration = Duration::from_secs(50);
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// SplitMix64: a seed decides everything that follows.
+/// `SplitMix64`: a seed decides everything that follows.
 #[derive(Debug)]
 struct Random(Mutex<u64>);
 
