@@ -58,8 +58,9 @@ fn dead_letters() {
         runtime().block_on(letters.record(&later)).unwrap();
         drop(letters);
         let letters = FileDeadLetters::open(&path).unwrap();
-        let kept = runtime().block_on(letters.letters()).unwrap();
-        let has = |letter: &DeadLetter| kept.iter().any(|kept| kept.key == letter.key && kept.body == letter.body);
+        let kept = runtime().block_on(letters.list("default", None, 1000)).unwrap();
+        let has =
+            |letter: &DeadLetter| kept.iter().flatten().any(|kept| kept.key == letter.key && kept.body == letter.body);
         // The tail may hold lines that end or supersede them.
         let mentions = |what: &str| tail.windows(what.len()).any(|part| part == what.as_bytes());
         let is_changed = ["letter", "resolved", "\\"].into_iter().any(mentions);
@@ -80,12 +81,15 @@ fn json_lines() {
         let opened = JsonLines::open(&path).is_ok();
         let found = std::fs::read(&path).unwrap();
         let (whole, tail) = left.split_at(left.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
-        let is_json = serde_json::from_slice::<&serde_json::value::RawValue>(tail).is_ok();
-        let is_ours = tail.is_empty() || !whole.is_empty() || tail.starts_with(b"{\"event_id\":");
+        // Zeros at the end are what some file systems leave of what was never written.
+        let text = &tail[..tail.iter().rposition(|byte| *byte != 0).map_or(0, |end| end + 1)];
+        let is_json = text == tail && serde_json::from_slice::<&serde_json::value::RawValue>(text).is_ok();
+        let start = b"{\"event_id\":";
+        let is_ours = !whole.is_empty() || text.starts_with(start) || start.starts_with(text);
         assert_eq!(opened, is_ours);
         if !is_ours {
             assert_eq!(found, left, "somebody else's, and left alone");
-        } else if is_json && !whole.is_empty() {
+        } else if is_json {
             assert_eq!(found, [left, b"\n"].concat(), "only its end was missing");
         } else {
             assert_eq!(found, whole);
