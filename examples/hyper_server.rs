@@ -97,7 +97,7 @@ async fn main() -> anyhow::Result<()> {
     // How long the head of a request may take, which the receiver cannot limit; of the body it does. Telling HTTP/2 by its
     // first bytes would have no limit.
     server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(5));
-    // A client may close its sending side once the request is out. hyper would then drop the request, and nobody would know.
+    // A client may close its sending side once the request is out. hyper would then drop the request, unnoticed.
     server.http1().half_close(true);
     tokio::pin!(terminated);
     loop {

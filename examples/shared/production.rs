@@ -44,7 +44,7 @@ pub async fn serve(
     // which says so before.
     let mut server = Builder::new(TokioExecutor::new()).http1_only();
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_BUFFER);
-    // A client may close its sending side once the request is out. hyper would then drop the request, and nobody would know.
+    // A client may close its sending side once the request is out. hyper would then drop the request, unnoticed.
     server.http1().half_close(true);
     let (connections, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     let service = TowerToHyperService::new(app.layer(map_response(close_after_refusal)));

@@ -1,6 +1,6 @@
 //! The real receiver under random schedules: live copies, redrives, takeovers, lost requests and replies, time-outs, hang-ups.
 //!
-//! Each schedule runs on a clock of its own that jumps to the next thing that happens, and is decided by its seed alone. The
+//! Each schedule runs on a simulated clock that jumps to the next thing that happens, and is decided by its seed alone. The
 //! seed of one that fails is printed; `SCHEDULE_SEED=… cargo test --release --package sendarix-webhooks-proof --test
 //! schedules` runs it again, and `SCHEDULES=…` says how many are run.
 

@@ -69,7 +69,7 @@ pub(super) fn answer_response(answer: &Answer) -> HttpResponse<BoxBody> {
 ///
 /// In HTTP/1 the body of the response ends with that; its head and its text go out before. A body that is not worth it, or
 /// comes when too many are being discarded, is only held until the response has gone out. Whatever happens, the payload is
-/// held until then: a chunked one that nobody holds, actix-web would go on reading, to an end that may never come.
+/// held until then: actix-web would go on reading a chunked body that is dropped, to an end that may never come.
 pub(super) fn with_unread(
     mut response: HttpResponse<BoxBody>,
     receiver: &Receiver,

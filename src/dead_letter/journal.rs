@@ -64,7 +64,7 @@ impl Index {
 
 pub(super) struct Journal {
     file: LockedFile,
-    /// How many of the file's bytes nobody needs: resolved letters, and lines with a newer one.
+    /// How many bytes of the file are not needed any more: resolved letters, and lines with a newer one.
     garbage: u64,
     index: Arc<Mutex<Index>>,
     /// Lines that cannot be read. They are reported, and kept: a newer version of the crate may read them.

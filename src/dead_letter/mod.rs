@@ -86,15 +86,14 @@ pub trait DeadLetters: Debug + Send + Sync + 'static {
     ) -> DeadLetterFuture<'a, Vec<ListedLetter>>;
 
     /// Where the letters are kept, if completing an event in the dedup store of the [same
-    /// database](crate::store::DatabaseId) deletes its letter in the same step. Default: nowhere that anybody knows of.
+    /// database](crate::store::DatabaseId) deletes its letter in the same step. Default: `None`.
     ///
-    /// The receiver resolves the letter of every event that has succeeded. Where both are in one database, there is none
-    /// left.
+    /// The receiver resolves the letter of every event that has succeeded, unless both are in one database.
     fn database(&self) -> Option<DatabaseId> {
         None
     }
 
-    /// A receiver that has these dead letters waits so long for each step: see
+    /// The receiver waits this long for each step of the dead letters: see
     /// [`DedupStore::set_time_limit`](crate::store::DedupStore::set_time_limit).
     fn set_time_limit(&self, limit: Duration) {
         let _ = limit;

@@ -5,10 +5,12 @@
 //! handle, with the exact body that was signed and the [`Delivery`](crate::Delivery) in the request's extensions.
 //!
 //! The response decides what becomes of the event: a 2xx completes it, anything else, an error, a panic or running
-//! longer than the handler limit gives it back. A 2xx counts only if somebody [took](crate::Delivery::take) the event, as
-//! the extractors do. One of a service that took no notice of it, such as a fallback page behind a wrong path, is answered
-//! 500 with an error in the log ([`NotTaken`](crate::Outcome::NotTaken)), and Sendarix delivers the event again. Every response carries the [`Outcome`](crate::Outcome) in its
-//! extensions, and a refusal its [`RefusalKind`](crate::RefusalKind) as well, for layers outside of this one.
+//! longer than the handler limit gives it back. A 2xx counts only if the service [took](crate::Delivery::take) the event,
+//! as the extractors do. If it did not, such as a fallback page behind a wrong path, the answer is 500 with an error in the
+//! log ([`NotTaken`](crate::Outcome::NotTaken)), and Sendarix delivers the event again.
+//!
+//! Every response carries the [`Outcome`](crate::Outcome) in its extensions, and a refusal its
+//! [`RefusalKind`](crate::RefusalKind) as well, for layers outside of this one.
 //!
 //! A response is settled once its head is there; the body may still stream.
 //!

@@ -201,7 +201,7 @@ pub trait DedupStore: Debug + Send + Sync + 'static {
         None
     }
 
-    /// A receiver that has this store waits so long for each step. Default: nothing happens.
+    /// The receiver waits this long for each step of the store. Default: nothing happens.
     ///
     /// It is called when the receiver is built. A store whose server goes on with what nobody waits for may give up soon
     /// after the longest of these times, and must not give up before.

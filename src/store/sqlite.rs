@@ -249,8 +249,9 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// [`CommitError::AlreadyCommitted`] if the claim has been completed, [`CommitError::TakenOver`] if it was lost, [`CommitError::Elsewhere`] if the transaction is nested in another
-    /// one or on another file, and [`CommitError::Failed`] if the database failed.
+    /// [`CommitError::AlreadyCommitted`] if the claim has been completed, [`CommitError::TakenOver`] if it was lost,
+    /// [`CommitError::Elsewhere`] if the transaction is nested in another one or on another file, and [`CommitError::Failed`] if the
+    /// database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Sqlite>, claim: &ClaimHandle) -> Result<(), CommitError> {
         let failed = |error| CommitError::Failed(StoreError::new(error));
         let committing = match Committing::begin(claim) {

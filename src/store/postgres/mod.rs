@@ -189,8 +189,9 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// [`CommitError::AlreadyCommitted`] if the claim has been completed, [`CommitError::TakenOver`] if it was lost, [`CommitError::Elsewhere`] if the transaction is nested in another
-    /// one or of another database, and [`CommitError::Failed`] if the database failed.
+    /// [`CommitError::AlreadyCommitted`] if the claim has been completed, [`CommitError::TakenOver`] if it was lost,
+    /// [`CommitError::Elsewhere`] if the transaction is nested in another one or of another database, and [`CommitError::Failed`] if the
+    /// database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Postgres>, claim: &ClaimHandle) -> Result<(), CommitError> {
         let failed = |error| CommitError::Failed(StoreError::new(error));
         let committing = match Committing::begin(claim) {
