@@ -11,7 +11,6 @@
 use std::hint::black_box;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ctutils::CtEq;
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use sendarix_webhooks::{Outcome, Receiver};
@@ -19,6 +18,7 @@ use sendarix_webhooks_benches::Target::AtMost;
 use sendarix_webhooks_benches::{Event, Rounds, SECRET, row, secret, timed};
 use serde::Deserialize;
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 
 const ROUNDS: usize = 400;
 const EVENTS: usize = 500;
@@ -117,7 +117,7 @@ impl Limit {
     }
 
     fn verify_and_decode(&self, signature: &[u8; 32], body: &[u8]) {
-        assert!(self.sign(body).ct_eq(signature).to_bool());
+        assert!(bool::from(self.sign(body).ct_eq(signature)));
         black_box(serde_json::from_slice::<Borrowed<'_>>(body).unwrap());
     }
 }

@@ -57,7 +57,7 @@
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `axum` | yes | [`SendarixEvent`] as an argument, [`HandlerError`] as a return value of axum handlers; includes `tower` |
-//! | `memory` | yes | [`MemoryStore`](store::MemoryStore), the dedup memory of one process |
+//! | `memory` | yes | [`MemoryStore`](store::MemoryStore), the dedup memory of one process, on moka |
 //! | `actix` | | [`SendarixMiddleware`], and the same argument and return value for actix-web handlers |
 //! | `tower` | | [`SendarixLayer`] for any tower service |
 //! | `sqlite` | | [`SqliteStore`](store::SqliteStore), for all processes of one machine; needs Rust 1.94 |

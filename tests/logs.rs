@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
 #![allow(unreachable_pub, unused)]
 
+#[path = "it/support/fill.rs"]
+mod fill;
 #[path = "it/support/mod.rs"]
 mod support;
 
@@ -11,6 +13,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sendarix_webhooks::store::MemoryStore;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, HandlerError, ReceiverBuilder, SendarixEvent};
 use tracing_subscriber::fmt::MakeWriter;
@@ -299,4 +302,18 @@ async fn what_nobody_took_and_what_could_not_be_read_is_told() {
     assert_eq!(tower::ServiceExt::oneshot(app, request).await.unwrap().status(), 500);
     assert_contains(&log.line("outcome="), &["ERROR", "outcome=\"not_taken\"", "status=500", "`_: Delivery`"]);
     assert_contains(&log.line("is no JSON object"), &["WARN"]);
+}
+
+#[tokio::test]
+async fn a_memory_that_is_full_is_told_once_a_minute_with_what_to_do() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let store = MemoryStore::builder().max_bytes(16 * 1024 * 1024).build().unwrap();
+    fill::fill(&store).await;
+    assert!(store.remembered_bytes() <= 16 * 1024 * 1024);
+    let line = log.line("the dedup memory is full");
+    assert_contains(
+        &line,
+        &["WARN", "forgotten=", "`MemoryStore::builder().max_bytes`", "`retention`", "a shared store"],
+    );
+    assert_eq!(log.text().lines().count(), 1, "{}", log.text());
 }

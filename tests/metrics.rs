@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
 #![allow(unreachable_pub, unused)]
 
+#[path = "it/support/fill.rs"]
+mod fill;
 #[path = "it/support/mod.rs"]
 mod support;
 
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sendarix_webhooks::receiver::RefusalKind;
-use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore};
+use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, MemoryStore};
 use sendarix_webhooks::telemetry::metrics as names;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Outcome};
@@ -22,7 +24,7 @@ use tokio::sync::Semaphore;
 use self::support::{Endpoint, FaultyStores, Front, Post, eventually, redrive_all};
 
 /// All names that there are.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     names::REQUESTS,
     names::REFUSALS,
     names::EVENTS,
@@ -38,6 +40,8 @@ const NAMES: [&str; 15] = [
     names::REQUEST_DURATION,
     names::EVENT_LAG,
     names::RUNNING_HANDLERS,
+    names::FORGOTTEN,
+    names::REMEMBERED_BYTES,
 ];
 
 /// As an application exports it.
@@ -313,6 +317,24 @@ async fn a_takeover_counts() {
     .await;
     assert_eq!(endpoint.post(&Sample::new(EventType::Open).body()).await.status, 200);
     assert_eq!(numbers.of(names::TAKEOVERS, ""), 1.0);
+}
+
+/// The stores of the other tests are in the same gauge, and forget nothing.
+#[tokio::test]
+async fn a_full_memory_counts_what_it_forgets_and_what_it_remembers() {
+    LazyLock::force(&EXPORTER);
+    let plain = |name: &str| -> f64 {
+        let text = EXPORTER.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    };
+    let store = MemoryStore::builder().max_bytes(16 * 1024 * 1024).build().unwrap();
+    fill::fill(&store).await;
+    let remembered = store.remembered_bytes() as f64;
+    assert_eq!(plain(names::FORGOTTEN), store.forgotten() as f64);
+    assert!(plain(names::REMEMBERED_BYTES) >= remembered, "{remembered}");
+    drop(store);
+    eventually("the gauge falls", || plain(names::REMEMBERED_BYTES) < remembered).await;
 }
 
 fn monitoring(file: &str) -> String {

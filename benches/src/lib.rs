@@ -6,6 +6,7 @@
 
 pub mod load;
 pub mod server;
+pub mod slices;
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use loom::thread;
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey};
-use sendarix_webhooks_proof::memory::{Instant, MemoryStore};
+use sendarix_webhooks_proof::memory::{Instant, MemoryStore, reach_the_bound};
 
 const LEASE: Duration = Duration::from_secs(60);
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -45,6 +45,16 @@ impl Memory {
 
     fn give_up(&self, id: &str, token: ClaimToken) -> bool {
         now(self.0.give_up(&key(id), token, RETENTION)).unwrap()
+    }
+
+    fn is_completed(&self, id: &str) -> bool {
+        now(self.0.is_completed(&key(id))).unwrap()
+    }
+
+    /// Closes a page as if all of them took too much: the one that was inserted longest ago.
+    fn forget_the_oldest(&self) {
+        reach_the_bound();
+        let _ = self.0.remembered_bytes();
     }
 
     fn reopen(&self, id: &str) {
@@ -148,7 +158,7 @@ fn a_reopened_event_is_claimed_by_one() {
     });
 }
 
-/// Each retention has slices of its own.
+/// Each retention has pages of its own.
 #[test]
 fn events_with_new_retentions_are_all_remembered() {
     for retentions in [[RETENTION, RETENTION], [RETENTION, RETENTION * 2]] {
@@ -168,9 +178,9 @@ fn events_with_new_retentions_are_all_remembered() {
     }
 }
 
-/// On either side of the end of a slice.
+/// On either side of the time for which a page takes ids.
 #[test]
-fn an_event_is_remembered_through_the_change_of_slices() {
+fn an_event_is_remembered_through_the_change_of_pages() {
     explore(|memory| {
         let [first, next] = [ClaimToken::random(), ClaimToken::random()];
         assert_eq!(memory.claim("evt_1", first, LEASE), Claim::Granted { attempt: 1 });
@@ -185,5 +195,53 @@ fn an_event_is_remembered_through_the_change_of_slices() {
         other.join().unwrap();
         Instant::set(RETENTION);
         assert_eq!(memory.claim("evt_2", ClaimToken::random(), LEASE), Claim::Completed);
+    });
+}
+
+/// The id goes into the page before it closes, and is counted as forgotten; or after, into a new page. The second and the
+/// fourth id of a page are tried: with the fourth, the page grows, and is inserted into the cache again.
+#[test]
+fn an_id_whose_page_closes_meanwhile_is_remembered_or_counted() {
+    const IDS: [&str; 4] = ["evt_1", "evt_2", "evt_3", "evt_4"];
+    for count in [2, 4] {
+        explore(move |memory| {
+            let handle = |id: &str| {
+                let token = ClaimToken::random();
+                assert_eq!(memory.claim(id, token, LEASE), Claim::Granted { attempt: 1 });
+                assert!(memory.complete(id, token));
+            };
+            let (last, before) = IDS[..count].split_last().unwrap();
+            before.iter().for_each(|id| handle(id));
+            let closing = spawn(memory, Memory::forget_the_oldest);
+            handle(last);
+            closing.join().unwrap();
+            let known = |id: &&&str| memory.is_completed(id);
+            assert_eq!(before.iter().find(known), None, "they were there before");
+            let known = IDS[..count].iter().filter(known).count() as u64;
+            assert_eq!(known + memory.0.forgotten(), count as u64);
+            handle("evt_later");
+            assert!(memory.is_completed("evt_later"));
+        });
+    }
+}
+
+#[test]
+fn of_two_copies_no_more_are_handled_than_are_forgotten_between() {
+    explore(|memory| {
+        let deliver = |memory: &Memory| {
+            let token = ClaimToken::random();
+            let granted = matches!(memory.claim("evt", token, LEASE), Claim::Granted { .. });
+            assert!(!granted || memory.complete("evt", token), "a live claim is never forgotten");
+            u64::from(granted)
+        };
+        let others = [
+            spawn(memory, deliver),
+            spawn(memory, |memory| {
+                memory.forget_the_oldest();
+                0
+            }),
+        ];
+        let handled = deliver(memory) + others.map(|other| other.join().unwrap()).iter().sum::<u64>();
+        assert!((1..=1 + memory.0.forgotten()).contains(&handled), "{handled}");
     });
 }

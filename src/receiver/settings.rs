@@ -168,6 +168,12 @@ pub enum ConfigError {
         /// The name that was given.
         found: String,
     },
+    /// A memory store would forget what a busy hour brings.
+    #[error("max_bytes is {found}; it must be at least 16777216 (16 MiB)")]
+    MemoryTooSmall {
+        /// The bound that was given.
+        found: usize,
+    },
     /// A limit of zero would let nothing through.
     #[error("{setting} is zero; nothing could get through")]
     Zero {

@@ -2,7 +2,7 @@
 //!
 //! | store | feature | for | survives a restart |
 //! |---|---|---|---|
-//! | [`MemoryStore`] | `memory`, a default | one process | no |
+//! | [`MemoryStore`], on moka | `memory`, a default | one process | no |
 //! | [`SqliteStore`] | `sqlite` | all processes of one machine | yes |
 //! | [`RedisStore`] | `redis` | several instances | as the server is set up |
 //! | [`PostgresStore`] | `postgres` | several instances | yes |
@@ -135,8 +135,6 @@ mod handle;
 mod memory;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
-#[cfg(feature = "memory")]
-mod primitives;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -147,6 +145,7 @@ pub(crate) mod sqlite;
 use std::cmp::Ordering;
 use std::error::Error;
 use std::fmt::{self, Debug};
+use std::hash::{Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,7 +155,7 @@ pub(crate) use self::handle::Committing;
 pub use self::handle::{ClaimHandle, CommitError};
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
-pub use self::memory::MemoryStore;
+pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 pub use self::postgres::{PostgresBuilder, PostgresStore};
@@ -248,7 +247,7 @@ pub enum Claim {
 ///
 /// The endpoint is the receiver's own name for itself, so that staging and production share nothing in one store. A
 /// secret or an unsigned header is never part of it.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct EventKey {
     /// The endpoint and the id as one text: one piece of memory, and one to hash.
     text: Box<str>,
@@ -276,6 +275,14 @@ impl EventKey {
 
     fn parts(&self) -> (&str, &str) {
         self.text.split_at(self.endpoint_length)
+    }
+}
+
+/// The length tells where the text ends, so that it needs no mark of its end.
+impl Hash for EventKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.text.as_bytes());
+        state.write_usize(self.endpoint_length);
     }
 }
 

@@ -1,39 +1,51 @@
-//! How many lines an attacker may write into the log.
+//! How many lines what comes from outside may write into the log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Admits at most [`LINES_A_SECOND`] lines, and counts those that it leaves out.
-#[derive(Debug, Default)]
-pub(super) struct LineLimit(Mutex<Second>);
+/// Admits a number of lines in each period, and counts those that it leaves out.
+#[derive(Debug)]
+pub(super) struct LineLimit {
+    lines: u32,
+    period: Duration,
+    now: Mutex<Period>,
+}
 
 #[derive(Debug, Default)]
-struct Second {
+struct Period {
     began: Option<Instant>,
     admitted: u32,
     suppressed: u64,
 }
 
-/// Enough to see what is going on, and little enough that an attack is not the log's to carry.
-const LINES_A_SECOND: u32 = 5;
-
 impl LineLimit {
+    /// Enough to see what is going on, and little enough that an attack is not the log's to carry.
+    pub(super) fn five_a_second() -> Self {
+        Self { lines: 5, period: Duration::from_secs(1), now: Mutex::default() }
+    }
+
+    /// For what lasts, once it has begun.
+    #[cfg(feature = "memory")]
+    pub(super) fn one_a_minute() -> Self {
+        Self { lines: 1, period: Duration::from_secs(60), now: Mutex::default() }
+    }
+
     /// How many lines have been left out since the last one, if this one may be written.
     pub(super) fn admit(&self) -> Option<u64> {
         self.admit_at(Instant::now())
     }
 
     fn admit_at(&self, now: Instant) -> Option<u64> {
-        let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.began.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
-            (second.began, second.admitted) = (Some(now), 0);
+        let mut period = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if period.began.is_none_or(|began| now.duration_since(began) >= self.period) {
+            (period.began, period.admitted) = (Some(now), 0);
         }
-        if second.admitted == LINES_A_SECOND {
-            second.suppressed += 1;
+        if period.admitted == self.lines {
+            period.suppressed += 1;
             return None;
         }
-        second.admitted += 1;
-        Some(std::mem::take(&mut second.suppressed))
+        period.admitted += 1;
+        Some(std::mem::take(&mut period.suppressed))
     }
 }
 
@@ -43,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_flood_writes_few_lines_a_second_and_says_what_it_left_out() {
-        let (limit, start) = (LineLimit::default(), Instant::now());
+        let (limit, start) = (LineLimit::five_a_second(), Instant::now());
         let admitted: Vec<u64> = (0..1000).filter_map(|_| limit.admit_at(start)).collect();
         assert_eq!(admitted, [0; 5]);
         assert_eq!(limit.admit_at(start + Duration::from_millis(999)), None);

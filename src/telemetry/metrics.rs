@@ -1,8 +1,9 @@
 //! What the receiver counts, through the facade [`metrics`](https://docs.rs/metrics): which exporter the numbers go to is the
 //! application's choice. Install it before the first request comes; the receiver asks for its counters then, and only then.
 //!
-//! Every name has the label `endpoint`, and no label has values from outside: outcomes, reasons and types are closed sets, and
-//! the labels of secrets are your own. All series but those of secrets are there from the first request on, with 0.
+//! Every name but the last two, which are the memory store's, has the label `endpoint`, and no label has values from outside:
+//! outcomes, reasons and types are closed sets, and the labels of secrets are your own. All series but those of secrets and of
+//! the memory store are there from the first request on, with 0.
 //!
 //! | name | kind | labels | counts |
 //! |---|---|---|---|
@@ -21,6 +22,8 @@
 //! | [`REQUEST_DURATION`] | histogram, seconds | `outcome` | from a request's head to its answer |
 //! | [`EVENT_LAG`] | histogram, seconds | | from an event's signed time to when it was first claimed |
 //! | [`RUNNING_HANDLERS`] | gauge | | handlers that are running |
+//! | [`FORGOTTEN`] | counter | | ids that a full [`MemoryStore`](crate::store::MemoryStore) forgot before their retention was over |
+//! | [`REMEMBERED_BYTES`] | gauge, bytes | | what the ids that `MemoryStore`s remember take |
 //!
 //! `monitoring/` in the repository has alert rules for Prometheus and a dashboard for Grafana that use these names. With
 //! `metrics-exporter-prometheus`, set buckets for the histograms: without, they are summaries of one process.
@@ -65,6 +68,10 @@ pub const REQUEST_DURATION: &str = "sendarix_request_duration_seconds";
 pub const EVENT_LAG: &str = "sendarix_event_lag_seconds";
 /// Handlers that are running.
 pub const RUNNING_HANDLERS: &str = "sendarix_running_handlers";
+/// Ids that a full memory store forgot before their retention was over.
+pub const FORGOTTEN: &str = "sendarix_forgotten_total";
+/// Bytes that the ids in memory stores take.
+pub const REMEMBERED_BYTES: &str = "sendarix_remembered_bytes";
 
 /// After so many, Sendarix gives up.
 const ATTEMPTS: u32 = 6;
@@ -207,6 +214,15 @@ fn increment(counter: Option<&Counter>) {
     }
 }
 
+/// How many ids one memory store has forgotten since it last told, and what it took and takes of the bytes of all stores.
+#[cfg(feature = "memory")]
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub(super) fn memory(forgotten: u64, bytes_before: u64, bytes: u64) {
+    // Also with 0: an increase is seen only where there was a value before.
+    metrics::counter!(FORGOTTEN).increment(forgotten);
+    metrics::gauge!(REMEMBERED_BYTES).increment(bytes as f64 - bytes_before as f64);
+}
+
 fn describe() {
     let counters = [
         (REQUESTS, "Requests by what became of them"),
@@ -221,6 +237,7 @@ fn describe() {
         (DEAD_LETTERS, "Dead letters that were kept"),
         (STORE_ERRORS, "Steps of a store that failed or took too long"),
         (TAKEOVERS, "Claims that were lost because the handler took longer than the lease"),
+        (FORGOTTEN, "Ids that a full memory store forgot before their retention was over"),
     ];
     for (name, description) in counters {
         metrics::describe_counter!(name, Unit::Count, description);
@@ -228,6 +245,7 @@ fn describe() {
     metrics::describe_histogram!(REQUEST_DURATION, Unit::Seconds, "From a request's head to its answer");
     metrics::describe_histogram!(EVENT_LAG, Unit::Seconds, "From an event's signed time to when it was first claimed");
     metrics::describe_gauge!(RUNNING_HANDLERS, Unit::Count, "Handlers that are running");
+    metrics::describe_gauge!(REMEMBERED_BYTES, Unit::Bytes, "What the ids that memory stores remember take");
 }
 
 impl fmt::Debug for Meter {

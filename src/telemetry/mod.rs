@@ -7,8 +7,9 @@
 //! | outcome | info, warn or error | [`TARGET`] | `outcome`, `status`, `duration_ms`, `attempt`, `error` |
 //! | refusal | warn | [`AUDIT_TARGET`] | `endpoint`, `outcome`, `reason`, `status`, `detail`, `suppressed` |
 //! | a request that ended before it was verified | warn | [`TARGET`] | `endpoint`, `after_ms`, `suppressed` |
+//! | the dedup memory is full, once a minute at most | warn | [`TARGET`] | `forgotten` |
 //!
-//! All but the last two are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
+//! The first two are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
 //! and so is whatever the handler logs. `secret` is the label of the secret that matched: when only the newest is seen,
 //! the one before it can go. For what comes from a dead letter or from the application, `from` stands in its place.
 //!
@@ -17,6 +18,8 @@
 //! escaped and cut to 128 characters.
 
 mod line_limit;
+#[cfg(feature = "memory")]
+mod memory;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
@@ -32,6 +35,8 @@ use tokio::time::Instant;
 use tracing::{Level, Span};
 
 use self::line_limit::LineLimit;
+#[cfg(feature = "memory")]
+pub(crate) use self::memory::MemoryTelemetry;
 #[cfg(feature = "metrics")]
 use self::metrics::Meter;
 #[cfg(not(feature = "metrics"))]
@@ -90,7 +95,8 @@ pub(crate) enum FailedStore {
 
 impl Telemetry {
     pub(crate) fn new(endpoint: Arc<str>) -> Self {
-        let (refused_lines, abandoned_lines) = (std::array::from_fn(|_| LineLimit::default()), LineLimit::default());
+        let (refused_lines, abandoned_lines) =
+            (std::array::from_fn(|_| LineLimit::five_a_second()), LineLimit::five_a_second());
         Self { endpoint, meter: OnceLock::new(), refused_lines, abandoned_lines }
     }
 

@@ -45,3 +45,6 @@ impl Meter {
 
     pub(super) fn letter_kept(&self, _: &DeadLetterReason, _: u32) {}
 }
+
+#[cfg(feature = "memory")]
+pub(super) fn memory(_: u64, _: u64, _: u64) {}

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
-use ctutils::{CtAssign, CtEq};
 use hmac::{Hmac, KeyInit, Mac};
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
 use sha2::Sha256;
+use subtle::ConditionallySelectable;
 
 use super::Signature;
 
@@ -190,7 +190,7 @@ impl SigningSecrets {
         // From the last to the first, so that of two equal ones the newer is named.
         for (index, (_, secret)) in secrets.iter().enumerate().rev() {
             let expected = secret.sign(body);
-            matched.ct_assign(&(index as u64), expected.0.ct_eq(&signature.0));
+            matched.conditional_assign(&(index as u64), expected.equals(signature));
         }
         let (label, _) = secrets.get(usize::try_from(matched).ok()?)?;
         Some(label.clone())

@@ -13,6 +13,9 @@ pub(super) type RandomState = BuildHasherDefault<DefaultHasher>;
 /// All ids in one, where their steps meet.
 pub(super) const SHARDS: usize = 1;
 
+/// The smallest table, so that a page grows with its fourth id.
+pub(super) const FIRST_IDS: usize = 3;
+
 /// A moment of the clock of this test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(Duration);

@@ -1,13 +1,12 @@
-//! The dedup memory of one process.
+//! `MemoryStore` as it was at 624c1b7, with an expiry of its own and no bound: what the one of today is measured against.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
-use std::sync::PoisonError;
-use std::time::Duration;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::primitives::{Instant, Mutex, MutexGuard, RandomState, SHARDS};
-use super::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
+use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 
 /// Remembers events in the memory of this process, for one instance that may forget on a restart.
 ///
@@ -24,6 +23,8 @@ use super::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 /// Ids are kept as 128-bit digests under keys that are random for each process, so nobody can choose two ids that
 /// collide. The probability that any two of 18,000,000 ids do, and an event is taken for a duplicate, is below 10⁻²⁴
 /// (n² / 2¹²⁹).
+const SHARDS: usize = 64;
+
 pub struct MemoryStore {
     digester: Digester,
     shards: [Mutex<Shard>; SHARDS],
@@ -293,101 +294,5 @@ impl Hasher for DigestHasher {
 
     fn finish(&self) -> u64 {
         self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(id: &str) -> EventKey {
-        EventKey::new("default", id)
-    }
-
-    fn complete(store: &MemoryStore, id: &str, retention: Duration) {
-        let token = ClaimToken::random();
-        assert_eq!(store.claim_now(&key(id), token, Duration::from_secs(60)), Claim::Granted { attempt: 1 });
-        assert!(store.complete_now(&key(id), token, retention));
-    }
-
-    /// Tries again until it is true.
-    fn until(mut done: impl FnMut() -> bool) {
-        let start = std::time::Instant::now();
-        while !done() {
-            std::thread::sleep(Duration::from_millis(1));
-            assert!(start.elapsed() < Duration::from_secs(60), "never");
-        }
-    }
-
-    #[test]
-    fn an_entry_of_a_slice_takes_twenty_bytes() {
-        // A hash map holds between 7/16 and 7/8 of its slots, and adds one byte to each: 24 to 48 bytes an id.
-        assert_eq!(size_of::<(Digest, TokenTag)>(), 20);
-    }
-
-    #[test]
-    fn forgets_a_completed_event_after_the_retention_and_not_before() {
-        let store = MemoryStore::new();
-        let retention = Duration::from_millis(40);
-        for round in 0..5 {
-            let id = format!("evt_{round}");
-            let before = std::time::Instant::now();
-            complete(&store, &id, retention);
-            until(|| !store.is_completed_now(&key(&id)));
-            assert!(before.elapsed() >= retention, "forgotten after {:?}", before.elapsed());
-        }
-    }
-
-    #[test]
-    fn an_id_is_kept_for_the_retention_and_at_most_a_quarter_longer() {
-        let (mut memory, start) = (Memory::default(), Instant::now());
-        let (retention, step) = (Duration::from_secs(1000), Duration::from_secs(10));
-        let digest = |id: u32| Digest([id; 4]);
-        for id in 0..1000 {
-            let now = start + step * id;
-            memory.insert(digest(id), id, retention, now);
-            for (ago, known) in [(0, true), (99, true), (125, false)] {
-                let found = id.checked_sub(ago).map(|earlier| memory.get(digest(earlier), now) == Some(earlier));
-                assert_eq!(found.unwrap_or(known), known, "{ago} steps ago, at {id}");
-            }
-            assert!(memory.0.len() <= SLICES as usize + 1, "{} slices", memory.0.len());
-        }
-        // A lookup of any other gives the memory back.
-        assert_eq!(memory.get(digest(5000), start + step * 1126), None);
-        assert!(memory.0.is_empty());
-    }
-
-    #[test]
-    fn what_is_forgotten_takes_no_memory() {
-        let (mut memory, now) = (Memory::default(), Instant::now());
-        for id in 0..100 {
-            memory.insert(Digest([id; 4]), (), Duration::from_secs(u64::from(id % 3)), now);
-        }
-        for id in 0..100 {
-            memory.forget(Digest([id; 4]));
-        }
-        assert!(memory.0.is_empty());
-    }
-
-    #[test]
-    fn forgets_what_was_given_up_after_the_retention_and_not_before() {
-        let (store, retention) = (MemoryStore::new(), Duration::from_millis(40));
-        let token = ClaimToken::random();
-        assert_eq!(store.claim_now(&key("a"), token, Duration::from_secs(60)), Claim::Granted { attempt: 1 });
-        let before = std::time::Instant::now();
-        assert!(store.end_now(&key("a"), token, HowEnded::GivenUp, retention));
-        until(|| store.claim_now(&key("a"), ClaimToken::random(), Duration::from_secs(60)) != Claim::GivenUp);
-        assert!(before.elapsed() >= retention, "forgotten after {:?}", before.elapsed());
-    }
-
-    #[test]
-    fn receivers_with_different_retentions_share_a_store() {
-        let store = MemoryStore::new();
-        complete(&store, "a", Duration::from_secs(1000));
-        complete(&store, "b", Duration::from_secs(2000));
-        complete(&store, "c", Duration::MAX);
-        for id in ["a", "b", "c"] {
-            assert_eq!(store.claim_now(&key(id), ClaimToken::random(), Duration::MAX), Claim::Completed);
-        }
     }
 }
