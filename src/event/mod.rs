@@ -1,4 +1,4 @@
-//! What was said? The typed event, read from bytes whose signature has been proven.
+//! The typed event, read from bytes whose signature has been proven.
 //!
 //! The envelope is strict: without type, timestamp, message id and recipient there is no event, only a
 //! [`DecodeError`]. The `data` inside is lenient: see [`EventKind`].
@@ -6,6 +6,7 @@
 mod decode;
 mod fields;
 mod kind;
+mod suppression;
 mod timestamp;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub use self::kind::{
     Accepted, Bounce, BounceCategory, BounceType, Click, Complaint, ComplaintType, Deferred, Delivered, EventKind,
     EventType, FeedbackType, Open, SoftBounce, Unknown, UnknownEventType, Unsubscribe,
 };
+pub use self::suppression::{Suppression, UnknownSuppression};
 pub use self::timestamp::{Timestamp, TimestampError};
 
 /// One Sendarix event. Cheap to clone: all clones share one allocation and the request's own body.
@@ -69,18 +71,6 @@ pub struct Envelope {
     pub kind: EventKind,
     data_is_no_object: bool,
     body: Bytes,
-}
-
-/// Why an address should not be mailed again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Suppression {
-    /// The address does not exist or takes no mail.
-    PermanentBounce,
-    /// The recipient called the mail spam.
-    Complaint,
-    /// The recipient asked for no more.
-    Unsubscribe,
 }
 
 impl SendarixEvent {

@@ -119,7 +119,26 @@ impl Outcome {
     /// Whether Sendarix should not deliver the event again: it has been handled, is not wanted, or is kept.
     #[must_use]
     pub const fn is_acknowledged(self) -> bool {
-        self.default_status() == 200
+        match self {
+            Self::Processed
+            | Self::Duplicate
+            | Self::Ignored
+            | Self::UnknownType
+            | Self::Malformed
+            | Self::Expired
+            | Self::FailedPermanently => true,
+            Self::InFlight
+            | Self::NotTaken
+            | Self::Failed
+            | Self::Slow
+            | Self::MethodNotAllowed
+            | Self::Unauthenticated
+            | Self::Stale
+            | Self::TooLarge
+            | Self::BodyTimeout
+            | Self::StoreUnavailable
+            | Self::Draining => false,
+        }
     }
 
     /// What the body of the receiver's own answer says; it names nothing of the inside.
@@ -148,5 +167,18 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sendarix takes every 2xx as an acknowledgment.
+    #[test]
+    fn what_is_not_acknowledged_is_answered_with_an_error() {
+        for outcome in Outcome::ALL {
+            assert_eq!(outcome.is_acknowledged(), outcome.default_status() < 300, "{outcome}");
+        }
     }
 }
