@@ -26,7 +26,8 @@ use http::request::Parts;
 
 use crate::event::SendarixEvent;
 use crate::middleware::HandlerFailure;
-use crate::receiver::{Delivery, HandlerError, Outcome};
+use crate::outcome::Outcome;
+use crate::receiver::{Delivery, HandlerError};
 
 /// The event that [`SendarixLayer`](crate::SendarixLayer) has verified, which the handler [takes](Delivery::take) by this.
 /// It takes nothing from the body, so `Bytes`, `Json` and the like can be arguments beside it.

@@ -95,6 +95,7 @@ pub mod actix;
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub mod axum;
+pub mod contract;
 pub mod dead_letter;
 pub mod event;
 pub mod fan_out;
@@ -102,6 +103,7 @@ mod locked_file;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod middleware;
+pub mod outcome;
 #[cfg(feature = "apalis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
 pub mod queue;
@@ -119,15 +121,16 @@ pub mod verify;
 #[doc(inline)]
 pub use actix::SendarixMiddleware;
 #[doc(inline)]
+pub use contract::{MAX_LEASE, RETRY_SCHEDULE};
+#[doc(inline)]
 pub use event::{DecodeError, EventKind, EventType, SendarixEvent, Suppression, Timestamp, TimestampError};
 #[cfg(feature = "tower")]
 #[doc(inline)]
 pub use middleware::SendarixLayer;
 #[doc(inline)]
-pub use receiver::{
-    Answer, ConfigError, Delivery, HandlerError, Head, MAX_LEASE, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder,
-    RefusalKind, Reply, UnknownTypes,
-};
+pub use outcome::{Outcome, RefusalKind};
+#[doc(inline)]
+pub use receiver::{Answer, ConfigError, Delivery, HandlerError, Head, Receiver, ReceiverBuilder, Reply, UnknownTypes};
 #[doc(inline)]
 pub use verify::{SecretError, Signature, SigningSecret, SigningSecrets};
 

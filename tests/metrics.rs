@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use sendarix_webhooks::receiver::RefusalKind;
+use sendarix_webhooks::RefusalKind;
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, MemoryStore};
 use sendarix_webhooks::telemetry::metrics as names;
 use sendarix_webhooks::testing::Sample;

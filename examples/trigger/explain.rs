@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
-use sendarix_webhooks::receiver::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use sendarix_webhooks::contract::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use sendarix_webhooks::testing::ManualClock;
 use sendarix_webhooks::verify::{PREVIOUS_SECRET_VARIABLE, SECRET_VARIABLE};
 use sendarix_webhooks::{

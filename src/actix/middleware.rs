@@ -13,7 +13,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use super::response::{Unplaced, answer_response, misconfigured, with_unread};
-use crate::receiver::{Delivery, HandlerError, Head, Outcome, Receiver, Reply};
+use crate::outcome::Outcome;
+use crate::receiver::{Delivery, HandlerError, Head, Receiver, Reply};
 
 /// Lets only authentic, fresh and new events through to what it wraps: see the [module](super).
 #[derive(Clone, Debug)]

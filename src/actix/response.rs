@@ -12,7 +12,8 @@ use actix_web::{HttpResponse, ResponseError};
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::receiver::{Answer, HandlerError, HandlerResponse, Outcome, Receiver};
+use crate::outcome::Outcome;
+use crate::receiver::{Answer, HandlerError, HandlerResponse, Receiver};
 
 /// What the middleware answers for it depends on the error; without the middleware it is 503.
 impl ResponseError for HandlerError {

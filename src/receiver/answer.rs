@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::{Outcome, RefusalKind};
+use crate::outcome::{Outcome, RefusalKind};
 
 /// An answer that the receiver gives by itself: a status, a few headers, one line of plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]

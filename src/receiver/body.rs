@@ -11,7 +11,8 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Receiver, RefusalKind};
+use super::Receiver;
+use crate::outcome::RefusalKind;
 
 /// An error of a body, whatever the server.
 pub type BoxError = Box<dyn Error + Send + Sync>;

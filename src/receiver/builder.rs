@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::body::Discards;
 use super::settings::{ConfigError, Settings, UnknownTypes};
-use super::{Inner, Outcome, Receiver};
+use super::{Inner, Receiver};
 use crate::dead_letter::DeadLetters;
 use crate::event::EventType;
+use crate::outcome::Outcome;
 use crate::store::DedupStore;
 use crate::telemetry::Telemetry;
 use crate::verify::{Clock, SigningSecrets, SystemClock};
@@ -117,7 +118,7 @@ impl ReceiverBuilder {
     /// event is young enough to be taken, it is remembered. Without it, a request that was captured can be played again
     /// once the [`retention`](Self::retention) is over.
     ///
-    /// It must be at least [`RETRY_SCHEDULE`](super::RETRY_SCHEDULE), or a late retry would not be taken, and at most the
+    /// It must be at least [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE), or a late retry would not be taken, and at most the
     /// retention less 5 min.
     pub fn max_event_age(mut self, age: Duration) -> Self {
         self.settings.max_event_age = Some(age);
@@ -125,7 +126,7 @@ impl ReceiverBuilder {
     }
 
     /// How long a claim protects a running handler from a second delivery. Default: 60 s; at most
-    /// [`MAX_LEASE`](super::MAX_LEASE). A crashed process frees its events after this time, so longer means later;
+    /// [`MAX_LEASE`](crate::MAX_LEASE). A crashed process frees its events after this time, so longer means later;
     /// [`handler_limit`](Self::handler_limit) must fit into it.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease;
@@ -140,7 +141,7 @@ impl ReceiverBuilder {
     }
 
     /// How long an event is remembered after it was handled. Default: 24 h, which Sendarix recommends. It must be at
-    /// least [`RETRY_SCHEDULE`](super::RETRY_SCHEDULE).
+    /// least [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE).
     pub fn retention(mut self, retention: Duration) -> Self {
         self.settings.retention = retention;
         self
@@ -148,7 +149,7 @@ impl ReceiverBuilder {
 
     /// When a delivery whose handler is still running is answered 503 while the handler goes on, counted from the
     /// arrival of the request. Default: 9 s, 1 s before Sendarix stops listening. It must be below
-    /// [`SENDER_TIMEOUT`](super::SENDER_TIMEOUT).
+    /// [`SENDER_TIMEOUT`](crate::contract::SENDER_TIMEOUT).
     ///
     /// A handler that blocks its thread, instead of awaiting, delays this answer too: use `spawn_blocking`.
     pub fn acknowledgement_deadline(mut self, deadline: Duration) -> Self {

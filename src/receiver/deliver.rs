@@ -16,9 +16,10 @@ use super::handler::{Delivery, HandlerError, HandlerResponse, Then, UNKNOWN_TYPE
 use super::running::RunningGuard;
 use super::settings::MAX_EVENT_AHEAD;
 use super::time_limit::within;
-use super::{Answer, Origin, Outcome, Receiver, Reply, UnknownTypes, Verified};
+use super::{Answer, Origin, Receiver, Reply, UnknownTypes, Verified};
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetterReason};
 use crate::event::{DecodeError, SendarixEvent, Timestamp, digest_id};
+use crate::outcome::Outcome;
 use crate::store::{ClaimHandle, EventKey, StoreError};
 use crate::telemetry::{self, Chain, FailedStore, Settled, Telemetry};
 

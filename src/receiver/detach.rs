@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Span;
 
-use super::{Answer, Outcome, Receiver, Reply};
+use super::{Answer, Receiver, Reply};
+use crate::outcome::Outcome;
 use crate::telemetry::{self, Settled, Way};
 
 /// A delivery on its way to its [`Reply`].

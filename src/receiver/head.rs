@@ -2,13 +2,8 @@
 
 use std::fmt;
 
-use super::RefusalKind;
-
-/// The header that carries the signature.
-pub const SIGNATURE_HEADER: &str = "x-sendarix-signature";
-
-/// The header that carries the time of the delivery attempt, in Unix seconds.
-pub const TIMESTAMP_HEADER: &str = "x-sendarix-timestamp";
+use crate::contract::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use crate::outcome::RefusalKind;
 
 /// What the receiver reads of a request's head, whatever the framework.
 #[derive(Clone, Debug)]

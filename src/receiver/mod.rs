@@ -110,7 +110,6 @@ mod deliver;
 mod detach;
 mod handler;
 mod head;
-mod outcome;
 mod redrive;
 mod refusal;
 mod resume;
@@ -133,6 +132,7 @@ use self::running::{Running, RunningGuard};
 use self::settings::Settings;
 use crate::dead_letter::DeadLetters;
 use crate::event::{DecodeError, SendarixEvent};
+use crate::outcome::{Outcome, RefusalKind};
 use crate::store::DedupStore;
 use crate::telemetry::{self, Chain, Telemetry, Way};
 use crate::verify::{Clock, Signature, SigningSecrets, check_fresh, parse_timestamp};
@@ -142,13 +142,12 @@ pub use self::body::BoxError;
 pub use self::builder::ReceiverBuilder;
 pub use self::detach::{Delivering, LocalDelivering};
 pub use self::handler::{Delivery, HandlerError, HandlerResponse};
-pub use self::head::{Head, SIGNATURE_HEADER, TIMESTAMP_HEADER};
-pub use self::outcome::Outcome;
+pub use self::head::Head;
 use self::redrive::RedrivenLetter;
 pub use self::redrive::{RedriveError, RedriveErrorKind, Redriven, Redrives};
-pub use self::refusal::{Refusal, RefusalKind};
+pub use self::refusal::Refusal;
 pub use self::resume::ResumeError;
-pub use self::settings::{ConfigError, MAX_LEASE, RETRY_SCHEDULE, SENDER_TIMEOUT, UnknownTypes};
+pub use self::settings::{ConfigError, UnknownTypes};
 
 /// Receives the events of one endpoint. Clones are cheap and share everything.
 ///
@@ -305,7 +304,7 @@ impl Receiver {
     /// Logs why a request is refused, and makes its answer.
     fn refuse(&self, kind: RefusalKind, detail: Option<&dyn fmt::Display>) -> Refusal {
         let answer = self.answer(kind.outcome()).because(kind, self.settings().status_of_refusal(kind));
-        self.telemetry().refused(kind, &answer, detail);
+        self.telemetry().refused(kind, answer.status(), detail);
         Refusal { kind, answer }
     }
 

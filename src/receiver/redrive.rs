@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::deliver::within_limit;
 use super::handler::{Delivery, HandlerError, HandlerResponse};
-use super::{Admitted, Origin, Outcome, Receiver, Verified};
+use super::{Admitted, Origin, Receiver, Verified};
 use crate::dead_letter::{DeadLetter, DeadLetterError, ListedLetter, UnreadableLetter};
+use crate::outcome::Outcome;
 use crate::store::EventKey;
 
 /// What a redriven delivery knows of its letter.

@@ -3,20 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Outcome, RefusalKind};
+use crate::contract::{MAX_LEASE, RETRY_SCHEDULE, SENDER_TIMEOUT};
 use crate::event::EventType;
+use crate::outcome::{Outcome, RefusalKind};
 use crate::verify::SecretError;
-
-/// How long Sendarix goes on delivering an event: 7 h 35 min 30 s, the sum of the waits before attempts 2 to 6 (30 s,
-/// 5 min, 30 min, 2 h, 5 h). Its page also says "up to 5 hours"; the longer is the safe one.
-pub const RETRY_SCHEDULE: Duration = Duration::from_secs(30 + 5 * 60 + 30 * 60 + 2 * 3600 + 5 * 3600);
-
-/// How long Sendarix waits for an answer before it counts a delivery as failed: 10 s.
-pub const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The longest lease: 5 min 30 s, the sum of the waits before Sendarix's attempts 2 and 3. An event whose process has
-/// crashed is free again for the attempts after that, 30 min, 2 h and 5 h later.
-pub const MAX_LEASE: Duration = Duration::from_secs(5 * 60 + 30);
 
 /// How far ahead of the clock an event's signed time may be, when its age is checked.
 pub(super) const MAX_EVENT_AHEAD: Duration = Duration::from_secs(5 * 60);

@@ -16,8 +16,8 @@ use super::{
     Claim, ClaimHandle, ClaimToken, CommitError, Committing, DatabaseId, DedupStore, EventKey, StoreConfigError,
     StoreError, StoreFuture,
 };
+use crate::contract::MAX_LEASE;
 use crate::dead_letter::SqliteDeadLetters;
-use crate::receiver::MAX_LEASE;
 
 /// Remembers events in an SQLite file, for all processes of one machine.
 ///

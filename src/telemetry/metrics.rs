@@ -34,9 +34,10 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Unit};
 
 use super::{FailedStore, Way};
+use crate::contract::ATTEMPTS;
 use crate::dead_letter::DeadLetterReason;
 use crate::event::{EventType, SendarixEvent};
-use crate::receiver::{Outcome, RefusalKind};
+use crate::outcome::{Outcome, RefusalKind};
 
 /// Requests, by `outcome`.
 pub const REQUESTS: &str = "sendarix_requests_total";
@@ -72,9 +73,6 @@ pub const RUNNING_HANDLERS: &str = "sendarix_running_handlers";
 pub const FORGOTTEN: &str = "sendarix_forgotten_total";
 /// Bytes that the ids in memory stores take.
 pub const REMEMBERED_BYTES: &str = "sendarix_remembered_bytes";
-
-/// After so many, Sendarix gives up.
-const ATTEMPTS: u32 = 6;
 
 /// The counters of one receiver, looked up once.
 pub(super) struct Meter {
@@ -196,7 +194,7 @@ impl Meter {
     }
 
     pub(super) fn letter_kept(&self, reason: &DeadLetterReason, attempts: u32) {
-        if *reason == DeadLetterReason::Failed && attempts >= ATTEMPTS {
+        if *reason == DeadLetterReason::Failed && attempts as usize >= ATTEMPTS.len() {
             return self.last_letters.increment(1);
         }
         increment(of(&DeadLetterReason::ALL, &self.letters, reason));

@@ -45,7 +45,7 @@ use self::text::milliseconds;
 pub(crate) use self::text::{Chain, Clipped};
 use crate::dead_letter::DeadLetterReason;
 use crate::event::SendarixEvent;
-use crate::receiver::{Answer, Outcome, RefusalKind};
+use crate::outcome::{Outcome, RefusalKind};
 
 /// The target of everything but refusals.
 pub const TARGET: &str = "sendarix_webhooks";
@@ -198,7 +198,7 @@ impl Telemetry {
     }
 
     /// A request was refused before its signature was proven.
-    pub(crate) fn refused(&self, kind: RefusalKind, answer: &Answer, detail: Option<&dyn fmt::Display>) {
+    pub(crate) fn refused(&self, kind: RefusalKind, status: u16, detail: Option<&dyn fmt::Display>) {
         self.meter().refused(kind);
         let lines =
             RefusalKind::ALL.iter().position(|one| *one == kind).and_then(|index| self.refused_lines.get(index));
@@ -208,7 +208,7 @@ impl Telemetry {
             endpoint = &*self.endpoint,
             outcome = kind.outcome().label(),
             reason = kind.label(),
-            status = answer.status(),
+            status,
             detail = detail.map(|detail| Clipped(&detail.to_string()).to_string()),
             suppressed,
             "refused a request",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{FailedStore, Way};
 use crate::dead_letter::DeadLetterReason;
 use crate::event::SendarixEvent;
-use crate::receiver::{Outcome, RefusalKind};
+use crate::outcome::{Outcome, RefusalKind};
 
 /// As [`Meter`](super::Meter) with the feature `metrics`.
 #[derive(Debug)]

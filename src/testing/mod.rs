@@ -42,12 +42,12 @@ mod simulation;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::receiver::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use crate::contract::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use crate::verify::SigningSecret;
 
 pub use self::clock::ManualClock;
 pub use self::sample::Sample;
-pub use self::simulation::{ATTEMPTS, Attempt, AttemptResult, Ledger, LedgerEntry, SimulatedRequest, Simulation};
+pub use self::simulation::{Attempt, AttemptResult, Ledger, LedgerEntry, SimulatedRequest, Simulation};
 
 /// A secret of any bytes, for test vectors whose keys no dashboard would show: none of the checks of
 /// [`SigningSecret::new`] is made.

@@ -11,20 +11,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::random::Random;
 use super::signed_headers;
+use crate::contract::{ATTEMPTS, SENDER_TIMEOUT};
 use crate::event::{SendarixEvent, digest_id};
-use crate::receiver::SENDER_TIMEOUT;
 use crate::verify::SigningSecret;
-
-/// How long Sendarix waits before each of its six attempts, by its documentation: at once, then after 30 s, 5 min, 30 min, 2 h
-/// and 5 h. Together they are [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE).
-pub const ATTEMPTS: [Duration; 6] = [
-    Duration::ZERO,
-    Duration::from_secs(30),
-    Duration::from_secs(5 * 60),
-    Duration::from_secs(30 * 60),
-    Duration::from_secs(2 * 60 * 60),
-    Duration::from_secs(5 * 60 * 60),
-];
 
 /// Delivers events as Sendarix does, and keeps a ledger of what became of each.
 ///

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use sendarix_webhooks::receiver::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use sendarix_webhooks::contract::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use sendarix_webhooks::testing::{Sample, signed_headers};
 use sendarix_webhooks::{EventType, Head, Receiver, SendarixEvent, Timestamp};
 use serde_json::{Value, json};

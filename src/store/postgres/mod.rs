@@ -21,8 +21,8 @@ use super::{
     Claim, ClaimHandle, ClaimToken, CommitError, Committing, DatabaseId, DedupStore, EventKey, StoreConfigError,
     StoreError, StoreFuture,
 };
+use crate::contract::MAX_LEASE;
 use crate::dead_letter::PostgresDeadLetters;
-use crate::receiver::MAX_LEASE;
 
 /// Remembers events in PostgreSQL, for any number of instances.
 ///

@@ -12,8 +12,8 @@ use redis::{Client, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, ToRe
 
 use self::connection::Connections;
 use super::{Claim, ClaimToken, DatabaseId, DedupStore, EventKey, StoreConfigError, StoreError, StoreFuture};
+use crate::contract::MAX_LEASE;
 use crate::dead_letter::RedisDeadLetters;
-use crate::receiver::MAX_LEASE;
 use crate::telemetry::{Chain, TARGET};
 
 /// Remembers events in Redis 5 or later or Valkey, for any number of instances.

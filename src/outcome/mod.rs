@@ -1,11 +1,15 @@
-//! What became of a delivery: one closed set.
+//! Outcomes of deliveries: one closed set, and the reasons of those that are refused.
+
+mod refusal_kind;
 
 use std::fmt;
+
+pub use self::refusal_kind::RefusalKind;
 
 /// What became of a delivery.
 ///
 /// Its [`label`](Self::label) is the field in the logs, and the key under which
-/// [`ReceiverBuilder::status`](super::ReceiverBuilder::status) changes a status.
+/// [`ReceiverBuilder::status`](crate::ReceiverBuilder::status) changes a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The handler succeeded; its own 2xx is the answer.
@@ -20,7 +24,7 @@ pub enum Outcome {
     UnknownType,
     /// The body is authentic and no event. It is kept as a dead letter, since retrying cannot help: 200.
     Malformed,
-    /// The event is older than [`max_event_age`](super::ReceiverBuilder::max_event_age), too old to be told from a
+    /// The event is older than [`max_event_age`](crate::ReceiverBuilder::max_event_age), too old to be told from a
     /// replay. It is kept as a dead letter: 200.
     Expired,
     /// The handler said that it can never succeed. The event is kept as a dead letter: 200.
