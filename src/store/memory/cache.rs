@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub(super) struct PageCache {
 #[derive(Clone)]
 struct Tidier {
     cache: Cache<u64, Arc<PageHandle>>,
+    /// moka miscounts the size of an entry that two threads insert at the same time, or that it closes during an insert.
+    alone: Arc<Mutex<()>>,
     shards: Arc<Shards>,
     telemetry: Arc<MemoryTelemetry>,
 }
@@ -53,25 +55,19 @@ impl PageCache {
             .expire_after(AtItsEnd)
             .eviction_listener(removed)
             .build();
-        Self { tidier: Tidier { cache, shards, telemetry }, thread: OnceLock::new() }
+        Self { tidier: Tidier { cache, alone: Arc::default(), shards, telemetry }, thread: OnceLock::new() }
     }
 
     /// Takes a new page, or weighs a page again. This may close others.
     pub(super) fn insert(&self, page: &Arc<PageHandle>) {
-        let cache = &self.tidier.cache;
-        loop {
-            let bytes = page.bytes();
-            cache.insert(page.number, Arc::clone(page));
-            // Another thread may have inserted a larger size between moka's look at the size and its insert.
-            if page.bytes() == bytes {
-                break;
+        {
+            let _alone = self.tidier.alone();
+            // moka may have closed the page before this.
+            if !page.is_closed() {
+                self.tidier.cache.insert(page.number, Arc::clone(page));
+                self.tidier.cache.run_pending_tasks();
             }
         }
-        if page.is_closed() {
-            // moka has closed the page meanwhile, and this was a new entry.
-            cache.invalidate(&page.number);
-        }
-        cache.run_pending_tasks();
         self.thread.get_or_init(|| self.tidier.clone().start_thread());
     }
 
@@ -82,9 +78,16 @@ impl PageCache {
 }
 
 impl Tidier {
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tidy(&self) -> u64 {
-        self.cache.run_pending_tasks();
-        let bytes = self.cache.weighted_size();
+        let bytes = {
+            let _alone = self.alone();
+            self.cache.run_pending_tasks();
+            self.cache.weighted_size()
+        };
         self.telemetry.tell(self.shards.forgotten.load(Ordering::Relaxed), bytes);
         bytes
     }
@@ -101,7 +104,7 @@ impl Tidier {
     }
 }
 
-/// An update of an entry leaves its end alone: moka can lose the timer of an entry whose end is changed.
+/// An update of an entry keeps its end.
 struct AtItsEnd;
 
 impl Expiry<u64, Arc<PageHandle>> for AtItsEnd {

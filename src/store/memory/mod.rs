@@ -7,7 +7,7 @@
 //!
 //! A step looks into the pages of one shard under one lock, and does not ask moka. moka hears of a page only when it begins
 //! or grows, and so evicts the page that grew longest ago. moka is called with no lock held, because its listener locks a
-//! shard. A page may therefore close while another thread is about to insert it into moka: `cache` then takes it out again.
+//! shard. A page may therefore close while another thread is about to insert it into moka: `cache` then leaves it out.
 //!
 //! moka has no thread and does nothing without a call. A thread of the store calls it once a second, so that a store gives
 //! its memory back while no events come. A task would depend on the runtime of the event that started it.
