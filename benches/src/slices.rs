@@ -1,4 +1,4 @@
-//! `MemoryStore` as it was at 624c1b7, with an expiry of its own and no bound: what the one of today is measured against.
+//! `MemoryStore` as it was at 624c1b7, without moka and without a bound. `--bench memory` compares the store of today with it.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -158,7 +158,7 @@ fn a_reopened_event_is_claimed_by_one() {
     });
 }
 
-/// Each retention has pages of its own.
+/// Pages hold ids of one retention.
 #[test]
 fn events_with_new_retentions_are_all_remembered() {
     for retentions in [[RETENTION, RETENTION], [RETENTION, RETENTION * 2]] {

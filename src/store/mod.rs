@@ -278,7 +278,7 @@ impl EventKey {
     }
 }
 
-/// The length tells where the text ends, so that it needs no mark of its end.
+/// The text needs no mark of its end: the number that follows it has a fixed size.
 impl Hash for EventKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.text.as_bytes());

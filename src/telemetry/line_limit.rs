@@ -1,4 +1,4 @@
-//! How many lines what comes from outside may write into the log.
+//! A limit on log lines that requests from outside can cause.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ impl LineLimit {
         Self { lines: 5, period: Duration::from_secs(1), now: Mutex::default() }
     }
 
-    /// For what lasts, once it has begun.
+    /// For a condition that lasts.
     #[cfg(feature = "memory")]
     pub(super) fn one_a_minute() -> Self {
         Self { lines: 1, period: Duration::from_secs(60), now: Mutex::default() }

@@ -1,4 +1,4 @@
-//! What the memory store says of itself. It may serve several receivers, so it has no endpoint.
+//! The log line and the metrics of a memory store. It may serve several receivers, so it has no endpoint.
 
 use std::sync::{Mutex, PoisonError};
 

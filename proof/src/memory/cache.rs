@@ -34,7 +34,7 @@ impl PageCache {
         kept.retain(|kept| kept.number != page.number);
         kept.push(Arc::clone(page));
         self.close(&mut kept);
-        // As in the crate: a page that was closed before this is none of the cache's.
+        // As in the crate: a page that was closed before this does not stay.
         kept.retain(|page| !page.is_closed());
     }
 

@@ -68,7 +68,9 @@ impl PageCache {
                 self.tidier.cache.run_pending_tasks();
             }
         }
-        self.thread.get_or_init(|| self.tidier.clone().start_thread());
+        if self.thread.get_or_init(|| self.tidier.clone().start_thread()).is_none() {
+            self.tidier.tidy();
+        }
     }
 
     /// Closes the pages that have expired, and returns how many bytes the others take.
@@ -92,7 +94,7 @@ impl Tidier {
         bytes
     }
 
-    /// Tidies while no events come. If the system refuses the thread, a page that begins or grows gives the memory back.
+    /// Tidies while no events come. If the system refuses the thread, `insert` tidies instead.
     fn start_thread(self) -> Option<Sender<Infallible>> {
         let (sender, dropped): (_, Receiver<Infallible>) = channel();
         let tidy = move || {

@@ -24,7 +24,7 @@ struct Page<V> {
     cached: (usize, u64),
 }
 
-/// What the cache has of a page, to weigh it and to close it.
+/// The part of a page that the cache holds, to weigh and close it.
 pub(super) struct PageHandle {
     pub(super) shard: usize,
     pub(super) number: u64,
@@ -146,7 +146,8 @@ impl<V> Page<V> {
         self.ids.len() < self.ids.capacity() || self.handle.bytes() * 2 <= plan.page_bytes
     }
 
-    /// Returns a page that has grown, or that the cache has last heard of so many pages ago that it would seem to be old.
+    /// Returns the page if it has grown, or if more than `SHARDS` pages have begun since the cache last heard of it: it would
+    /// seem to be old.
     fn insert(&mut self, digest: Digest, value: V, plan: &PagePlan) -> Option<Arc<PageHandle>> {
         self.ids.insert(digest, value);
         let (capacity, begun) = (self.ids.capacity(), plan.begun.load(Ordering::Relaxed));
