@@ -62,4 +62,12 @@ mod tests {
         assert_eq!(limit.admit_at(start + Duration::from_secs(1)), Some(996));
         assert_eq!(limit.admit_at(start + Duration::from_secs(1)), Some(0));
     }
+
+    #[cfg(feature = "memory")]
+    #[test]
+    fn a_condition_that_lasts_writes_one_line_a_minute() {
+        let (limit, start) = (LineLimit::one_a_minute(), Instant::now());
+        let admitted = (0..120).filter(|second| limit.admit_at(start + Duration::from_secs(*second)).is_some());
+        assert_eq!(admitted.collect::<Vec<_>>(), [0, 60]);
+    }
 }

@@ -22,7 +22,7 @@
 //! | [`REQUEST_DURATION`] | histogram, seconds | `outcome` | from a request's head to its answer |
 //! | [`EVENT_LAG`] | histogram, seconds | | from an event's signed time to when it was first claimed |
 //! | [`RUNNING_HANDLERS`] | gauge | | handlers that are running |
-//! | [`FORGOTTEN`] | counter | | ids that a full [`MemoryStore`](crate::store::MemoryStore) forgot before their retention was over |
+//! | [`FORGOTTEN`] | counter | | ids that a full [`MemoryStore`](crate::store::MemoryStore) forgot early |
 //! | [`REMEMBERED_BYTES`] | gauge, bytes | | what the ids that `MemoryStore`s remember take |
 //!
 //! `monitoring/` in the repository has alert rules for Prometheus and a dashboard for Grafana that use these names. With
@@ -69,7 +69,7 @@ pub const REQUEST_DURATION: &str = "sendarix_request_duration_seconds";
 pub const EVENT_LAG: &str = "sendarix_event_lag_seconds";
 /// Handlers that are running.
 pub const RUNNING_HANDLERS: &str = "sendarix_running_handlers";
-/// Ids that a full memory store forgot before their retention was over.
+/// Ids that a full memory store forgot early.
 pub const FORGOTTEN: &str = "sendarix_forgotten_total";
 /// Bytes that the ids in memory stores take.
 pub const REMEMBERED_BYTES: &str = "sendarix_remembered_bytes";
@@ -235,7 +235,7 @@ fn describe() {
         (DEAD_LETTERS, "Dead letters that were kept"),
         (STORE_ERRORS, "Steps of a store that failed or took too long"),
         (TAKEOVERS, "Claims that were lost because the handler took longer than the lease"),
-        (FORGOTTEN, "Ids that a full memory store forgot before their retention was over"),
+        (FORGOTTEN, "Ids that a full memory store forgot early"),
     ];
     for (name, description) in counters {
         metrics::describe_counter!(name, Unit::Count, description);
