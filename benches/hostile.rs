@@ -92,7 +92,7 @@ fn main() -> ExitCode {
 async fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("{}", listener.local_addr().unwrap());
-    let receiver = Receiver::builder(secret()).build().unwrap();
+    let receiver = Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap();
     let app = Router::new().route("/", post(async |_: SendarixEvent| {}).layer(SendarixLayer::new(receiver.clone())));
     production::serve(std::future::pending(), listener, app, receiver).await.unwrap();
 }

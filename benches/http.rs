@@ -34,7 +34,7 @@ async fn on_actix(body: web::Bytes) -> HttpResponse {
 
 fn main() {
     let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let receiver = || Receiver::builder(secret()).build().unwrap();
+    let receiver = || Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap();
     let (for_axum, for_actix) = (receiver(), receiver());
     let node = Node::start();
     let servers = [

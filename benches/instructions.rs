@@ -65,7 +65,7 @@ fn an_event(stage: &str) -> Profile {
 /// Runs a stage for so many events; what it needs is there beforehand, and is the same for each number of them.
 fn run(stage: &str, count: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let receiver = Receiver::builder(secret()).build().unwrap();
+    let receiver = Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap();
     let events: Vec<Event> = (0..MANY).map(Event::bounce).collect();
     let forged: Vec<Event> = (0..MANY).map(|id| Event::bounce(id).forged()).collect();
     let store = MemoryStore::new();

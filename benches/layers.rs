@@ -29,8 +29,8 @@ const ROUNDS: usize = 300;
 
 fn main() {
     let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let receiver = || Receiver::builder(secret()).build().unwrap();
-    let forgetful = Receiver::builder(secret()).store(Forgetful).build().unwrap();
+    let receiver = || Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap();
+    let forgetful = Receiver::builder(secret()).store(Forgetful).dangerously_without_dead_letters().build().unwrap();
     let up_to = |last| post(on_event).layer(UpTo { last, receiver: receiver() });
     let servers = [
         ("a bare handler", post(on_event)),

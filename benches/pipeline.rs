@@ -25,7 +25,7 @@ const EVENTS: usize = 500;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let receiver = Receiver::builder(secret()).build().unwrap();
+    let receiver = Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap();
     let svix = svix::webhooks::Webhook::from_bytes(SECRET.to_vec()).unwrap();
     let standard = standardwebhooks::Webhook::from_bytes(SECRET.to_vec()).unwrap();
     let limit = Limit::new();

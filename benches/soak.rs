@@ -52,7 +52,7 @@ async fn on_event(State(effects): State<Effects>, event: SendarixEvent) -> Resul
 async fn main() -> ExitCode {
     let options = Options::parse();
     let secret = SigningSecret::new("whsec_0123456789abcdef").unwrap();
-    let receiver = Receiver::builder(secret.clone()).build().unwrap();
+    let receiver = Receiver::builder(secret.clone()).dangerously_without_dead_letters().build().unwrap();
     let effects = Effects::default();
     let layer = SendarixLayer::new(receiver);
     let app = Router::new().route("/", post(on_event).layer(layer)).with_state(Arc::clone(&effects));

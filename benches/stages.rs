@@ -19,7 +19,8 @@ use sendarix_webhooks_benches::{Event, secret};
 
 fn stages(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (secret, receiver) = (secret(), Receiver::builder(secret()).build().unwrap());
+    let (secret, receiver) =
+        (secret(), Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap());
     let event = Event::bounce(0);
     let ids = std::cell::Cell::new(1);
     let next = || Event::bounce(ids.replace(ids.get() + 1));

@@ -18,13 +18,14 @@ mod store;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters};
-use sendarix_webhooks::receiver::RedriveError;
+use sendarix_webhooks::inbox::RedriveError;
 use sendarix_webhooks::store::EventKey;
-use sendarix_webhooks::{Delivery, HandlerError, Outcome, Receiver, SigningSecret};
+use sendarix_webhooks::{Delivery, HandlerError, Inbox, Outcome};
 
 use self::store::Store;
 
@@ -85,24 +86,23 @@ async fn main() -> anyhow::Result<ExitCode> {
     let options: Options = shared::options();
     let otherwise = Path::new("shared_store.dead-letters.jsonl");
     let store: Store = options.store.parse()?;
-    let letters = store.dead_letters(options.dead_letters.as_deref(), otherwise)?;
+    let (events, mut builder) = (store.events(), Inbox::builder().endpoint(options.endpoint.as_str()));
+    let letters: Arc<dyn DeadLetters> = match store.letters_apart(options.dead_letters.as_deref(), otherwise)? {
+        Some(file) => {
+            let file = Arc::new(file);
+            builder = builder.dead_letters(file.clone());
+            file
+        }
+        None => events.dead_letters().context("the store keeps no dead letters")?,
+    };
     // Letters were verified when they came, so no secret is needed to redrive them.
-    let receiver = Receiver::builder(SigningSecret::new("of no use here")?)
-        .endpoint(options.endpoint.as_str())
-        .shared_store(store.events())
-        .shared_dead_letters(letters.clone())
-        .build()?;
-    let done = run(options.command, letters.as_ref(), &options.endpoint, &receiver).await;
-    receiver.drain().await;
+    let inbox = builder.store(events).build()?;
+    let done = run(options.command, letters.as_ref(), &options.endpoint, &inbox).await;
+    inbox.drain().await;
     done
 }
 
-async fn run(
-    command: Command,
-    letters: &dyn DeadLetters,
-    endpoint: &str,
-    receiver: &Receiver,
-) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, letters: &dyn DeadLetters, endpoint: &str, inbox: &Inbox) -> anyhow::Result<ExitCode> {
     Ok(match command {
         Command::List => list(letters, endpoint).await?,
         Command::Show { event_id } => {
@@ -111,14 +111,14 @@ async fn run(
         }
         Command::Redrive(Redrive { event_id: Some(event_id), beyond_retention, .. }) => {
             let letter = find(letters, endpoint, &event_id).await?;
-            let verified =
-                if beyond_retention { receiver.redrive_beyond_retention(letter)? } else { receiver.redrive(letter)? };
+            let redelivery =
+                if beyond_retention { inbox.redrive_beyond_retention(letter)? } else { inbox.redrive(letter)? };
             let mut report = Report::default();
-            report.add(&event_id, Ok(verified.deliver(on_event).await.outcome()));
+            report.add(&event_id, Ok(redelivery.deliver(on_event).await.outcome()));
             report.exit_code()
         }
         Command::Redrive(Redrive { event_id: None, .. }) => {
-            let (mut redrives, mut report) = (receiver.redrive_all(on_event)?, Report::default());
+            let (mut redrives, mut report) = (inbox.redrive_all(on_event)?, Report::default());
             loop {
                 match redrives.next().await {
                     Ok(Some(redriven)) => report.add(redriven.key.event_id(), redriven.result),
@@ -174,7 +174,10 @@ fn show(letter: &DeadLetter) {
         println!("at        {place}");
     }
     println!("attempts  {}, the first {}, the last {}", letter.attempts, letter.first_at, letter.last_at);
-    println!("signature {}\n", letter.signature);
+    if let Some(signature) = letter.signature {
+        println!("signature {signature}");
+    }
+    println!();
     println!("{}", String::from_utf8_lossy(&letter.body));
 }
 

@@ -22,8 +22,8 @@ use async_nats::jetstream;
 use axum::Router;
 use axum::routing::post;
 use clap::Parser;
-use sendarix_webhooks::fan_out::{FanOut, JetStream, JsonLines};
-use sendarix_webhooks::queue::Enqueue;
+use sendarix_webhooks::destination::Enqueue;
+use sendarix_webhooks::destination::{FanOut, JetStream, JsonLines};
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Receiver, SendarixEvent, SendarixLayer};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
@@ -97,11 +97,12 @@ async fn main() -> anyhow::Result<()> {
     let store: Store = options.store.parse()?;
     let (jobs, warehouse) = (jobs(&options.jobs).await?, JsonLines::open(&options.warehouse)?);
     let bus = bus(&options.nats).await?;
-    let receiver = Receiver::builder(shared::secrets(listener.local_addr()?)?)
-        .shared_store(store.events())
-        .shared_dead_letters(store.dead_letters(None, Path::new("fan_out.dead-letters.jsonl"))?)
-        .build()?;
-    let fan_out = FanOut::builder(&receiver)
+    let mut builder = Receiver::builder(shared::secrets(listener.local_addr()?)?).store(store.events());
+    if let Some(letters) = store.letters_apart(None, Path::new("fan_out.dead-letters.jsonl"))? {
+        builder = builder.dead_letters(letters);
+    }
+    let receiver = builder.build()?;
+    let fan_out = FanOut::builder(receiver.inbox())
         .to_types("alerts", [EventType::Bounce, EventType::Complaint], alert)
         .to("crm", jobs)
         .to("bus", bus)

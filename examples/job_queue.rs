@@ -12,11 +12,11 @@
 #[path = "shared/serve.rs"]
 mod serve;
 mod shared;
+#[allow(dead_code, reason = "its letters are in the store")]
 #[path = "shared/store.rs"]
 mod store;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -27,11 +27,9 @@ use apalis_sqlite::SqliteStorage;
 use axum::Router;
 use axum::routing::post;
 use clap::{Parser, ValueEnum};
-use sendarix_webhooks::fan_out::DestinationFuture;
-use sendarix_webhooks::queue::Enqueue;
-use sendarix_webhooks::{
-    Delivery, HandlerError, Outcome, RETRY_SCHEDULE, Receiver, SendarixEvent, SendarixLayer, SigningSecrets,
-};
+use sendarix_webhooks::destination::DestinationFuture;
+use sendarix_webhooks::destination::Enqueue;
+use sendarix_webhooks::{Delivery, HandlerError, Inbox, RETRY_SCHEDULE, Receiver, SendarixEvent, SendarixLayer};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
 use tokio::net::TcpListener;
@@ -111,11 +109,11 @@ impl Queue {
     }
 
     /// Works until it is told to stop.
-    async fn work(self, receiver: Receiver) -> anyhow::Result<()> {
+    async fn work(self, inbox: Inbox) -> anyhow::Result<()> {
         macro_rules! work {
             ($queue:expr) => {{
                 let name = format!("worker-{}", std::process::id());
-                WorkerBuilder::new(name).backend($queue).data(receiver).build(on_job).run().await?
+                WorkerBuilder::new(name).backend($queue).data(inbox).build(on_job).run().await?
             }};
         }
         match self {
@@ -128,18 +126,10 @@ impl Queue {
 }
 
 /// One attempt at a job. An error makes the queue try again, 25 times at most.
-async fn on_job(event: SendarixEvent, receiver: Data<Receiver>) -> Result<(), BoxDynError> {
-    loop {
-        match receiver.resume(event.clone())?.deliver(on_event).await.outcome() {
-            outcome if outcome.is_acknowledged() => return Ok(()),
-            // Says nothing of the job, and must not use up an attempt.
-            Outcome::StoreUnavailable | Outcome::InFlight => tokio::time::sleep(WAIT).await,
-            outcome => return Err(format!("{outcome}; try it again").into()),
-        }
-    }
+async fn on_job(event: SendarixEvent, inbox: Data<Inbox>) -> Result<(), BoxDynError> {
+    inbox.process(event, on_event).await?;
+    Ok(())
 }
-
-const WAIT: Duration = Duration::from_secs(1);
 
 /// The work itself.
 async fn on_event(delivery: Delivery) -> Result<(), HandlerError> {
@@ -157,14 +147,10 @@ async fn main() -> anyhow::Result<()> {
     let terminated = shared::terminated()?;
     let store: Store = options.queue.parse()?;
     let queue = Queue::open(&options.queue, &store).await.context("the queue")?;
-    let receiver = |secrets: SigningSecrets, endpoint: &str| -> anyhow::Result<Receiver> {
-        let letters = store.dead_letters(None, Path::new("job_queue.dead-letters.jsonl"))?;
-        let builder = Receiver::builder(secrets).endpoint(endpoint);
-        Ok(builder.shared_store(store.events()).shared_dead_letters(letters).build()?)
-    };
+    let events = store.events();
     let secrets = shared::secrets(listener.local_addr()?)?;
-    // A name of its own, or each job would be a duplicate of its event.
-    let workers = receiver(secrets.clone(), "default.jobs")?;
+    // Under the receiver's name each job would be a duplicate of its event.
+    let workers = Inbox::builder().endpoint("default.jobs").store(events.clone()).build()?;
     let worker = queue.clone().work(workers.clone());
     let terminated = async move {
         // Without its worker the process is of no use.
@@ -178,7 +164,8 @@ async fn main() -> anyhow::Result<()> {
         terminated.await;
         return Ok(());
     }
-    let (receiver, enqueue) = (receiver(secrets, "default")?, std::sync::Arc::new(queue.enqueue()));
+    let receiver = Receiver::builder(secrets).store(events).build()?;
+    let enqueue = std::sync::Arc::new(queue.enqueue());
     let layer = SendarixLayer::new(receiver.clone());
     let app = Router::new().route(shared::PATH, post(move |delivery: Delivery| enqueue(delivery)).layer(layer));
     serve::until(terminated, listener, app, receiver).await

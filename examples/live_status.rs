@@ -246,7 +246,7 @@ async fn redrive(State(board): State<Shared>, Json(redrive): Json<Redrive>) -> R
         let board = Arc::clone(&board);
         move |delivery| on_event(board, delivery)
     };
-    let delivery = board.receiver.redrive(letter).map_err(|error| failed(&error))?;
+    let delivery = board.receiver.inbox().redrive(letter).map_err(|error| failed(&error))?;
     let outcome = delivery.deliver(handler).await.outcome();
     board.look_at_letters().await;
     Ok(outcome.to_string())
@@ -290,7 +290,7 @@ async fn main() -> anyhow::Result<()> {
     let letters = Arc::new(FileDeadLetters::open(&options.dead_letters)?);
     let terminated = shared::terminated()?;
     let secrets = shared::secrets(listener.local_addr()?)?;
-    let receiver = Receiver::builder(secrets).shared_dead_letters(letters.clone()).build()?;
+    let receiver = Receiver::builder(secrets).dead_letters(letters.clone()).build()?;
     let board = Arc::new(Board {
         shown: Mutex::new(Shown { threshold: BOUNCE_THRESHOLD, ..Shown::default() }),
         changes: broadcast::Sender::new(256),

@@ -58,11 +58,14 @@ async fn main() -> anyhow::Result<()> {
         TcpListener::bind(options.listen).await.with_context(|| format!("listening on {}", options.listen))?;
     let otherwise = Path::new("shared_store.dead-letters.jsonl");
     let store: Store = options.store.parse()?;
-    let dead_letters = store.dead_letters(options.dead_letters.as_deref(), otherwise)?;
+    let letters = store.letters_apart(options.dead_letters.as_deref(), otherwise)?;
     let terminated = shared::terminated()?;
     // From here on it is ready, and says so. The store need not be: until it is, deliveries are answered 503.
     let secrets = shared::secrets(listener.local_addr()?)?;
-    let mut builder = Receiver::builder(secrets).shared_store(store.events()).shared_dead_letters(dead_letters);
+    let mut builder = Receiver::builder(secrets).store(store.events());
+    if let Some(letters) = letters {
+        builder = builder.dead_letters(letters);
+    }
     if let Some(seconds) = options.lease {
         builder = lease::set(builder, seconds);
     }

@@ -26,8 +26,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use clap::{Parser, ValueEnum};
-use sendarix_webhooks::store::{PostgresStore, SqliteStore};
 use sendarix_webhooks::{Delivery, HandlerError, Receiver, SendarixLayer};
+use sendarix_webhooks::{PostgresStore, SqliteStore};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{PgPool, SqlitePool};
 use tokio::net::TcpListener;
@@ -137,10 +137,11 @@ async fn main() -> anyhow::Result<()> {
     let database = Database::open(&options).await?;
     let terminated = shared::terminated()?;
     let secrets = shared::secrets(listener.local_addr()?)?;
-    let receiver = lease::set(Receiver::builder(secrets), options.lease)
-        .shared_store(store.events())
-        .shared_dead_letters(store.dead_letters(None, Path::new("transactional.dead-letters.jsonl"))?)
-        .build()?;
+    let mut builder = lease::set(Receiver::builder(secrets), options.lease).store(store.events());
+    if let Some(letters) = store.letters_apart(None, Path::new("transactional.dead-letters.jsonl"))? {
+        builder = builder.dead_letters(letters);
+    }
+    let receiver = builder.build()?;
     let layer = SendarixLayer::new(receiver.clone());
     let app = Router::new().route(shared::PATH, post(on_event).layer(layer)).with_state((database, options));
     serve::until(terminated, listener, app, receiver).await

@@ -25,9 +25,9 @@ use http::StatusCode;
 use http::request::Parts;
 
 use crate::event::SendarixEvent;
+use crate::inbox::{Delivery, HandlerError};
 use crate::middleware::HandlerFailure;
 use crate::outcome::Outcome;
-use crate::receiver::{Delivery, HandlerError};
 
 /// The event that [`SendarixLayer`](crate::SendarixLayer) has verified, which the handler [takes](Delivery::take) by this.
 /// It takes nothing from the body, so `Bytes`, `Json` and the like can be arguments beside it.
@@ -68,7 +68,7 @@ impl MissingLayer {
 
     fn log() -> Self {
         let error = Self;
-        tracing::error!(target: crate::telemetry::TARGET, "{error}");
+        tracing::error!(target: crate::logging::TARGET, "{error}");
         error
     }
 }

@@ -1,10 +1,11 @@
 //! Receive [Sendarix](https://sendarix.com) e-mail events: verified, deduplicated, typed.
 //!
 //! ```
-//! # #[cfg(feature = "axum")]
+//! # #[cfg(all(feature = "axum", feature = "memory"))]
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use axum::{Router, routing::post};
-//! use sendarix_webhooks::{EventKind, HandlerError, SendarixEvent, SendarixLayer};
+//! use sendarix_webhooks::dead_letter::FileDeadLetters;
+//! use sendarix_webhooks::{EventKind, HandlerError, Receiver, SendarixEvent, SendarixLayer, SigningSecrets};
 //! # async fn suppress(_: &str) -> std::io::Result<()> { Ok(()) }
 //! # async fn mark_delivered(_: &str) -> std::io::Result<()> { Ok(()) }
 //!
@@ -17,7 +18,10 @@
 //!     Ok(())
 //! }
 //!
-//! let layer = SendarixLayer::from_env()?; // SENDARIX_WEBHOOK_SECRET
+//! let receiver = Receiver::builder(SigningSecrets::from_env()?) // SENDARIX_WEBHOOK_SECRET
+//!     .dead_letters(FileDeadLetters::open("sendarix.dead-letters.jsonl")?)
+//!     .build()?;
+//! let layer = SendarixLayer::new(receiver.clone());
 //! let app: Router = Router::new().route("/webhooks/sendarix", post(on_event).layer(layer));
 //! # Ok(()) }
 //! ```
@@ -28,9 +32,8 @@
 //! letter, whatever fails in between. Effects happen at least once, with duplicates suppressed;
 //! they happen effectively once where they share a transaction with the record of it.
 //!
-//! Two of these need a word. *Replayed*: the memory of what was handled lasts for the retention, 24 h by default; beyond
-//! it, [`max_event_age`](ReceiverBuilder::max_event_age) refuses a replay. *Kept*: dead letters need a place, which
-//! [`dead_letters`](ReceiverBuilder::dead_letters) gives them; without one they are only logged.
+//! *Replayed*: the memory of what was handled lasts for the retention, 24 h by default; beyond it,
+//! [`max_event_age`](ReceiverBuilder::max_event_age) refuses a replay.
 //!
 //! # Where to look
 //!
@@ -42,9 +45,9 @@
 //! | say that a handler failed | [`HandlerError`] |
 //! | change a limit, a status, a store | [`ReceiverBuilder`] |
 //! | run several instances, or survive a restart | [`store`] |
-//! | do what takes longer | [`queue`], [`Receiver::resume`] |
-//! | feed several destinations from one endpoint | [`fan_out`] |
-//! | handle what could not be handled | [`Receiver::redrive`], [`dead_letter`] |
+//! | do what takes longer | [`destination::Enqueue`], [`Inbox::process`] |
+//! | feed several destinations from one endpoint | [`destination::FanOut`] |
+//! | handle what could not be handled | [`Inbox::redrive_all`], [`dead_letter`] |
 //! | know what became of a delivery | [`Outcome`] |
 //! | know how a message is doing, or your sending as a whole | [`state`], [`reputation`] |
 //! | use it without a framework | [`receiver`] |
@@ -60,11 +63,11 @@
 //! | `memory` | yes | [`MemoryStore`](store::MemoryStore), the dedup memory of one process, on moka |
 //! | `actix` | | [`SendarixMiddleware`], and the same argument and return value for actix-web handlers |
 //! | `tower` | | [`SendarixLayer`] for any tower service |
-//! | `sqlite` | | [`SqliteStore`](store::SqliteStore), for all processes of one machine; needs Rust 1.94 |
-//! | `redis` | | [`RedisStore`](store::RedisStore), for several instances |
-//! | `postgres` | | [`PostgresStore`](store::PostgresStore), for several instances; needs Rust 1.94 |
-//! | `apalis` | | [`Enqueue`](queue::Enqueue), which puts events into a job queue of apalis 1 |
-//! | `nats` | | [`JetStream`](fan_out::JetStream), which publishes events to NATS |
+//! | `sqlite` | | [`SqliteStore`], for all processes of one machine; needs Rust 1.94 |
+//! | `redis` | | [`RedisStore`], for several instances |
+//! | `postgres` | | [`PostgresStore`], for several instances; needs Rust 1.94 |
+//! | `apalis` | | [`Enqueue`](destination::Enqueue), which puts events into a job queue of apalis 1 |
+//! | `nats` | | [`JetStream`](destination::JetStream), which publishes events to NATS |
 //! | `metrics` | | counters of what becomes of requests, for any exporter: [`telemetry::metrics`] |
 //! | `testing` | | signed requests, sample events, a manual clock, a simulated Sendarix, the suites that stores must pass |
 //! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
@@ -93,23 +96,30 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
 pub mod actix;
 #[cfg(feature = "axum")]
-#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
-pub mod axum;
+mod axum;
 pub mod contract;
 pub mod dead_letter;
+pub mod destination;
 pub mod event;
-pub mod fan_out;
+pub mod inbox;
 mod locked_file;
+mod logging;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod middleware;
 pub mod outcome;
-#[cfg(feature = "apalis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
-pub mod queue;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod receiver;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod reputation;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 pub mod state;
+mod storage;
 pub mod store;
 pub mod telemetry;
 #[cfg(feature = "testing")]
@@ -120,17 +130,31 @@ pub mod verify;
 #[cfg(feature = "actix")]
 #[doc(inline)]
 pub use actix::SendarixMiddleware;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use axum::MissingLayer;
 #[doc(inline)]
 pub use contract::{MAX_LEASE, RETRY_SCHEDULE};
 #[doc(inline)]
-pub use event::{DecodeError, EventKind, EventType, SendarixEvent, Suppression, Timestamp, TimestampError};
+pub use event::{DecodeError, EventKey, EventKind, EventType, SendarixEvent, Suppression, Timestamp, TimestampError};
+#[doc(inline)]
+pub use inbox::{ConfigError, Delivery, HandlerError, Inbox, Settlement, UnknownTypes};
 #[cfg(feature = "tower")]
 #[doc(inline)]
 pub use middleware::SendarixLayer;
 #[doc(inline)]
 pub use outcome::{Outcome, RefusalKind};
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use postgres::{PostgresBuilder, PostgresDeadLetters, PostgresStore};
 #[doc(inline)]
-pub use receiver::{Answer, ConfigError, Delivery, HandlerError, Head, Receiver, ReceiverBuilder, Reply, UnknownTypes};
+pub use receiver::{Answer, Head, Receiver, ReceiverBuilder};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use redis::{RedisDeadLetters, RedisStore};
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use sqlite::{SqliteDeadLetters, SqliteStore};
 #[doc(inline)]
 pub use verify::{SecretError, Signature, SigningSecret, SigningSecrets};
 

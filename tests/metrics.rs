@@ -32,7 +32,7 @@ const NAMES: [&str; 17] = [
     names::UNREADABLE_DATA,
     names::ABANDONED_REQUESTS,
     names::REDRIVES,
-    names::RESUMES,
+    names::REDELIVERIES,
     names::SECRET_MATCHES,
     names::DEAD_LETTERS,
     names::STORE_ERRORS,
@@ -236,11 +236,11 @@ async fn handlers_count_while_they_run_and_redriving_is_no_request() {
     assert_eq!(numbers.of(names::RUNNING_HANDLERS, ""), 0.0);
 
     let other = sendarix_webhooks::SendarixEvent::decode(Sample::new(EventType::Click).body()).unwrap();
-    endpoint.receiver.resume(other).unwrap().deliver(|_| async { Ok(()) }).await;
-    assert_eq!(numbers.of(names::RESUMES, "outcome=\"processed\""), 1.0);
+    endpoint.receiver.inbox().redeliver(other).unwrap().deliver(|_| async { Ok(()) }).await;
+    assert_eq!(numbers.of(names::REDELIVERIES, "outcome=\"processed\""), 1.0);
     assert_eq!(numbers.of(names::EVENTS, "event_type=\"click\""), 0.0);
 
-    let redriven = redrive_all(endpoint.receiver.redrive_all(|_| async { Ok(()) })).await;
+    let redriven = redrive_all(endpoint.receiver.inbox().redrive_all(|_| async { Ok(()) })).await;
     assert_eq!(redriven.len(), 1);
     assert_eq!(numbers.of(names::REDRIVES, "outcome=\"processed\""), 1.0);
     assert_eq!(numbers.requests(Outcome::Processed), 0.0);

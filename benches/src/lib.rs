@@ -11,7 +11,8 @@ pub mod slices;
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
-use sendarix_webhooks::receiver::{Delivering, Refusal};
+use sendarix_webhooks::inbox::Delivering;
+use sendarix_webhooks::receiver::Refusal;
 use sendarix_webhooks::testing::signed_headers;
 use sendarix_webhooks::{HandlerError, Head, Receiver, SigningSecret};
 

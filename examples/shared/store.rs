@@ -6,8 +6,9 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sendarix_webhooks::dead_letter::{DeadLetters, FileDeadLetters};
-use sendarix_webhooks::store::{DedupStore, MemoryStore, PostgresStore, RedisStore, SqliteStore};
+use sendarix_webhooks::dead_letter::FileDeadLetters;
+use sendarix_webhooks::store::{DedupStore, MemoryStore};
+use sendarix_webhooks::{PostgresStore, RedisStore, SqliteStore};
 
 /// Where events are remembered, and what could not be handled.
 #[derive(Clone)]
@@ -43,14 +44,9 @@ impl Store {
         }
     }
 
-    /// The letters in this file, or else in the store itself. A memory has no place for them: they go to `otherwise`.
-    pub fn dead_letters(&self, file: Option<&Path>, otherwise: &Path) -> anyhow::Result<Arc<dyn DeadLetters>> {
-        Ok(match (file, self) {
-            (None, Self::Sqlite(store)) => Arc::new(store.dead_letters()),
-            (None, Self::Redis(store)) => Arc::new(store.dead_letters()),
-            (None, Self::Postgres(store)) => Arc::new(store.dead_letters()),
-            (None, Self::Memory) => Arc::new(FileDeadLetters::open(otherwise)?),
-            (Some(file), _) => Arc::new(FileDeadLetters::open(file)?),
-        })
+    /// The file of the letters, if they are not in the store itself. A memory has no place for them: they go to `otherwise`.
+    pub fn letters_apart(&self, file: Option<&Path>, otherwise: &Path) -> anyhow::Result<Option<FileDeadLetters>> {
+        let otherwise = matches!(self, Self::Memory).then_some(otherwise);
+        Ok(file.or(otherwise).map(FileDeadLetters::open).transpose()?)
     }
 }

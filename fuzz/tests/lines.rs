@@ -3,7 +3,7 @@ use std::sync::OnceLock;
 
 use bolero::check;
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters};
-use sendarix_webhooks::fan_out::JsonLines;
+use sendarix_webhooks::destination::JsonLines;
 use sendarix_webhooks::store::EventKey;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, SigningSecret, Timestamp};

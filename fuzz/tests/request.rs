@@ -43,7 +43,11 @@ fn anything() {
     let [secret, another] = ["secret", "another"].map(|text| SigningSecret::new(text).unwrap());
     let handled = Arc::new(AtomicUsize::new(0));
     let now: SystemTime = UNIX_EPOCH + NOW;
-    let receiver = Receiver::builder(secret.clone()).clock(ManualClock::at(now)).build().unwrap();
+    let receiver = Receiver::builder(secret.clone())
+        .clock(ManualClock::at(now))
+        .dangerously_without_dead_letters()
+        .build()
+        .unwrap();
     let count = Arc::clone(&handled);
     let service = SendarixLayer::new(receiver).layer(service_fn(move |_: http::Request<Full<Bytes>>| {
         count.fetch_add(1, Ordering::Relaxed);

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters, ListedLetter};
-use sendarix_webhooks::store::{Claim, ClaimToken, DatabaseId, DedupStore, EventKey, StoreError, StoreFuture};
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters, ListedLetter};
+use sendarix_webhooks::inbox::LocalTask;
+use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreError, StoreFuture};
 use sendarix_webhooks::testing::{Sample, signed_headers};
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Head, Outcome, Receiver, SigningSecret};
 use tokio::task::LocalSet;
@@ -57,7 +58,7 @@ impl Random {
 struct Stores {
     random: Arc<Random>,
     /// Completing an event deletes its letter.
-    together: Option<Arc<()>>,
+    together: bool,
     faults: Mutex<bool>,
     events: Mutex<HashMap<EventKey, Entry>>,
     letters: Mutex<BTreeMap<EventKey, DeadLetter>>,
@@ -107,7 +108,7 @@ impl Stores {
             return entry.state == state;
         }
         entry.state = state;
-        if state == State::Completed && self.together.is_some() {
+        if state == State::Completed && self.together {
             self.letters.lock().unwrap().remove(key);
         }
         true
@@ -170,15 +171,15 @@ impl DedupStore for Shared {
         Box::pin(async move { self.0.step(|| self.0.is_completed_now(key)).await.map_err(StoreError::new) })
     }
 
-    fn database(&self) -> Option<DatabaseId> {
-        self.0.together.as_ref().map(DatabaseId::of)
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
+        self.0.together.then(|| Arc::new(self.clone()) as Arc<dyn DeadLetters>)
     }
 }
 
 impl DeadLetters for Shared {
-    fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()> {
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
         let record = move || {
-            if self.0.together.is_some() && self.0.is_completed_now(&letter.key) {
+            if self.0.together && self.0.is_completed_now(&letter.key) {
                 return;
             }
             let mut letters = self.0.letters.lock().unwrap();
@@ -188,17 +189,17 @@ impl DeadLetters for Shared {
             }
             letters.insert(letter.key.clone(), letter);
         };
-        Box::pin(async move { self.0.step(record).await.map_err(DeadLetterError::new) })
+        Box::pin(async move { self.0.step(record).await.map_err(StoreError::new) })
     }
 
-    fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()> {
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
         let resolve = move || drop(self.0.letters.lock().unwrap().remove(key));
-        Box::pin(async move { self.0.step(resolve).await.map_err(DeadLetterError::new) })
+        Box::pin(async move { self.0.step(resolve).await.map_err(StoreError::new) })
     }
 
-    fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
+    fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
         let get = move || self.0.letters.lock().unwrap().get(key).cloned();
-        Box::pin(async move { self.0.step(get).await.map_err(DeadLetterError::new) })
+        Box::pin(async move { self.0.step(get).await.map_err(StoreError::new) })
     }
 
     fn list<'a>(
@@ -206,19 +207,19 @@ impl DeadLetters for Shared {
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<ListedLetter>> {
+    ) -> StoreFuture<'a, Vec<ListedLetter>> {
         let list = move || {
             let letters = self.0.letters.lock().unwrap();
             let rest = letters.values().filter(|letter| letter.key.endpoint() == endpoint);
             let rest = rest.filter(|letter| after.is_none_or(|after| letter.key.event_id() > after));
             rest.take(limit).cloned().map(Ok).collect()
         };
-        Box::pin(async move { self.0.step(list).await.map_err(DeadLetterError::new) })
+        Box::pin(async move { self.0.step(list).await.map_err(StoreError::new) })
     }
+}
 
-    fn database(&self) -> Option<DatabaseId> {
-        self.0.together.as_ref().map(DatabaseId::of)
-    }
+fn spawn_local(task: LocalTask) {
+    drop(tokio::task::spawn_local(task));
 }
 
 /// What handlers have done to one event.
@@ -294,13 +295,14 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let random = Arc::new(Random(Mutex::new(seed)));
-        let together = random.one_in(2).then(|| Arc::new(()));
+        let together = random.one_in(2);
         let (events, letters) = (Mutex::default(), Mutex::default());
         let stores = Stores { random: Arc::clone(&random), together, faults: Mutex::new(true), events, letters };
         let stores = Shared(Arc::new(stores));
         let in_tasks = random.one_in(3);
         let receiver = || {
-            let builder = Receiver::builder(secret()).store(stores.clone()).dead_letters(stores.clone());
+            let builder = Receiver::builder(secret()).store(stores.clone());
+            let builder = if together { builder } else { builder.dead_letters(stores.clone()) };
             let builder = builder.lease(LEASE).handler_limit(HANDLER_LIMIT).store_timeout(STORE_TIMEOUT);
             builder.deliver_in_tasks(in_tasks).build().unwrap()
         };
@@ -317,7 +319,7 @@ impl World {
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
         let verified = receiver.admit(&Head::new("POST", headers)).unwrap().verify(body).unwrap();
         let random = Arc::clone(&self.random);
-        let delivering = verified.deliver_local(move |_: Delivery| handle(random, event, calm));
+        let delivering = verified.deliver_local(spawn_local, move |_: Delivery| handle(random, event, calm));
         if !calm && self.random.one_in(4) {
             return Some(timeout(self.random.up_to(Duration::from_secs(10)), delivering).await.ok()?.outcome());
         }
@@ -330,7 +332,11 @@ impl World {
         let Some(letter) = letter else { return };
         let receiver = &self.receivers[usize::try_from(self.random.below(2)).unwrap()];
         let random = Arc::clone(&self.random);
-        let redriving = receiver.redrive(letter).unwrap().deliver_local(move |_: Delivery| handle(random, event, calm));
+        let redriving = receiver
+            .inbox()
+            .redrive(letter)
+            .unwrap()
+            .deliver_local(spawn_local, move |_: Delivery| handle(random, event, calm));
         let _ = redriving.await;
     }
 

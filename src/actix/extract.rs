@@ -8,7 +8,7 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseErr
 
 use super::response::misconfigured;
 use crate::event::SendarixEvent;
-use crate::receiver::Delivery;
+use crate::inbox::Delivery;
 
 /// The event that [`SendarixMiddleware`](super::SendarixMiddleware) has verified, which the handler
 /// [takes](Delivery::take) by this. It takes nothing from the body, so `web::Bytes`, `web::Json` and the like can be
@@ -53,7 +53,7 @@ pub struct MissingMiddleware;
 impl MissingMiddleware {
     fn log() -> Self {
         let error = Self;
-        tracing::error!(target: crate::telemetry::TARGET, "{error}");
+        tracing::error!(target: crate::logging::TARGET, "{error}");
         error
     }
 }

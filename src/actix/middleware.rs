@@ -13,8 +13,9 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use super::response::{Unplaced, answer_response, misconfigured, with_unread};
+use crate::inbox::{Delivery, HandlerError};
 use crate::outcome::Outcome;
-use crate::receiver::{Delivery, HandlerError, Head, Receiver, Reply};
+use crate::receiver::{Head, Receiver};
 
 /// Lets only authentic, fresh and new events through to what it wraps: see the [module](super).
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ where
         if request.extensions().contains::<Delivery>() {
             let message = "a SendarixMiddleware is inside of another one: each event would be in flight for the inner \
                 one; remove one of them";
-            tracing::error!(target: crate::telemetry::TARGET, message);
+            tracing::error!(target: crate::logging::TARGET, message);
             let (request, payload) = request.into_parts();
             return Box::pin(ready(Ok(refused(request, payload, &self.receiver, misconfigured(), true))));
         }
@@ -108,15 +109,17 @@ where
                 let place = Rc::clone(&place);
                 move |delivery| call(inner, place, body, delivery)
             };
-            let answer = match verified.deliver_local(handler).await {
-                Reply::Handler { outcome, mut response } => {
+            let settlement = verified.deliver_local(|task| drop(actix_web::rt::spawn(task)), handler).await;
+            let outcome = settlement.outcome();
+            let answer = match settlement.into_response() {
+                Ok(mut response) => {
                     response.response_mut().extensions_mut().insert(outcome);
                     return Ok(response.map_into_left_body());
                 }
-                Reply::Receiver(answer) => answer,
+                Err(answer) => answer,
             };
             // A slow delivery has its request, or may be about to begin and need it.
-            let request = if answer.outcome() == Outcome::Slow { None } else { place.take() };
+            let request = if outcome == Outcome::Slow { None } else { place.take() };
             match request {
                 Some(request) => Ok(ServiceResponse::new(request, answer_response(&answer)).map_into_right_body()),
                 None => Err(Unplaced(answer).into()),
@@ -172,7 +175,7 @@ fn remove_encoding(request: &mut ServiceRequest) {
         let message = "the request has a Content-Encoding that its signed body contradicts, and middleware outside of \
             SendarixMiddleware keeps a clone of the request, so that the header cannot be taken off: a handler that reads the \
             body beside the event will fail; let that middleware drop its clone before it calls the next service";
-        tracing::warn!(target: crate::telemetry::TARGET, message);
+        tracing::warn!(target: crate::logging::TARGET, message);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```no_run
 //! use actix_web::{App, HttpServer, web};
-//! use sendarix_webhooks::{EventKind, HandlerError, Receiver, SendarixEvent, SendarixMiddleware};
+//! use sendarix_webhooks::dead_letter::FileDeadLetters;
+//! use sendarix_webhooks::{EventKind, HandlerError, Receiver, SendarixEvent, SendarixMiddleware, SigningSecrets};
 //! # async fn suppress(_: &str) -> std::io::Result<()> { Ok(()) }
 //!
 //! async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
@@ -16,7 +17,8 @@
 //!
 //! # #[actix_web::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let receiver = Receiver::from_env()?; // once, for all workers
+//! let letters = FileDeadLetters::open("sendarix.dead-letters.jsonl")?;
+//! let receiver = Receiver::builder(SigningSecrets::from_env()?).dead_letters(letters).build()?; // once, for all workers
 //! HttpServer::new(move || {
 //!     let sendarix = SendarixMiddleware::new(receiver.clone());
 //!     App::new().service(web::resource("/webhooks/sendarix").wrap(sendarix).route(web::post().to(on_event)))
@@ -91,7 +93,7 @@
 //! }
 //!
 //! let secret = SigningSecret::new("test")?;
-//! let sendarix = SendarixMiddleware::new(Receiver::builder(secret.clone()).build()?);
+//! let sendarix = SendarixMiddleware::new(Receiver::builder(secret.clone()).dangerously_without_dead_letters().build()?);
 //! let app = test::init_service(App::new().wrap(sendarix).route("/hook", web::post().to(on_event))).await;
 //!
 //! for (recipient, status) in [("user@example.com", 204), ("", 503)] {
@@ -113,4 +115,8 @@ pub use self::extract::MissingMiddleware;
 pub use self::middleware::{Sendarix, SendarixMiddleware};
 
 #[cfg(doc)]
-use crate::{Delivery, HandlerError, Receiver, SendarixEvent};
+use crate::event::SendarixEvent;
+#[cfg(doc)]
+use crate::inbox::{Delivery, HandlerError};
+#[cfg(doc)]
+use crate::receiver::Receiver;

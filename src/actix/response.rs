@@ -12,8 +12,9 @@ use actix_web::{HttpResponse, ResponseError};
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::inbox::{HandlerError, HandlerResponse};
 use crate::outcome::Outcome;
-use crate::receiver::{Answer, HandlerError, HandlerResponse, Receiver};
+use crate::receiver::{Answer, Receiver};
 
 /// What the middleware answers for it depends on the error; without the middleware it is 503.
 impl ResponseError for HandlerError {

@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use super::journal::{Change, Index, Journal};
-use super::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters, ListedLetter};
-use crate::store::EventKey;
+use super::{DeadLetter, DeadLetters, ListedLetter};
+use crate::event::EventKey;
+use crate::storage::{StoreError, StoreFuture};
 
 /// Keeps dead letters in a file of JSON lines, for one process.
 ///
@@ -42,8 +43,8 @@ enum Command {
     List { endpoint: String, after: Option<String>, limit: usize, reply: Reply<Vec<ListedLetter>> },
 }
 
-type Reply<T> = oneshot::Sender<Result<T, DeadLetterError>>;
-type Answer<T> = oneshot::Receiver<Result<T, DeadLetterError>>;
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
 
 /// At most so many changes share one sync.
 const MAX_BATCH: usize = 256;
@@ -57,9 +58,9 @@ impl FileDeadLetters {
     /// # Errors
     ///
     /// The file cannot be created, read or written, or another process has it open. The error names the file.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, DeadLetterError> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let at_path = |error: std::io::Error| DeadLetterError::new(format!("{}: {error}", path.display()));
+        let at_path = |error: std::io::Error| StoreError::new(format!("{}: {error}", path.display()));
         let index = Arc::new(Mutex::new(Index::default()));
         let journal = Journal::open(&path, Arc::clone(&index)).map_err(at_path)?;
         let (writer, commands) = mpsc::sync_channel(MAX_WAITING);
@@ -74,12 +75,12 @@ impl FileDeadLetters {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DeadLetterError> {
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
         self.send(command)?.await.map_err(|_| self.stopped())?
     }
 
     /// Hands a command to the thread, and returns where its answer will come.
-    fn send<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<Answer<T>, DeadLetterError> {
+    fn send<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<Answer<T>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let writer = self.writer.as_ref().ok_or_else(|| self.stopped())?;
         match writer.try_send(command(reply)) {
@@ -87,18 +88,18 @@ impl FileDeadLetters {
             Err(TrySendError::Disconnected(_)) => Err(self.stopped()),
             Err(TrySendError::Full(_)) => {
                 let path = self.path.display();
-                Err(DeadLetterError::new(format!("{path}: {MAX_WAITING} letters wait for the disk already")))
+                Err(StoreError::new(format!("{path}: {MAX_WAITING} letters wait for the disk already")))
             }
         }
     }
 
-    fn stopped(&self) -> DeadLetterError {
-        DeadLetterError::new(format!("{}: the writing thread has stopped", self.path.display()))
+    fn stopped(&self) -> StoreError {
+        StoreError::new(format!("{}: the writing thread has stopped", self.path.display()))
     }
 }
 
 impl DeadLetters for FileDeadLetters {
-    fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()> {
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             // Before it is sent: whoever gives up waiting for it may resolve it next.
             self.index().enqueue(&letter.key);
@@ -108,16 +109,17 @@ impl DeadLetters for FileDeadLetters {
         })
     }
 
-    fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()> {
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            if self.may_hold(key) {
+            // Most events leave no letter, and the writing thread need not know of them.
+            if self.index().may_hold(key) {
                 self.ask(|reply| Command::Change(Change::Resolve(key.clone()), reply)).await?;
             }
             Ok(())
         })
     }
 
-    fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
+    fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
         Box::pin(self.ask(|reply| Command::Get(key.clone(), reply)))
     }
 
@@ -126,13 +128,9 @@ impl DeadLetters for FileDeadLetters {
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<ListedLetter>> {
+    ) -> StoreFuture<'a, Vec<ListedLetter>> {
         let (endpoint, after) = (endpoint.to_owned(), after.map(str::to_owned));
         Box::pin(self.ask(move |reply| Command::List { endpoint, after, limit, reply }))
-    }
-
-    fn may_hold(&self, key: &EventKey) -> bool {
-        self.index().may_hold(key)
     }
 }
 
@@ -146,7 +144,7 @@ fn write(mut journal: Journal, commands: &Receiver<Command>) {
                 Command::Change(change, reply) => batch.push(change, reply),
                 Command::Get(key, reply) => {
                     batch.write(&mut journal);
-                    drop(reply.send(journal.get(&key).map_err(DeadLetterError::new)));
+                    drop(reply.send(journal.get(&key).map_err(StoreError::new)));
                 }
                 Command::List { endpoint, after, limit, reply } => {
                     batch.write(&mut journal);
@@ -178,7 +176,7 @@ impl Batch {
         }
         let written = journal.write(&std::mem::take(&mut self.changes)).map_err(Arc::new);
         for reply in self.replies.drain(..) {
-            let _ = reply.send(written.clone().map_err(DeadLetterError::new));
+            let _ = reply.send(written.clone().map_err(StoreError::new));
         }
     }
 }

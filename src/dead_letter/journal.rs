@@ -3,17 +3,19 @@
 //! What is in memory is where each letter stands in the file, not the letter.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::record::{Record, StoredLetter};
-use super::{DeadLetter, DeadLetterError, History, ListedLetter, UnreadableLetter};
+use super::recovered::Recovered;
+use super::{DeadLetter, History, ListedLetter, UnreadableLetter};
+use crate::event::EventKey;
 use crate::locked_file::{Found, LockedFile};
-use crate::store::EventKey;
-use crate::telemetry::TARGET;
+use crate::logging::TARGET;
+use crate::storage::StoreError;
 
 /// What can happen to a letter.
 pub(super) enum Change {
@@ -30,16 +32,16 @@ pub(super) struct Index {
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
-    line: Line,
-    history: History,
+pub(super) struct Entry {
+    pub(super) line: Line,
+    pub(super) history: History,
 }
 
 /// A line's bytes in the file, with its line break.
 #[derive(Clone, Copy, Debug)]
-struct Line {
-    start: u64,
-    len: u64,
+pub(super) struct Line {
+    pub(super) start: u64,
+    pub(super) len: u64,
 }
 
 impl Index {
@@ -221,8 +223,7 @@ impl Journal {
             let following = following.take_while(|(key, _)| key.endpoint() == endpoint).take(limit);
             following.map(|(key, entry)| (key.clone(), entry.line)).collect()
         };
-        let read =
-            |(key, line)| self.read(line).map_err(|error| UnreadableLetter::new(key, DeadLetterError::new(error)));
+        let read = |(key, line)| self.read(line).map_err(|error| UnreadableLetter::new(key, StoreError::new(error)));
         entries.into_iter().map(read).collect()
     }
 
@@ -283,83 +284,6 @@ impl Journal {
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a file holds.
-struct Recovered {
-    entries: BTreeMap<EventKey, Entry>,
-    unreadable: Vec<Line>,
-    garbage: u64,
-}
-
-impl Recovered {
-    /// Reads every line, and cuts off a last one that was torn.
-    fn from(file: &mut LockedFile) -> io::Result<Self> {
-        let mut reader = BufReader::new(file.reader()?);
-        let (mut entries, mut unreadable) = (BTreeMap::new(), Vec::new());
-        let (mut end, mut text) = (0, Vec::new());
-        loop {
-            text.clear();
-            let len = reader.read_until(b'\n', &mut text)? as u64;
-            if len == 0 {
-                break;
-            }
-            let mut line = Line { start: end, len };
-            let record = Record::read(&text);
-            if text.last() != Some(&b'\n') {
-                if record.is_err() {
-                    if !is_torn(&text) {
-                        return Err(io::Error::other("it has other content than dead letters"));
-                    }
-                    let path = file.path().display();
-                    let message = "dropped the torn last line of the dead-letter file";
-                    tracing::warn!(target: TARGET, %path, bytes = len, message);
-                    file.cut_off(line.start)?;
-                    break;
-                }
-                // Not torn by a crash: an editor took the line break away.
-                file.append(b"\n")?;
-                line.len += 1;
-            }
-            let read = match record {
-                Ok(Record::Letter(stored)) => {
-                    // Listed by its key, also where the rest of it cannot be read.
-                    entries.insert(stored.key(), Entry { line, history: stored.history() });
-                    DeadLetter::try_from(stored).map(drop)
-                }
-                Ok(Record::Resolved(key)) => {
-                    entries.remove(&key.into());
-                    Ok(())
-                }
-                Err(error) => {
-                    unreadable.push(line);
-                    Err(error.into())
-                }
-            };
-            if let Err(error) = read {
-                let (path, at) = (file.path().display(), line.start);
-                let message = "a line of the dead-letter file cannot be read; it is kept";
-                tracing::error!(target: TARGET, %path, at, %error, message);
-            }
-            end += line.len;
-        }
-        let kept = entries.values().map(|entry| entry.line).chain(unreadable.iter().copied());
-        let garbage = end - kept.map(|line| line.len).sum::<u64>();
-        Ok(Self { entries, unreadable, garbage })
-    }
-}
-
-impl Recovered {
-    fn unreadable_bytes(&self, file: &mut LockedFile) -> io::Result<Vec<Vec<u8>>> {
-        self.unreadable.iter().map(|line| file.read(line.start, line.len)).collect()
-    }
-}
-
-/// Whether this is what a crash leaves of a line: its beginning, or zeros that were never written.
-fn is_torn(text: &[u8]) -> bool {
-    let zeros = text.iter().rev().take_while(|byte| **byte == 0).count();
-    let text = text.get(..text.len() - zeros).unwrap_or_default();
-    Record::STARTS.iter().any(|start| start.starts_with(text) || text.starts_with(start))
 }
 
 impl Change {

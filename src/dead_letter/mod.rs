@@ -11,54 +11,38 @@
 //! | `unknown_type` | [`UnknownType`](DeadLetterReason::UnknownType) | dead |
 //! | `expired` | [`Expired`](DeadLetterReason::Expired) | dead |
 //!
-//! [`FileDeadLetters`] keeps them in a file of JSON lines, for one process; [`SqliteDeadLetters`], [`RedisDeadLetters`] and
-//! [`PostgresDeadLetters`] beside the events of the store of that name. A receiver without any dead letters logs these
-//! events at error level and acknowledges them all the same: then a log line without the body is all that is left of them.
+//! [`FileDeadLetters`] keeps them in a file of JSON lines, for one process. A `SqliteStore`, a `RedisStore` and a
+//! `PostgresStore` keep them beside the events. An inbox without dead letters does not build, unless
+//! [`dangerously_without_dead_letters`](crate::ReceiverBuilder::dangerously_without_dead_letters) is called: then a log line
+//! without the body is all that is left of such an event.
 //!
-//! [`Receiver::redrive`](crate::Receiver::redrive) delivers a letter again, and
-//! [`redrive_all`](crate::Receiver::redrive_all) all of them.
+//! [`Inbox::redrive`](crate::Inbox::redrive) delivers a letter again, and [`redrive_all`](crate::Inbox::redrive_all) all of
+//! them.
 //!
 //! Where events and letters share a database, completing an event deletes its letter in the same step, and no letter of an
 //! event that has been handled is left. Where they do not, a crash just then or a failing store may leave one behind. The
 //! dedup store tells, for as long as it remembers the event (the retention): the next copy of the event resolves such a
 //! letter, and so does redriving it, without the handler. Redriving a letter that is older than the retention must be asked
-//! for [by name](crate::Receiver::redrive_beyond_retention).
+//! for [by name](crate::Inbox::redrive_beyond_retention).
 
 mod file;
 mod journal;
-#[cfg(feature = "postgres")]
-mod postgres;
 mod record;
-#[cfg(feature = "redis")]
-mod redis;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod sql;
-#[cfg(feature = "sqlite")]
-mod sqlite;
+mod recovered;
 
-use std::error::Error;
 use std::fmt::{self, Debug};
-use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::event::{Place, Timestamp};
-use crate::store::{DatabaseId, EventKey};
+use crate::event::{EventKey, Place, Timestamp};
+use crate::storage::{StoreError, StoreFuture};
 use crate::verify::Signature;
 
 pub use self::file::FileDeadLetters;
-#[cfg(feature = "postgres")]
-#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
-pub use self::postgres::PostgresDeadLetters;
 #[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use self::redis::RedisDeadLetters;
-#[cfg(feature = "postgres")]
-pub(crate) use self::sql::Row;
-#[cfg(feature = "sqlite")]
-#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
-pub use self::sqlite::SqliteDeadLetters;
+pub(crate) use self::record::StoredLetter;
 
 /// Keeps dead letters. What it has reported as kept must survive a power failure.
 pub trait DeadLetters: Debug + Send + Sync + 'static {
@@ -66,13 +50,13 @@ pub trait DeadLetters: Debug + Send + Sync + 'static {
     ///
     /// What the earlier one knew stays, as [`DeadLetter::superseding`] says. So recording the same letter again changes
     /// nothing.
-    fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()>;
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()>;
 
     /// Forgets the letter with this key: its event has been handled.
-    fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()>;
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()>;
 
     /// The letter with this key, if there is one.
-    fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>>;
+    fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>>;
 
     /// The letters of an endpoint in the order of their event ids' bytes, from the first id behind `after` on: at most
     /// `limit` of them, and none only if there are no more. A page may be shorter than that all the same.
@@ -83,33 +67,42 @@ pub trait DeadLetters: Debug + Send + Sync + 'static {
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<ListedLetter>>;
-
-    /// Where the letters are kept, if completing an event in the dedup store of the [same
-    /// database](crate::store::DatabaseId) deletes its letter in the same step. Default: `None`.
-    ///
-    /// The receiver resolves the letter of every event that has succeeded, unless both are in one database.
-    fn database(&self) -> Option<DatabaseId> {
-        None
-    }
+    ) -> StoreFuture<'a, Vec<ListedLetter>>;
 
     /// The receiver waits this long for each step of the dead letters: see
     /// [`DedupStore::set_time_limit`](crate::store::DedupStore::set_time_limit).
     fn set_time_limit(&self, limit: Duration) {
         let _ = limit;
     }
-
-    /// Whether there may be a letter with this key, as far as this can be told without waiting. Default: yes.
-    ///
-    /// `false` saves a call of [`resolve`](Self::resolve).
-    fn may_hold(&self, key: &EventKey) -> bool {
-        let _ = key;
-        true
-    }
 }
 
-/// What [`DeadLetters`] return: boxed, so that stores can be exchanged behind `dyn`.
-pub type DeadLetterFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, DeadLetterError>> + Send + 'a>>;
+/// Dead letters that are shared, such as by several receivers.
+impl<T: DeadLetters + ?Sized> DeadLetters for Arc<T> {
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
+        (**self).record(letter)
+    }
+
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        (**self).resolve(key)
+    }
+
+    fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
+        (**self).get(key)
+    }
+
+    fn list<'a>(
+        &'a self,
+        endpoint: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<ListedLetter>> {
+        (**self).list(endpoint, after, limit)
+    }
+
+    fn set_time_limit(&self, limit: Duration) {
+        (**self).set_time_limit(limit);
+    }
+}
 
 /// An entry of a page of letters.
 pub type ListedLetter = Result<DeadLetter, UnreadableLetter>;
@@ -122,12 +115,12 @@ pub struct UnreadableLetter {
     /// The endpoint and the event's id.
     pub key: EventKey,
     /// What is wrong with it.
-    pub source: DeadLetterError,
+    pub source: StoreError,
 }
 
 impl UnreadableLetter {
     /// The letter of this key cannot be read, because of this error.
-    pub fn new(key: EventKey, source: DeadLetterError) -> Self {
+    pub fn new(key: EventKey, source: StoreError) -> Self {
         Self { key, source }
     }
 }
@@ -140,9 +133,9 @@ pub struct DeadLetter {
     pub key: EventKey,
     /// The exact bytes that were signed.
     pub body: Bytes,
-    /// The signature that was verified.
-    pub signature: Signature,
-    /// The timestamp header in Unix seconds; `None` where the receiver ignores it. It is not covered by the signature.
+    /// The signature that was verified; `None` for an event that the application delivered.
+    pub signature: Option<Signature>,
+    /// The timestamp header in Unix seconds; `None` where there was none, or the receiver ignores it. It is not covered by the signature.
     pub timestamp_header: Option<u64>,
     /// Why the event was not handled.
     pub reason: DeadLetterReason,
@@ -159,18 +152,12 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// A letter of one attempt, without an error's text. The fields can then be set.
-    pub fn new(
-        key: EventKey,
-        body: impl Into<Bytes>,
-        signature: Signature,
-        reason: DeadLetterReason,
-        at: Timestamp,
-    ) -> Self {
+    /// A letter of one attempt, without a signature and an error's text. The fields can then be set.
+    pub fn new(key: EventKey, body: impl Into<Bytes>, reason: DeadLetterReason, at: Timestamp) -> Self {
         Self {
             key,
             body: body.into(),
-            signature,
+            signature: None,
             timestamp_header: None,
             reason,
             error: String::new(),
@@ -284,28 +271,5 @@ impl From<String> for DeadLetterReason {
 impl From<DeadLetterReason> for String {
     fn from(reason: DeadLetterReason) -> Self {
         reason.label().to_owned()
-    }
-}
-
-/// Dead letters could not be read or kept. The cause is its [`source`](Error::source).
-#[derive(Debug)]
-pub struct DeadLetterError(Box<dyn Error + Send + Sync>);
-
-impl DeadLetterError {
-    /// Keeps the store's own error.
-    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(cause.into())
-    }
-}
-
-impl fmt::Display for DeadLetterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the dead-letter store failed")
-    }
-}
-
-impl Error for DeadLetterError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(self.0.as_ref())
     }
 }

@@ -6,8 +6,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::{DeadLetter, DeadLetterReason, History};
-use crate::event::{Place, Timestamp};
-use crate::store::EventKey;
+use crate::event::{EventKey, Place, Timestamp};
 use crate::verify::Signature;
 
 /// A line of the file.
@@ -31,7 +30,7 @@ pub(super) struct StoredKey<'a> {
 
 /// Nothing here is flattened: an application may switch on `serde_json`'s `arbitrary_precision`, which breaks that.
 #[derive(Serialize, Deserialize)]
-pub(super) struct StoredLetter<'a> {
+pub(crate) struct StoredLetter<'a> {
     #[serde(borrow)]
     endpoint: Cow<'a, str>,
     #[serde(borrow)]
@@ -46,7 +45,8 @@ pub(super) struct StoredLetter<'a> {
     attempts: u32,
     first_at: Timestamp,
     last_at: Timestamp,
-    signature: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timestamp_header: Option<u64>,
     /// The body if it is text, so that it can be read in the file.
@@ -85,7 +85,7 @@ impl From<StoredKey<'_>> for EventKey {
 }
 
 impl<'a> StoredLetter<'a> {
-    pub(super) fn new(letter: &'a DeadLetter) -> Self {
+    pub(crate) fn new(letter: &'a DeadLetter) -> Self {
         let (body, body_hex) = match std::str::from_utf8(&letter.body) {
             Ok(text) => (Some(text.to_owned()), None),
             Err(_) => (None, Some(const_hex::encode(&letter.body))),
@@ -100,7 +100,7 @@ impl<'a> StoredLetter<'a> {
             attempts: letter.attempts,
             first_at: letter.first_at,
             last_at: letter.last_at,
-            signature: letter.signature.to_string(),
+            signature: letter.signature.map(|signature| signature.to_string()),
             timestamp_header: letter.timestamp_header,
             body,
             body_hex,
@@ -120,6 +120,7 @@ impl TryFrom<StoredLetter<'_>> for DeadLetter {
     type Error = io::Error;
 
     fn try_from(stored: StoredLetter<'_>) -> io::Result<Self> {
+        let signature = stored.signature.as_deref().map(|text| Signature::parse(text.as_bytes())).transpose();
         Ok(Self {
             key: stored.key(),
             body: match (stored.body, stored.body_hex) {
@@ -127,7 +128,7 @@ impl TryFrom<StoredLetter<'_>> for DeadLetter {
                 (None, Some(hex)) => const_hex::decode(hex).map_err(io::Error::other)?.into(),
                 (None, None) => return Err(io::Error::other("the letter has no body")),
             },
-            signature: Signature::parse(stored.signature.as_bytes()).map_err(io::Error::other)?,
+            signature: signature.map_err(io::Error::other)?,
             timestamp_header: stored.timestamp_header,
             reason: stored.reason,
             error: stored.error.into_owned(),

@@ -5,6 +5,7 @@
 
 mod decode;
 mod fields;
+mod key;
 mod kind;
 mod suppression;
 mod timestamp;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub(crate) use self::decode::digest_id;
 
 pub use self::decode::{DecodeError, DecodeErrorKind, Place};
+pub use self::key::EventKey;
 pub use self::kind::{
     Accepted, Bounce, BounceCategory, BounceType, Click, Complaint, ComplaintType, Deferred, Delivered, EventKind,
     EventType, FeedbackType, Open, SoftBounce, Unknown, UnknownEventType, Unsubscribe,

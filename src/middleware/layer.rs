@@ -4,22 +4,26 @@ use std::marker::PhantomData;
 use tower_layer::Layer;
 
 use super::{SameBody, Sendarix, ToBody};
-use crate::receiver::{ConfigError, Receiver};
+use crate::receiver::Receiver;
 
 /// Lets only authentic, fresh and new events through to a service.
 ///
 /// ```
 /// # #[cfg(feature = "axum")]
-/// # fn example() -> Result<(), sendarix_webhooks::ConfigError> {
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use axum::{Router, routing::post};
-/// use sendarix_webhooks::{HandlerError, SendarixEvent, SendarixLayer};
+/// use sendarix_webhooks::dead_letter::FileDeadLetters;
+/// use sendarix_webhooks::{HandlerError, Receiver, SendarixEvent, SendarixLayer, SigningSecrets};
 ///
 /// async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
 ///     println!("{} for {}", event.type_name(), event.message_id);
 ///     Ok(())
 /// }
 ///
-/// let layer = SendarixLayer::from_env()?;
+/// let receiver = Receiver::builder(SigningSecrets::from_env()?)
+///     .dead_letters(FileDeadLetters::open("sendarix.dead-letters.jsonl")?)
+///     .build()?;
+/// let layer = SendarixLayer::new(receiver.clone());
 /// let app: Router = Router::new().route("/webhooks/sendarix", post(on_event).layer(layer));
 /// # Ok(()) }
 /// ```
@@ -33,15 +37,6 @@ impl SendarixLayer {
     /// A layer over this receiver. Keep a clone of the receiver to drain it at shutdown.
     pub fn new(receiver: Receiver) -> Self {
         Self { receiver, body: PhantomData }
-    }
-
-    /// A layer over [`Receiver::from_env`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Receiver::from_env`].
-    pub fn from_env() -> Result<Self, ConfigError> {
-        Receiver::from_env().map(Self::new)
     }
 }
 

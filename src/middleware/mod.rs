@@ -21,13 +21,11 @@ mod body;
 mod future;
 mod layer;
 mod service;
-mod terminal;
 
 pub use self::body::{RequestBody, SameBody, ToBody};
 pub use self::future::ResponseFuture;
 pub use self::layer::SendarixLayer;
 pub use self::service::Sendarix;
-pub use self::terminal::Terminal;
 
 #[cfg(feature = "axum")]
 pub(crate) use self::service::HandlerFailure;

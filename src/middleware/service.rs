@@ -13,7 +13,8 @@ use tokio::runtime::Handle;
 use tower_service::Service;
 
 use super::{RequestBody, ResponseFuture};
-use crate::receiver::{Answer, BoxError, Delivery, HandlerError, Head, Receiver, Reply};
+use crate::inbox::{Delivery, HandlerError};
+use crate::receiver::{Answer, BoxError, Head, Receiver};
 
 /// A service that lets only authentic, fresh and new events through to the one that it wraps: see
 /// [`SendarixLayer`](super::SendarixLayer).
@@ -57,7 +58,7 @@ where
         if parts.extensions.get::<Delivery>().is_some() {
             let message = "a SendarixLayer is inside of another one: each event would be in flight for the inner one; \
                 remove one of them";
-            tracing::error!(target: crate::telemetry::TARGET, message);
+            tracing::error!(target: crate::logging::TARGET, message);
             return ResponseFuture::ready(unread(misconfigured(), &self.receiver, parts.version, Box::pin(body)));
         }
         let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
@@ -91,12 +92,14 @@ where
             parts.headers.remove(CONTENT_ENCODING);
             // Boxed, because it is handed on through several futures, and each would have room for it.
             let request = Box::new(Request::from_parts(parts, B::Body::from(verified.body().clone())));
-            match verified.deliver(move |delivery| call(inner, request, delivery)).await {
-                Reply::Handler { outcome, mut response } => {
+            let settlement = verified.deliver(move |delivery| call(inner, request, delivery)).await;
+            let outcome = settlement.outcome();
+            match settlement.into_response() {
+                Ok(mut response) => {
                     response.extensions_mut().insert(outcome);
                     response
                 }
-                Reply::Receiver(answer) => answer_response(&answer),
+                Err(answer) => answer_response(&answer),
             }
         })
     }

@@ -1,10 +1,12 @@
 //! Outcomes of deliveries: one closed set, and the reasons of those that are refused.
 
 mod refusal_kind;
+mod settled;
 
 use std::fmt;
 
 pub use self::refusal_kind::RefusalKind;
+pub(crate) use self::settled::Settled;
 
 /// What became of a delivery.
 ///

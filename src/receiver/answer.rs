@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::outcome::{Outcome, RefusalKind};
+use crate::inbox::Settlement;
+use crate::outcome::{Outcome, RefusalKind, Settled};
 
 /// An answer that the receiver gives by itself: a status, a few headers, one line of plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,25 +15,16 @@ pub struct Answer {
     status: u16,
     retry_after: Option<Duration>,
     text: &'static str,
-    /// Whether the event that failed is kept as a dead letter.
-    is_kept: bool,
 }
 
 impl Answer {
-    pub(super) fn new(outcome: Outcome, status: u16) -> Self {
-        Self { outcome, refusal: None, status, retry_after: None, text: outcome.text(), is_kept: false }
+    pub(super) fn new(settled: &Settled) -> Self {
+        let Settled { outcome, status, retry_after, .. } = *settled;
+        Self { outcome, refusal: None, status, retry_after, text: outcome.text() }
     }
 
-    pub(super) fn because(self, refusal: RefusalKind, status: u16) -> Self {
-        Self { refusal: Some(refusal), status, text: refusal.text(), ..self }
-    }
-
-    pub(super) fn retry_after(self, time: Duration) -> Self {
-        Self { retry_after: Some(time), ..self }
-    }
-
-    pub(super) fn kept(self, is_kept: bool) -> Self {
-        Self { is_kept, ..self }
+    pub(super) fn because(self, refusal: RefusalKind) -> Self {
+        Self { refusal: Some(refusal), text: refusal.text(), ..self }
     }
 
     /// As HTTP asks of an answer to HEAD. Not every server takes a body off: over HTTP/2, hyper does not.
@@ -50,10 +42,6 @@ impl Answer {
     #[must_use]
     pub fn refusal(&self) -> Option<RefusalKind> {
         self.refusal
-    }
-
-    pub(crate) fn is_kept(&self) -> bool {
-        self.is_kept
     }
 
     /// The HTTP status, between 200 and 599.
@@ -84,39 +72,22 @@ impl Answer {
 /// There is no registered scheme for a signature over the body. The realm is the same for every endpoint: it tells nothing.
 const CHALLENGE: &str = "Sendarix-Signature realm=\"webhooks\"";
 
-/// What became of a delivery, and who answers it.
-#[derive(Debug)]
-#[must_use]
-pub enum Reply<R> {
-    /// The handler's own response is the answer.
-    Handler {
-        /// `Processed` or `Failed`, by the status of the response.
-        outcome: Outcome,
-        /// What the handler returned.
-        response: R,
-    },
-    /// The receiver answers: the handler did not run, returned an error, or is still running.
-    Receiver(Answer),
-}
-
-impl<R> Reply<R> {
-    /// What became of the delivery.
-    #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            Self::Handler { outcome, .. } => *outcome,
-            Self::Receiver(answer) => answer.outcome(),
-        }
+impl<R> Settlement<R> {
+    /// What goes back to the sender: the handler's response, or else the receiver's answer.
+    ///
+    /// # Errors
+    ///
+    /// The handler did not run, returned an error, or is still running.
+    pub fn into_response(self) -> Result<R, Answer> {
+        let (settled, response) = self.into_parts();
+        response.ok_or_else(|| Answer::new(&settled))
     }
 }
 
 /// For handlers that return no response of their own.
-impl Reply<()> {
+impl Settlement {
     /// The answer to send.
     pub fn into_answer(self) -> Answer {
-        match self {
-            Self::Handler { outcome, response: () } => Answer::new(outcome, outcome.default_status()),
-            Self::Receiver(answer) => answer,
-        }
+        Answer::new(self.settled())
     }
 }

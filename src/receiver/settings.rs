@@ -1,231 +1,36 @@
-//! What a receiver is told, and what is refused.
+//! The limits of a request's head and body.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::contract::{MAX_LEASE, RETRY_SCHEDULE, SENDER_TIMEOUT};
-use crate::event::EventType;
-use crate::outcome::{Outcome, RefusalKind};
-use crate::verify::SecretError;
-
-/// How far ahead of the clock an event's signed time may be, when its age is checked.
-pub(super) const MAX_EVENT_AHEAD: Duration = Duration::from_secs(5 * 60);
-
-/// What to do with an event of a type that this version of the crate does not know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UnknownTypes {
-    /// Keep it as a dead letter and acknowledge it.
-    #[default]
-    DeadLetter,
-    /// Give it to the handler as [`EventKind::Unknown`](crate::EventKind::Unknown).
-    Deliver,
-}
+use crate::inbox::{ConfigError, less};
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    pub(super) endpoint: Arc<str>,
     pub(super) body_limit: usize,
     pub(super) body_timeout: Duration,
     pub(super) timestamp_tolerance: Option<Duration>,
-    pub(super) max_event_age: Option<Duration>,
-    pub(super) lease: Duration,
-    pub(super) handler_limit: Duration,
-    pub(super) retention: Duration,
-    pub(super) acknowledgement_deadline: Duration,
-    pub(super) store_timeout: Duration,
-    pub(super) deliver_in_tasks: bool,
-    pub(super) unknown_types: UnknownTypes,
-    pub(super) wanted: Option<Vec<EventType>>,
-    pub(super) statuses: Vec<(Outcome, u16)>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            endpoint: "default".into(),
             body_limit: 256 * 1024,
             body_timeout: Duration::from_secs(5),
             timestamp_tolerance: Some(Duration::from_secs(5 * 60)),
-            max_event_age: None,
-            lease: Duration::from_secs(60),
-            handler_limit: Duration::from_secs(50),
-            retention: Duration::from_secs(24 * 60 * 60),
-            acknowledgement_deadline: Duration::from_secs(9),
-            store_timeout: Duration::from_secs(2),
-            deliver_in_tasks: false,
-            unknown_types: UnknownTypes::DeadLetter,
-            wanted: None,
-            statuses: Vec::new(),
         }
-    }
-}
-
-/// Whether this can be the name of an endpoint, or of a part of one.
-pub(super) fn check_name(name: &str) -> Result<(), ConfigError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
-        Ok(())
-    } else {
-        Err(ConfigError::EndpointName { found: name.to_owned() })
     }
 }
 
 impl Settings {
-    pub(super) fn wants(&self, event_type: EventType) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&event_type))
-    }
-
-    pub(super) fn status(&self, outcome: Outcome) -> u16 {
-        self.chosen_status(outcome).unwrap_or(outcome.default_status())
-    }
-
-    pub(super) fn status_of_refusal(&self, kind: RefusalKind) -> u16 {
-        self.chosen_status(kind.outcome()).unwrap_or(kind.default_status())
-    }
-
-    fn chosen_status(&self, outcome: Outcome) -> Option<u16> {
-        self.statuses.iter().rev().find(|(of, _)| *of == outcome).map(|(_, status)| *status)
-    }
-
-    /// Holds the settings against each other and against the contract.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        check_name(&self.endpoint)?;
-        let nonzero = [
-            ("lease", self.lease),
-            ("handler_limit", self.handler_limit),
-            ("acknowledgement_deadline", self.acknowledgement_deadline),
-            ("body_timeout", self.body_timeout),
-            ("store_timeout", self.store_timeout),
-            ("timestamp_tolerance", self.timestamp_tolerance.unwrap_or(Duration::MAX)),
+    pub(super) fn check(&self, acknowledgement_deadline: Duration) -> Result<(), ConfigError> {
+        let zero = [
+            ("body_limit", self.body_limit == 0),
+            ("body_timeout", self.body_timeout.is_zero()),
+            ("timestamp_tolerance", self.timestamp_tolerance.is_some_and(|tolerance| tolerance.is_zero())),
         ];
-        if let Some((setting, _)) = nonzero.into_iter().find(|(_, time)| time.is_zero()) {
+        if let Some((setting, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(ConfigError::Zero { setting });
         }
-        if self.body_limit == 0 {
-            return Err(ConfigError::Zero { setting: "body_limit" });
-        }
-        let less = |setting, found, limit: &'static str, than: Duration| {
-            if found < than { Ok(()) } else { Err(ConfigError::TooLong { setting, found, limit, than }) }
-        };
-        if self.lease > MAX_LEASE {
-            return Err(ConfigError::LeaseTooLong { found: self.lease });
-        }
-        less("store_timeout", self.store_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
-        // Within one lease lie the claim's own reply, the handler, a dead letter and the completion.
-        let for_handler = self.lease.saturating_sub(self.store_timeout.saturating_mul(3));
-        less("handler_limit", self.handler_limit, "the lease less three store timeouts", for_handler)?;
-        less("acknowledgement_deadline", self.acknowledgement_deadline, "what Sendarix waits", SENDER_TIMEOUT)?;
-        less("body_timeout", self.body_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
-        if self.retention < RETRY_SCHEDULE {
-            return Err(ConfigError::RetentionTooShort { found: self.retention });
-        }
-        if let Some(found) = self
-            .max_event_age
-            .filter(|age| *age < RETRY_SCHEDULE || *age > self.retention.saturating_sub(MAX_EVENT_AHEAD))
-        {
-            return Err(ConfigError::MaxEventAge { found, retention: self.retention });
-        }
-        if self.wanted.as_ref().is_some_and(Vec::is_empty) {
-            return Err(ConfigError::NoEvents);
-        }
-        for &(outcome, status) in &self.statuses {
-            let success = (200..300).contains(&status);
-            if !(200..=599).contains(&status) || (success && !outcome.is_acknowledged()) {
-                return Err(ConfigError::Status { outcome, status });
-            }
-            if outcome == Outcome::Processed {
-                return Err(ConfigError::HandlersStatus);
-            }
-        }
-        Ok(())
+        less("body_timeout", self.body_timeout, "acknowledgement_deadline", acknowledgement_deadline)
     }
-}
-
-/// Why a receiver cannot be built.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// There is no usable secret.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// No store was given, and the feature `memory` with the default one is off.
-    #[error("no dedup store: call `store` on the builder, or switch on the feature `memory`")]
-    NoStore,
-    /// The endpoint's name could not be used as part of a key.
-    #[error("endpoint is {found:?}; it must have 1 to 64 ASCII letters, digits, `.`, `_` or `-`")]
-    EndpointName {
-        /// The name that was given.
-        found: String,
-    },
-    /// A memory store would forget what a busy hour brings.
-    #[error("max_bytes is {found}; it must be at least 16777216 (16 MiB)")]
-    MemoryTooSmall {
-        /// The bound that was given.
-        found: usize,
-    },
-    /// A limit of zero would let nothing through.
-    #[error("{setting} is zero; nothing could get through")]
-    Zero {
-        /// The builder's method.
-        setting: &'static str,
-    },
-    /// A time must be shorter than another.
-    #[error("{setting} is {found:?}; it must be shorter than {limit}, {than:?}")]
-    TooLong {
-        /// The builder's method.
-        setting: &'static str,
-        /// The time that was given.
-        found: Duration,
-        /// What it must be shorter than.
-        limit: &'static str,
-        /// How long that is.
-        than: Duration,
-    },
-    /// A crash could keep an event in flight for all six attempts.
-    #[error(
-        "lease is {found:?}; it must be at most {MAX_LEASE:?} (5 min 30 s), or a crash may keep an event in flight until \
-         Sendarix has given up; work that takes longer belongs into a queue"
-    )]
-    LeaseTooLong {
-        /// The time that was given.
-        found: Duration,
-    },
-    /// Events would be forgotten while Sendarix may still deliver them again.
-    #[error(
-        "retention is {found:?}; it must be at least {RETRY_SCHEDULE:?} (7 h 35 min 30 s), as long as Sendarix goes on \
-         delivering"
-    )]
-    RetentionTooShort {
-        /// The time that was given.
-        found: Duration,
-    },
-    /// Late retries would not be taken, or replays would.
-    #[error(
-        "max_event_age is {found:?}; it must be at least {RETRY_SCHEDULE:?} (7 h 35 min 30 s), as long as Sendarix goes \
-         on delivering, and at most the retention, {retention:?}, less 5 min"
-    )]
-    MaxEventAge {
-        /// The age that was given.
-        found: Duration,
-        /// The retention.
-        retention: Duration,
-    },
-    /// Every event would be dropped.
-    #[error("events is empty, so that every event would be dropped; leave it out to take all types")]
-    NoEvents,
-    /// The status is none, or acknowledges what is not kept.
-    #[error(
-        "status {status} for the outcome {outcome}: it must be between 200 and 599, and not a 2xx unless the outcome is \
-         acknowledged, or the event would be lost"
-    )]
-    Status {
-        /// The outcome.
-        outcome: Outcome,
-        /// The status that was given.
-        status: u16,
-    },
-    /// The status of `processed` is the handler's own.
-    #[error("the status of `processed` cannot be set: it is the one that the handler returns")]
-    HandlersStatus,
 }

@@ -3,11 +3,11 @@
 //! | store | feature | for | survives a restart |
 //! |---|---|---|---|
 //! | [`MemoryStore`], on moka | `memory`, a default | one process | no |
-//! | [`SqliteStore`] | `sqlite` | all processes of one machine | yes |
-//! | [`RedisStore`] | `redis` | several instances | as the server is set up |
-//! | [`PostgresStore`] | `postgres` | several instances | yes |
+//! | `SqliteStore` | `sqlite` | all processes of one machine | yes |
+//! | `RedisStore` | `redis` | several instances | as the server is set up |
+//! | `PostgresStore` | `postgres` | several instances | yes |
 //!
-//! [`SqliteStore::commit`] and [`PostgresStore::commit`] record the completion in a transaction of the handler's own. For
+//! `SqliteStore::commit` and `PostgresStore::commit` record the completion in the handler's transaction. For
 //! another database implement [`DedupStore`]; this page is the guide to it, and `testing::conformance::dedup_store`
 //! (feature `testing`) is the suite that every store must pass.
 //!
@@ -130,41 +130,22 @@
 //! #     sendarix_webhooks::testing::conformance::dedup_store(std::sync::Arc::new(Ledger::default())));
 //! ```
 
-mod handle;
+mod claim_handle;
 #[cfg(feature = "memory")]
-mod memory;
-#[cfg(feature = "postgres")]
-pub(crate) mod postgres;
-#[cfg(feature = "redis")]
-pub(crate) mod redis;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod sql;
-#[cfg(feature = "sqlite")]
-pub(crate) mod sqlite;
+pub(crate) mod memory;
 
-use std::cmp::Ordering;
-use std::error::Error;
 use std::fmt::{self, Debug};
-use std::hash::{Hash, Hasher};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) use self::handle::Committing;
-pub use self::handle::{ClaimHandle, CommitError};
+use crate::dead_letter::DeadLetters;
+
+pub use self::claim_handle::{ClaimHandle, ClaimState, CommitError, Committing};
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
-#[cfg(feature = "postgres")]
-#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
-pub use self::postgres::{PostgresBuilder, PostgresStore};
-#[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use self::redis::RedisStore;
-#[cfg(feature = "sqlite")]
-#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
-pub use self::sqlite::SqliteStore;
+pub use crate::event::EventKey;
+pub use crate::storage::{StoreConfigError, StoreError, StoreFuture};
 
 /// Remembers which events are being handled and which have been. The [module](self) is the guide to writing one.
 pub trait DedupStore: Debug + Send + Sync + 'static {
@@ -194,9 +175,11 @@ pub trait DedupStore: Debug + Send + Sync + 'static {
     /// Whether the event has been handled, as far as this is remembered.
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool>;
 
-    /// Where this is kept, if completing an event deletes its dead letter there in the same step. Default: nowhere that
-    /// anybody knows of.
-    fn database(&self) -> Option<DatabaseId> {
+    /// The dead letters that this store keeps beside the events, if it does. Default: `None`.
+    ///
+    /// An inbox uses them unless it is given others. [`complete`](Self::complete) must then delete the letter of its event
+    /// in the same step: the inbox does not resolve it again.
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
         None
     }
 
@@ -209,19 +192,40 @@ pub trait DedupStore: Debug + Send + Sync + 'static {
     }
 }
 
-/// Tells whether a store and dead letters are kept together, so that completing an event deletes its letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DatabaseId(usize);
+/// A store that is shared, such as by several receivers.
+impl<T: DedupStore + ?Sized> DedupStore for Arc<T> {
+    fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
+        (**self).claim(key, token, lease)
+    }
 
-impl DatabaseId {
-    /// The database that is reached through this value. Whoever holds the same one is at the same database.
-    pub fn of<T: ?Sized>(shared: &Arc<T>) -> Self {
-        Self(Arc::as_ptr(shared).addr())
+    fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        (**self).complete(key, token, retention)
+    }
+
+    fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
+        (**self).release(key, token)
+    }
+
+    fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        (**self).give_up(key, token, retention)
+    }
+
+    fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        (**self).reopen(key)
+    }
+
+    fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
+        (**self).is_completed(key)
+    }
+
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
+        (**self).dead_letters()
+    }
+
+    fn set_time_limit(&self, limit: Duration) {
+        (**self).set_time_limit(limit);
     }
 }
-
-/// What a [`DedupStore`] returns: boxed, so that stores can be exchanged behind `dyn`.
-pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// The answer to [`DedupStore::claim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,69 +245,6 @@ pub enum Claim {
     Completed,
     /// The event has not been handled, and is not to be delivered again. Its dead letter may be redriven.
     GivenUp,
-}
-
-/// What names an event in a store: the endpoint that received it, and its id.
-///
-/// The endpoint is the receiver's own name for itself, so that staging and production share nothing in one store. A
-/// secret or an unsigned header is never part of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EventKey {
-    /// The endpoint and the id as one text: one piece of memory, and one to hash.
-    text: Box<str>,
-    endpoint_length: usize,
-}
-
-impl EventKey {
-    /// The key of that endpoint's event.
-    pub fn new(endpoint: impl AsRef<str>, event_id: impl AsRef<str>) -> Self {
-        let (endpoint, event_id) = (endpoint.as_ref(), event_id.as_ref());
-        Self { text: [endpoint, event_id].concat().into(), endpoint_length: endpoint.len() }
-    }
-
-    /// The receiver's name: 1 to 64 letters, digits, `.`, `_` or `-`.
-    #[must_use]
-    pub fn endpoint(&self) -> &str {
-        self.parts().0
-    }
-
-    /// The event's id: 1 to 255 bytes, any characters.
-    #[must_use]
-    pub fn event_id(&self) -> &str {
-        self.parts().1
-    }
-
-    fn parts(&self) -> (&str, &str) {
-        self.text.split_at(self.endpoint_length)
-    }
-}
-
-/// The text needs no mark of its end: the number that follows it has a fixed size.
-impl Hash for EventKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(self.text.as_bytes());
-        state.write_usize(self.endpoint_length);
-    }
-}
-
-/// By endpoint, then by id.
-impl Ord for EventKey {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.parts().cmp(&other.parts())
-    }
-}
-
-impl PartialOrd for EventKey {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Debug for EventKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (endpoint, event_id) = self.parts();
-        f.debug_struct("EventKey").field("endpoint", &endpoint).field("event_id", &event_id).finish()
-    }
 }
 
 /// Tells one claim from every other, of this process or another: 128 random bits.
@@ -327,45 +268,5 @@ impl ClaimToken {
 impl Debug for ClaimToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ClaimToken({:032x})", self.0)
-    }
-}
-
-/// A store could not make a step, and nothing is known of what happened to it. The cause is its
-/// [`source`](Error::source).
-#[derive(Debug)]
-pub struct StoreError(Box<dyn Error + Send + Sync>);
-
-impl StoreError {
-    /// Keeps the driver's own error.
-    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(cause.into())
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the dedup store failed")
-    }
-}
-
-impl Error for StoreError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(self.0.as_ref())
-    }
-}
-
-/// A store was told something that it cannot work with.
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct StoreConfigError {
-    message: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
-}
-
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
-impl StoreConfigError {
-    fn new(message: impl Into<String>, source: Option<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { message: message.into(), source }
     }
 }

@@ -12,7 +12,7 @@
 //! | [`EVENTS`] | counter | `event_type` | events when they are first claimed, so each once, however often it comes. Types that the receiver does not want are not claimed and not counted; those that are not documented are `unknown` |
 //! | [`PERMANENT_BOUNCES`] | counter | | events of type `bounce` that are [permanent](crate::event::Bounce::is_permanent), when they are first claimed |
 //! | [`UNREADABLE_DATA`] | counter | | events whose `data` was no JSON object, when they are first claimed |
-//! | [`RESUMES`] | counter | `outcome` | deliveries of events that the application has had: jobs, and the parts of a fan-out, whose endpoint is `NAME/PART` |
+//! | [`REDELIVERIES`] | counter | `outcome` | events that the application delivered: jobs, and the parts of a fan-out, whose endpoint is `NAME/PART` |
 //! | [`REDRIVES`] | counter | `outcome` | dead letters that were delivered again |
 //! | [`SECRET_MATCHES`] | counter | `secret` | authentic requests by the label of the secret that signed them |
 //! | [`DEAD_LETTERS`] | counter | `reason` | dead letters that were kept. `failed` is resolved by itself when a retry succeeds; `failed_last` was Sendarix's sixth attempt or a later one |
@@ -33,11 +33,13 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
 
-use super::{FailedStore, Way};
+use super::{DeliveryKind, FailedStore};
 use crate::contract::ATTEMPTS;
 use crate::dead_letter::DeadLetterReason;
 use crate::event::{EventType, SendarixEvent};
 use crate::outcome::{Outcome, RefusalKind};
+#[cfg(feature = "memory")]
+pub use crate::store::memory::{FORGOTTEN, REMEMBERED_BYTES};
 
 /// Requests, by `outcome`.
 pub const REQUESTS: &str = "sendarix_requests_total";
@@ -51,8 +53,8 @@ pub const PERMANENT_BOUNCES: &str = "sendarix_permanent_bounces_total";
 pub const UNREADABLE_DATA: &str = "sendarix_unreadable_data_total";
 /// Requests that ended before their body was verified, without an answer.
 pub const ABANDONED_REQUESTS: &str = "sendarix_abandoned_requests_total";
-/// Events that the application has had, such as jobs and parts of a fan-out, by `outcome`.
-pub const RESUMES: &str = "sendarix_resumes_total";
+/// Events that the application delivered, such as jobs and parts of a fan-out, by `outcome`.
+pub const REDELIVERIES: &str = "sendarix_redeliveries_total";
 /// Dead letters that were delivered again, by `outcome`.
 pub const REDRIVES: &str = "sendarix_redrives_total";
 /// Authentic requests, by the label of the `secret` that signed them.
@@ -69,17 +71,12 @@ pub const REQUEST_DURATION: &str = "sendarix_request_duration_seconds";
 pub const EVENT_LAG: &str = "sendarix_event_lag_seconds";
 /// Handlers that are running.
 pub const RUNNING_HANDLERS: &str = "sendarix_running_handlers";
-/// Ids that a full memory store forgot early.
-pub const FORGOTTEN: &str = "sendarix_forgotten_total";
-/// Bytes that the ids in memory stores take.
-pub const REMEMBERED_BYTES: &str = "sendarix_remembered_bytes";
-
 /// The counters of one receiver, looked up once.
 pub(super) struct Meter {
     endpoint: String,
     requests: [Counter; Outcome::ALL.len()],
     redrives: [Counter; Outcome::ALL.len()],
-    resumes: [Counter; Outcome::ALL.len()],
+    redeliveries: [Counter; Outcome::ALL.len()],
     durations: [Histogram; Outcome::ALL.len()],
     refusals: [Counter; RefusalKind::ALL.len()],
     events: [Counter; EventType::ALL.len()],
@@ -117,7 +114,7 @@ impl Meter {
             requests: Outcome::ALL.map(|outcome| counter(REQUESTS, "outcome", outcome.label())),
             redrives: Outcome::ALL.map(|outcome| counter(REDRIVES, "outcome", outcome.label())),
             durations,
-            resumes: Outcome::ALL.map(|outcome| counter(RESUMES, "outcome", outcome.label())),
+            redeliveries: Outcome::ALL.map(|outcome| counter(REDELIVERIES, "outcome", outcome.label())),
             refusals: RefusalKind::ALL.map(|kind| counter(REFUSALS, "reason", kind.label())),
             events: EventType::ALL.map(|event_type| counter(EVENTS, "event_type", event_type.as_str())),
             unknown_events: counter(EVENTS, "event_type", "unknown"),
@@ -165,14 +162,14 @@ impl Meter {
         Handling(self.running.clone())
     }
 
-    pub(super) fn settled(&self, outcome: Outcome, duration: impl FnOnce() -> Duration, way: Way) {
-        let counters = match way {
-            Way::Request => &self.requests,
-            Way::Redrive => &self.redrives,
-            Way::Resume => &self.resumes,
+    pub(super) fn settled(&self, outcome: Outcome, duration: impl FnOnce() -> Duration, kind: DeliveryKind) {
+        let counters = match kind {
+            DeliveryKind::Request => &self.requests,
+            DeliveryKind::Redrive => &self.redrives,
+            DeliveryKind::Redelivery => &self.redeliveries,
         };
         increment(of(&Outcome::ALL, counters, &outcome));
-        if let (Way::Request, Some(durations)) = (way, of(&Outcome::ALL, &self.durations, &outcome)) {
+        if let (DeliveryKind::Request, Some(durations)) = (kind, of(&Outcome::ALL, &self.durations, &outcome)) {
             durations.record(duration());
         }
     }
@@ -212,15 +209,6 @@ fn increment(counter: Option<&Counter>) {
     }
 }
 
-/// How many ids one memory store has forgotten since it last told, and what it took and takes of the bytes of all stores.
-#[cfg(feature = "memory")]
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-pub(super) fn memory(forgotten: u64, bytes_before: u64, bytes: u64) {
-    // Also with 0: an increase is seen only where there was a value before.
-    metrics::counter!(FORGOTTEN).increment(forgotten);
-    metrics::gauge!(REMEMBERED_BYTES).increment(bytes as f64 - bytes_before as f64);
-}
-
 fn describe() {
     let counters = [
         (REQUESTS, "Requests by what became of them"),
@@ -229,12 +217,13 @@ fn describe() {
         (PERMANENT_BOUNCES, "Permanent bounces, each once"),
         (UNREADABLE_DATA, "Events whose data was no JSON object, each once"),
         (ABANDONED_REQUESTS, "Requests that ended before their body was verified"),
-        (RESUMES, "Deliveries of events that the application has had"),
+        (REDELIVERIES, "Events that the application delivered"),
         (REDRIVES, "Dead letters that were delivered again"),
         (SECRET_MATCHES, "Authentic requests by the secret that signed them"),
         (DEAD_LETTERS, "Dead letters that were kept"),
         (STORE_ERRORS, "Steps of a store that failed or took too long"),
         (TAKEOVERS, "Claims that were lost because the handler took longer than the lease"),
+        #[cfg(feature = "memory")]
         (FORGOTTEN, "Ids that a full memory store forgot early"),
     ];
     for (name, description) in counters {
@@ -243,6 +232,7 @@ fn describe() {
     metrics::describe_histogram!(REQUEST_DURATION, Unit::Seconds, "From a request's head to its answer");
     metrics::describe_histogram!(EVENT_LAG, Unit::Seconds, "From an event's signed time to when it was first claimed");
     metrics::describe_gauge!(RUNNING_HANDLERS, Unit::Count, "Handlers that are running");
+    #[cfg(feature = "memory")]
     metrics::describe_gauge!(REMEMBERED_BYTES, Unit::Bytes, "What the ids that memory stores remember take");
 }
 

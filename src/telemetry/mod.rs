@@ -17,15 +17,11 @@
 //! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is
 //! escaped and cut to 128 characters.
 
-mod line_limit;
-#[cfg(feature = "memory")]
-mod memory;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]
 mod no_metrics;
-mod text;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -34,25 +30,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Level, Span};
 
-use self::line_limit::LineLimit;
-#[cfg(feature = "memory")]
-pub(crate) use self::memory::MemoryTelemetry;
 #[cfg(feature = "metrics")]
 use self::metrics::Meter;
 #[cfg(not(feature = "metrics"))]
 use self::no_metrics::Meter;
-use self::text::milliseconds;
-pub(crate) use self::text::{Chain, Clipped};
 use crate::dead_letter::DeadLetterReason;
 use crate::event::SendarixEvent;
-use crate::outcome::{Outcome, RefusalKind};
-
-/// The target of everything but refusals.
-pub const TARGET: &str = "sendarix_webhooks";
-
-/// The target of refused requests, for a security audit. At most five lines a second are written for each reason; the next
-/// one says in `suppressed` how many were left out before it. The [metrics] count all of them.
-pub const AUDIT_TARGET: &str = "sendarix_webhooks::audit";
+pub use crate::logging::{AUDIT_TARGET, TARGET};
+use crate::logging::{Clipped, LineLimit, milliseconds};
+use crate::outcome::{Outcome, RefusalKind, Settled};
 
 /// All that one receiver says of itself. What happens is a method, and each is a line of the log, a number, or both.
 #[derive(Debug)]
@@ -65,25 +51,14 @@ pub(crate) struct Telemetry {
     abandoned_lines: LineLimit,
 }
 
-/// What became of a delivery.
-pub(crate) struct Settled<'a> {
-    pub(crate) outcome: Outcome,
-    pub(crate) status: u16,
-    /// When the request's head was there.
-    pub(crate) admitted_at: Instant,
-    pub(crate) way: Way,
-    pub(crate) attempt: Option<u32>,
-    pub(crate) error: Option<&'a str>,
-}
-
-/// As what a delivery counts.
+/// Which counter a delivery goes to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
+pub(crate) enum DeliveryKind {
     Request,
     /// Of a dead letter.
     Redrive,
-    /// Of an event that the application has had.
-    Resume,
+    /// Of an event that the application delivers again.
+    Redelivery,
 }
 
 /// Which store has failed.
@@ -167,12 +142,13 @@ impl Telemetry {
         self.meter().handling()
     }
 
-    /// Says what became of a delivery, at the level that it deserves.
-    pub(crate) fn settled(&self, settled: &Settled<'_>) {
-        let Settled { outcome, status, admitted_at, attempt, error, .. } = *settled;
-        // Whoever wants to know it asks the clock; often nobody does.
-        let duration = || admitted_at.elapsed();
-        self.meter().settled(outcome, duration, settled.way);
+    /// Says what became of a delivery that began then, at the level that it deserves.
+    pub(crate) fn settled(&self, settled: &Settled, began: Instant, kind: DeliveryKind) {
+        let Settled { outcome, status, attempt, .. } = *settled;
+        let error = settled.error.as_deref();
+        // The clock is read where the time is needed.
+        let duration = || began.elapsed();
+        self.meter().settled(outcome, duration, kind);
         macro_rules! log {
             ($level:expr, $message:literal) => {
                 tracing::event!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FailedStore, Way};
+use super::{DeliveryKind, FailedStore};
 use crate::dead_letter::DeadLetterReason;
 use crate::event::SendarixEvent;
 use crate::outcome::{Outcome, RefusalKind};
@@ -35,7 +35,7 @@ impl Meter {
         Handling
     }
 
-    pub(super) fn settled(&self, _: Outcome, _: impl FnOnce() -> Duration, _: Way) {}
+    pub(super) fn settled(&self, _: Outcome, _: impl FnOnce() -> Duration, _: DeliveryKind) {}
 
     pub(super) fn refused(&self, _: RefusalKind) {}
 
@@ -45,6 +45,3 @@ impl Meter {
 
     pub(super) fn letter_kept(&self, _: &DeadLetterReason, _: u32) {}
 }
-
-#[cfg(feature = "memory")]
-pub(super) fn memory(_: u64, _: u64, _: u64) {}

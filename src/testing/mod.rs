@@ -24,7 +24,7 @@
 //! }
 //!
 //! let secret = SigningSecret::new("test")?;
-//! let layer = SendarixLayer::new(Receiver::builder(secret.clone()).build()?);
+//! let layer = SendarixLayer::new(Receiver::builder(secret.clone()).dangerously_without_dead_letters().build()?);
 //! let app: Router = Router::new().route("/hook", post(on_event).layer(layer));
 //!
 //! let sample = Sample::new(EventType::Bounce).recipient("a@blocked.example");

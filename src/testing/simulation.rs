@@ -34,7 +34,7 @@ use crate::verify::SigningSecret;
 /// use tower::ServiceExt;
 ///
 /// let secret = SigningSecret::new("test")?;
-/// let layer = SendarixLayer::new(Receiver::builder(secret.clone()).build()?);
+/// let layer = SendarixLayer::new(Receiver::builder(secret.clone()).dangerously_without_dead_letters().build()?);
 /// let app: Router = Router::new().route("/hook", post(|_: SendarixEvent| async {}).layer(layer));
 ///
 /// let send = move |request: SimulatedRequest| {

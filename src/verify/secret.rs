@@ -196,13 +196,6 @@ impl SigningSecrets {
         Some(label.clone())
     }
 
-    /// What the first secret makes of a body.
-    pub(crate) fn sign(&self, body: &[u8]) -> Signature {
-        let secrets = self.0.load();
-        // There is always one.
-        secrets.first().map_or(Signature([0; 32]), |(_, secret)| secret.sign(body))
-    }
-
     fn new(secrets: Vec<(Label, SigningSecret)>) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(secrets)))
     }

@@ -13,8 +13,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::post;
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters};
-use sendarix_webhooks::fan_out::FanOut;
-use sendarix_webhooks::receiver::RedriveErrorKind;
+use sendarix_webhooks::destination::FanOut;
+use sendarix_webhooks::inbox::RedriveErrorKind;
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, MemoryStore};
 use sendarix_webhooks::testing::{ManualClock, Sample, signed_headers, signed_request};
 use sendarix_webhooks::{
@@ -133,7 +133,7 @@ async fn a_tower_service_takes_the_event_or_is_told() {
 async fn a_failed_part_whose_letter_cannot_be_kept_is_not_taken_for_kept() {
     let stores = FaultyStores::default();
     let receiver = receiver(&stores);
-    let builder = FanOut::builder(&receiver);
+    let builder = FanOut::builder(receiver.inbox());
     let failing = |stores: FaultyStores| {
         move |_: Delivery| {
             let stores = stores.clone();
@@ -168,7 +168,7 @@ async fn an_unknown_type_that_no_destination_wants_is_kept() {
     let builder = Receiver::builder(secret()).store(stores.clone()).dead_letters(stores.clone());
     let receiver = builder.unknown_types(UnknownTypes::Deliver).build().unwrap();
     let never = |_: Delivery| async { panic!("it is for bounces") as Result<(), HandlerError> };
-    let fan_out = FanOut::builder(&receiver).to_types("bounces", [EventType::Bounce], never).build().unwrap();
+    let fan_out = FanOut::builder(receiver.inbox()).to_types("bounces", [EventType::Bounce], never).build().unwrap();
     let deliver_it = async |body: Vec<u8>| deliver(&receiver, &body, fan_out.handler()).await;
     let unknown = Sample::of_unknown_type("teleported").event_id("evt_1").body();
     assert_eq!(deliver_it(unknown.clone()).await, Outcome::UnknownType);
@@ -207,7 +207,7 @@ async fn letters_of_unknown_types_are_written_under_the_claim() {
     assert_eq!((handled.load(Ordering::SeqCst), stores.letters().len()), (1, 1));
     // The operator redrives it with the new version.
     let count = Arc::clone(&handled);
-    let redriven = new.redrive_all(move |_| {
+    let redriven = new.inbox().redrive_all(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         async { Ok(()) }
     });
@@ -217,8 +217,7 @@ async fn letters_of_unknown_types_are_written_under_the_claim() {
 
 fn letter(id: &str, last_at: sendarix_webhooks::Timestamp) -> DeadLetter {
     let body = event(id);
-    let signature = secret().sign(&body);
-    DeadLetter::new(EventKey::new("default", id), body, signature, DeadLetterReason::Failed, last_at)
+    DeadLetter::new(EventKey::new("default", id), body, DeadLetterReason::Failed, last_at)
 }
 
 /// The event was handled, and the process died before the letter was resolved.
@@ -271,10 +270,10 @@ async fn a_letter_beyond_the_retention_is_redriven_only_by_name() {
     clock.advance(day + Duration::from_secs(1));
     stores.record(&letter("evt_young", (std::time::SystemTime::now() + day).into())).await.unwrap();
 
-    let error = receiver.redrive(letter("evt_old", std::time::SystemTime::now().into())).unwrap_err();
+    let error = receiver.inbox().redrive(letter("evt_old", std::time::SystemTime::now().into())).unwrap_err();
     assert_eq!(error.kind(), RedriveErrorKind::BeyondRetention);
     assert!(error.to_string().contains("redrive_beyond_retention"), "{error}");
-    let mut redrives = receiver.redrive_all(|_| async { Ok(()) }).unwrap();
+    let mut redrives = receiver.inbox().redrive_all(|_| async { Ok(()) }).unwrap();
     let old = redrives.next().await.unwrap().unwrap();
     assert_eq!(old.result.unwrap_err().kind(), RedriveErrorKind::BeyondRetention);
     let young = redrives.next().await.unwrap().unwrap();
@@ -282,7 +281,7 @@ async fn a_letter_beyond_the_retention_is_redriven_only_by_name() {
     assert!(redrives.next().await.unwrap().is_none());
 
     let old = stores.letters().remove(0);
-    let outcome = receiver.redrive_beyond_retention(old).unwrap().deliver(|_| async { Ok(()) }).await.outcome();
+    let outcome = receiver.inbox().redrive_beyond_retention(old).unwrap().deliver(|_| async { Ok(()) }).await.outcome();
     assert_eq!((outcome, stores.letters()), (Outcome::Processed, Vec::new()));
 }
 
@@ -294,7 +293,7 @@ async fn a_redrive_that_is_stopped_returns_what_it_has_done() {
     for id in ["evt_1", "evt_2", "evt_3"] {
         stores.record(&letter(id, std::time::SystemTime::now().into())).await.unwrap();
     }
-    let mut redrives = receiver.redrive_all(|_| async { Ok(()) }).unwrap();
+    let mut redrives = receiver.inbox().redrive_all(|_| async { Ok(()) }).unwrap();
     assert_eq!(redrives.next().await.unwrap().unwrap().key.event_id(), "evt_1");
     receiver.drain().await;
     assert_eq!(redrives.next().await.unwrap_err().kind(), RedriveErrorKind::Draining);
@@ -320,7 +319,7 @@ tokio::task_local! {
 #[tokio::test]
 async fn with_the_switch_task_locals_of_outer_middleware_are_never_there() {
     let seen = |in_tasks: bool, inside: bool| async move {
-        let builder = Receiver::builder(secret()).deliver_in_tasks(in_tasks);
+        let builder = Receiver::builder(secret()).dangerously_without_dead_letters().deliver_in_tasks(in_tasks);
         let layer = SendarixLayer::new(builder.build().unwrap());
         let handler = service_fn(|request: Request| async move {
             request.extensions().get::<Delivery>().unwrap().take();

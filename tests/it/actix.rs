@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::support::{ActixServer, Connection, FaultyStores, PATH, PATIENCE, Post, Reply, eventually, secret};
 
 fn receiver() -> Receiver {
-    Receiver::builder(secret()).build().unwrap()
+    Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap()
 }
 
 fn sendarix() -> SendarixMiddleware {
@@ -324,7 +324,7 @@ async fn middleware_outside_sees_every_response_but_those_whose_request_is_gone(
         }
     }
     let deadline = Duration::from_millis(500);
-    let builder = Receiver::builder(secret()).acknowledgement_deadline(deadline);
+    let builder = Receiver::builder(secret()).dangerously_without_dead_letters().acknowledgement_deadline(deadline);
     let receiver = builder.body_timeout(deadline / 2).store_timeout(deadline / 2).build().unwrap();
     let server = ActixServer::start(1, move |config| {
         let resource = web::resource(PATH).wrap(SendarixMiddleware::new(receiver.clone())).wrap_fn(marking);

@@ -41,7 +41,8 @@ fn letter(id: &str, error: &str) -> DeadLetter {
     let at = Timestamp::from_unix_seconds(1_776_600_000).unwrap();
     let body = Sample::new(EventType::Open).event_id(id).message_id("msg_1").timestamp(at).body();
     let signature = secret().sign(&body);
-    let mut letter = DeadLetter::new(EventKey::new("default", id), body, signature, DeadLetterReason::Failed, at);
+    let mut letter = DeadLetter::new(EventKey::new("default", id), body, DeadLetterReason::Failed, at);
+    letter.signature = Some(signature);
     letter.error = error.to_owned();
     letter
 }
@@ -251,8 +252,7 @@ async fn a_success_after_a_restart_resolves_the_letter_from_before() {
     let body = Sample::new(EventType::Bounce).event_id("evt_1").body();
     let start = async |handler: fn() -> Result<(), HandlerError>| {
         let letters = Arc::clone(&letters);
-        Endpoint::start(Front::ANY, |builder| builder.shared_dead_letters(letters), move |_| async move { handler() })
-            .await
+        Endpoint::start(Front::ANY, |builder| builder.dead_letters(letters), move |_| async move { handler() }).await
     };
     let before = start(|| Err(HandlerError::retry("no database"))).await;
     assert_eq!(before.post(&body).await.status, 503);

@@ -128,7 +128,7 @@ async fn white_space_around_a_header_belongs_to_it_in_http2_alone(front: Front) 
 /// What an outer layer says of the body keeps its meaning.
 #[tokio::test]
 async fn the_limit_and_the_decoder_of_an_outer_layer_keep_their_meaning() {
-    let layer = || SendarixLayer::new(Receiver::builder(secret()).build().unwrap());
+    let layer = || SendarixLayer::new(Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap());
     let route = || Router::new().route(PATH, post(|_: SendarixEvent| async {})).layer(layer());
     // As tower-http's `RequestBodyLimitLayer`.
     let limited = |request: Request| async { request.map(|body| Body::new(Limited::new(body, 100))) };

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use sendarix_webhooks::inbox::LocalTask;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Head, Outcome, Receiver, ReceiverBuilder, SendarixLayer};
 use tokio::sync::Notify;
@@ -138,7 +139,7 @@ async fn a_panic_in_the_making_of_a_response() {
         }
     }
     let handler = |delivery: Delivery| async move { if delivery.attempt() == 1 { Err(Riddle) } else { Ok(()) } };
-    let layer = SendarixLayer::new(Receiver::builder(secret()).build().unwrap());
+    let layer = SendarixLayer::new(Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap());
     let addr = serve(Router::new().route(PATH, post(handler).layer(layer))).await;
     let (request, mut connection) = (Post::signed(&body()).bytes(), Connection::open(addr).await);
     connection.exchange(&request).await.assert_is(500, "not processed; deliver again");
@@ -358,24 +359,29 @@ fn a_runtime_that_ends_leaves_the_event_to_the_end_of_the_lease() {
 
 /// As in a test of an actix-web application that runs in tokio's own runtime.
 #[tokio::test]
-async fn a_local_delivery_where_no_local_task_can_run_is_given_back_or_awaited() {
+async fn a_local_delivery_where_no_local_task_can_run_is_given_back() {
     let deadline = Duration::from_millis(100);
-    let builder = Receiver::builder(secret()).acknowledgement_deadline(deadline);
+    let builder = Receiver::builder(secret()).dangerously_without_dead_letters().acknowledgement_deadline(deadline);
     let receiver = builder.body_timeout(deadline / 2).store_timeout(deadline / 2).build().unwrap();
     let post = Post::signed(&body());
     let verified = || {
         let headers = post.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         receiver.admit(&Head::new("POST", headers)).unwrap().verify(post.body.clone()).unwrap()
     };
-    let mut dropped = verified().deliver_local(|_| std::future::pending::<Result<(), HandlerError>>());
+    let spawn_local = |task: LocalTask| drop(tokio::task::spawn_local(task));
+    let mut dropped = verified().deliver_local(spawn_local, |_| std::future::pending::<Result<(), HandlerError>>());
     assert!(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut dropped).poll(cx).is_pending())).await);
     drop(dropped);
-    let slow = verified().deliver_local(move |delivery| async move {
+    let slow = verified().deliver_local(spawn_local, move |delivery| async move {
         assert_eq!(delivery.attempt(), 2);
-        tokio::time::sleep(deadline * 2).await;
+        std::future::pending::<Result<(), HandlerError>>().await
+    });
+    assert_eq!(slow.await.outcome(), Outcome::Slow);
+    let next = verified().deliver_local(spawn_local, |delivery| async move {
+        assert_eq!(delivery.attempt(), 3, "the claim of the one that was stopped has been given back");
         Ok::<(), HandlerError>(())
     });
-    assert_eq!(slow.await.outcome(), Outcome::Processed, "not `slow`, which would let go of it");
+    assert_eq!(next.await.outcome(), Outcome::Processed);
 }
 
 /// Outside of the server's runtime, whose timers may stand still meanwhile.

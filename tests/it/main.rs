@@ -17,6 +17,7 @@ mod fan_out;
 mod fixtures;
 mod handlers;
 mod headers;
+mod house;
 mod outcomes;
 mod placements;
 mod properties;

@@ -24,7 +24,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt as _, service_fn};
 use crate::support::{Connection, PATH, Post, secret, serve};
 
 fn layer() -> SendarixLayer {
-    SendarixLayer::new(Receiver::builder(secret()).build().unwrap())
+    SendarixLayer::new(Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap())
 }
 
 /// Answers with the id that the extractor saw and the body that the next extractor read.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters};
-use sendarix_webhooks::receiver::RedriveErrorKind;
+use sendarix_webhooks::inbox::RedriveErrorKind;
 use sendarix_webhooks::store::EventKey;
 use sendarix_webhooks::testing::{Sample, signed_headers};
 use sendarix_webhooks::{
@@ -44,7 +44,7 @@ impl Desk {
     }
 
     async fn redrive(&self, letter: DeadLetter, result: Result<(), HandlerError>) -> Outcome {
-        self.receiver.redrive(letter).unwrap().deliver(move |_| async { result }).await.outcome()
+        self.receiver.inbox().redrive(letter).unwrap().deliver(move |_| async { result }).await.outcome()
     }
 
     fn letter(&self) -> DeadLetter {
@@ -114,7 +114,7 @@ async fn two_who_redrive_at_the_same_time_do_it_once() {
         desk.deliver(&event("evt_1"), if given_up { never() } else { retry() }).await;
         let (running, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let (started, wait) = (Arc::clone(&running), Arc::clone(&go_on));
-        let first = desk.receiver.redrive(desk.letter()).unwrap().deliver(move |_| async move {
+        let first = desk.receiver.inbox().redrive(desk.letter()).unwrap().deliver(move |_| async move {
             started.add_permits(1);
             wait.acquire().await.unwrap().forget();
             Ok(())
@@ -208,7 +208,7 @@ async fn all_are_redriven_whatever_becomes_of_each() {
     desk.stores.record(&elsewhere).await.unwrap();
     let handled = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&handled);
-    let outcomes = desk.receiver.redrive_all(move |delivery: Delivery| {
+    let outcomes = desk.receiver.inbox().redrive_all(move |delivery: Delivery| {
         count.fetch_add(1, Ordering::SeqCst);
         let fails = delivery.event().event_id.ends_with('7');
         async move { if fails { retry() } else { Ok(()) } }
@@ -226,16 +226,16 @@ async fn what_cannot_be_redriven_says_why() {
     let desk = Desk::new();
     desk.deliver(&event("evt_1"), retry()).await;
     let elsewhere = Desk::with(|builder| builder.endpoint("elsewhere"));
-    let error = elsewhere.receiver.redrive(desk.letter()).unwrap_err();
+    let error = elsewhere.receiver.inbox().redrive(desk.letter()).unwrap_err();
     assert_eq!(error.kind(), RedriveErrorKind::OtherEndpoint);
-    assert_eq!(error.to_string(), "the letter is of the endpoint `default`, and this receiver of `elsewhere`");
+    assert_eq!(error.to_string(), "the letter is of the endpoint `default`, and this inbox of `elsewhere`");
 
-    let without = Receiver::builder(secret()).build().unwrap();
-    let error = without.redrive_all(|_| async { Ok(()) }).unwrap_err();
+    let without = Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap();
+    let error = without.inbox().redrive_all(|_| async { Ok(()) }).unwrap_err();
     assert_eq!(error.kind(), RedriveErrorKind::NoDeadLetters);
 
     desk.receiver.drain().await;
-    assert_eq!(desk.receiver.redrive(desk.letter()).unwrap_err().kind(), RedriveErrorKind::Draining);
+    assert_eq!(desk.receiver.inbox().redrive(desk.letter()).unwrap_err().kind(), RedriveErrorKind::Draining);
 }
 
 /// Somebody else has given the event up again just then, or a failover has lost that it was reopened.
@@ -274,7 +274,7 @@ async fn a_slow_handler_is_waited_for() {
         desk.deliver(&event(id), retry()).await;
     }
     let running = Arc::new(AtomicUsize::new(0));
-    let outcomes = desk.receiver.redrive_all(move |_| {
+    let outcomes = desk.receiver.inbox().redrive_all(move |_| {
         let running = Arc::clone(&running);
         async move {
             assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "one after the other");

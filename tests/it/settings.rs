@@ -8,7 +8,7 @@ use sendarix_webhooks::{ConfigError, EventType, MAX_LEASE, Outcome, RETRY_SCHEDU
 use crate::support::{Endpoint, Front, secret};
 
 fn refused(configure: impl FnOnce(ReceiverBuilder) -> ReceiverBuilder) -> String {
-    configure(Receiver::builder(secret())).build().unwrap_err().to_string()
+    configure(Receiver::builder(secret()).dangerously_without_dead_letters()).build().unwrap_err().to_string()
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
     assert!(refused(|b| b.lease(Duration::MAX)).starts_with("lease is"));
     let long = |lease| move |b: ReceiverBuilder| b.lease(lease).handler_limit(SECOND);
     assert!(refused(long(MAX_LEASE + SECOND)).contains("it must be at most 330s (5 min 30 s)"));
-    long(MAX_LEASE)(Receiver::builder(secret())).build().unwrap();
+    long(MAX_LEASE)(Receiver::builder(secret()).dangerously_without_dead_letters()).build().unwrap();
     assert!(refused(|b| b.retention(RETRY_SCHEDULE - SECOND)).contains("at least 27330s (7 h 35 min 30 s)"));
     assert!(refused(|b| b.max_event_age(RETRY_SCHEDULE - SECOND)).contains("max_event_age is 27329s"));
     assert!(refused(|b| b.max_event_age(SECOND * 86_101)).contains("at most the retention, 86400s, less 5 min"));
@@ -48,7 +48,8 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
 #[test]
 fn a_status_that_would_lose_events_is_refused() {
     for outcome in Outcome::ALL {
-        let with = |status| Receiver::builder(secret()).status(outcome, status).build();
+        let with =
+            |status| Receiver::builder(secret()).dangerously_without_dead_letters().status(outcome, status).build();
         for nonsense in [0, 99, 100, 199, 600, 999, u16::MAX] {
             assert!(matches!(with(nonsense), Err(ConfigError::Status { .. })), "{outcome} {nonsense}");
         }
@@ -63,8 +64,8 @@ fn a_status_that_would_lose_events_is_refused() {
 
 #[test]
 fn the_defaults_are_accepted() {
-    Receiver::builder(secret()).max_event_age(RETRY_SCHEDULE).build().unwrap();
-    Receiver::builder(secret()).max_event_age(SECOND * 86_100).build().unwrap();
+    Receiver::builder(secret()).dangerously_without_dead_letters().max_event_age(RETRY_SCHEDULE).build().unwrap();
+    Receiver::builder(secret()).dangerously_without_dead_letters().max_event_age(SECOND * 86_100).build().unwrap();
     assert_eq!(RETRY_SCHEDULE, SECOND * (7 * 3600 + 35 * 60 + 30));
 }
 
@@ -84,8 +85,7 @@ async fn endpoints_of_different_names_share_nothing_in_one_store() {
     let body = Sample::new(EventType::Open).body();
     for name in ["staging", "production"] {
         let shared = std::sync::Arc::clone(&store);
-        let endpoint =
-            Endpoint::start(Front::ANY, |builder| builder.endpoint(name).shared_store(shared), |_| async {}).await;
+        let endpoint = Endpoint::start(Front::ANY, |builder| builder.endpoint(name).store(shared), |_| async {}).await;
         assert_eq!(endpoint.post(&body).await.body, "");
         endpoint.post(&body).await.assert_is(200, "already processed");
         assert_eq!(endpoint.handled(), 1);

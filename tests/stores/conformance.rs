@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sendarix_webhooks::store::{DedupStore, RedisStore};
+use sendarix_webhooks::RedisStore;
+use sendarix_webhooks::store::DedupStore;
 use sendarix_webhooks::testing::conformance;
 use tokio::task::JoinSet;
 

@@ -330,8 +330,7 @@ async fn postgres_locked() {
 async fn a_store_waits_as_long_as_its_receiver() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let backend = Backend::start(kind);
-        let (store, letters) = backend.stores();
-        let builder = Receiver::builder(secret()).shared_store(store).shared_dead_letters(letters);
+        let builder = Receiver::builder(secret()).store(backend.store());
         let builder = builder.store_timeout(Duration::from_secs(8)).lease(Duration::from_secs(90));
         let receiver = builder.build().unwrap();
         assert_eq!(deliver(&receiver, "evt_before", |_| async { Ok(()) }).await, Outcome::Processed);

@@ -7,12 +7,13 @@
 mod serve;
 #[path = "../../examples/shared/mod.rs"]
 mod shared;
+#[allow(dead_code, reason = "its letters are in the store")]
 #[path = "../../examples/shared/store.rs"]
 mod store;
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use clap::{Parser, ValueEnum};
+use sendarix_webhooks::dead_letter::DeadLetters;
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 use sendarix_webhooks::{Delivery, HandlerError, Receiver, SendarixLayer};
 use tokio::net::TcpListener;
@@ -90,6 +92,10 @@ impl std::fmt::Debug for Pausing {
 }
 
 impl DedupStore for Pausing {
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
+        self.store.dead_letters()
+    }
+
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
         Box::pin(async move {
             self.options.at(Point::Claiming).await;
@@ -135,14 +141,12 @@ async fn main() -> anyhow::Result<()> {
     let terminated = shared::terminated()?;
     let secrets = shared::secrets(listener.local_addr()?)?;
     let lease = Duration::from_millis(options.lease_ms);
-    let letters = options.store.dead_letters(None, Path::new("/nonexistent"))?;
     let store = Pausing { store: options.store.events(), options: options.clone() };
     let receiver = Receiver::builder(secrets)
         .lease(lease)
         .store_timeout((lease / 5).min(Duration::from_secs(2)))
         .handler_limit(lease / 3)
         .store(store)
-        .shared_dead_letters(letters)
         .build()?;
     let layer = SendarixLayer::new(receiver.clone());
     let app = Router::new().route(shared::PATH, post(on_event).layer(layer)).with_state(options);

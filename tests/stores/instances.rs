@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use sendarix_webhooks::store::{PostgresStore, SqliteStore};
+use sendarix_webhooks::{PostgresStore, SqliteStore};
 use tokio::task::JoinSet;
 
 use crate::support::{Backend, Instance, Kind, Sent, example};

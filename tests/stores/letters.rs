@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters};
-use sendarix_webhooks::receiver::RedriveErrorKind;
+use sendarix_webhooks::inbox::RedriveErrorKind;
 use sendarix_webhooks::store::{Claim, ClaimToken, EventKey};
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, HandlerError, Outcome, Receiver};
@@ -20,9 +20,7 @@ fn key(id: &str) -> EventKey {
 
 fn letter(id: &str) -> DeadLetter {
     let body = Sample::new(EventType::Bounce).event_id(id).body();
-    let signature = secret().sign(&body);
-    let now = SystemTime::now().into();
-    let mut letter = DeadLetter::new(key(id), body, signature, DeadLetterReason::Failed, now);
+    let mut letter = DeadLetter::new(key(id), body, DeadLetterReason::Failed, SystemTime::now().into());
     letter.error = "the mailbox is closed".to_owned();
     letter
 }
@@ -81,8 +79,8 @@ async fn apart_a_letter_that_was_left_behind_is_resolved_by_the_next_copy() {
     for kind in Kind::ALL {
         let backend = Backend::start(kind);
         let letters = std::sync::Arc::new(FileDeadLetters::open(backend.dir().join("letters.jsonl")).unwrap());
-        let builder = Receiver::builder(secret()).shared_store(backend.store());
-        let receiver = builder.shared_dead_letters(letters.clone()).build().unwrap();
+        let builder = Receiver::builder(secret()).store(backend.store());
+        let receiver = builder.dead_letters(letters.clone()).build().unwrap();
         assert_eq!(fail(&receiver, "evt_1").await, Outcome::Failed);
         let token = ClaimToken::random();
         let store = backend.store();
@@ -139,7 +137,7 @@ async fn one_letter_that_cannot_be_read_blocks_no_other_and_not_its_own_event() 
         assert!(letters.get(&key("evt_2")).await.is_ok(), "{kind:?}: the new letter can be read");
         spoil("evt_2", "failed", "no signature");
 
-        let mut redrives = receiver.redrive_all(|_| async { Ok(()) }).unwrap();
+        let mut redrives = receiver.inbox().redrive_all(|_| async { Ok(()) }).unwrap();
         let mut results = Vec::new();
         while let Some(redriven) = redrives.next().await.unwrap() {
             results.push((redriven.key.event_id().to_owned(), redriven.result.map_err(|error| error.kind())));

@@ -5,9 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, PostgresStore, SqliteStore};
+use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey};
 use sendarix_webhooks::testing::conformance;
 use sendarix_webhooks::{HandlerError, Outcome};
+use sendarix_webhooks::{PostgresStore, SqliteStore};
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
@@ -108,7 +109,7 @@ fn names_that_are_none_are_refused() {
 #[test]
 fn what_cannot_be_a_place_is_refused_without_showing_it() {
     let postgres = PostgresStore::open("postgres://user:hunter2@host:notaport/").unwrap_err();
-    let redis = sendarix_webhooks::store::RedisStore::open("http://user:hunter2@host").unwrap_err();
+    let redis = sendarix_webhooks::RedisStore::open("http://user:hunter2@host").unwrap_err();
     for error in [postgres, redis] {
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     }
@@ -117,7 +118,7 @@ fn what_cannot_be_a_place_is_refused_without_showing_it() {
     }
     let store = PostgresStore::open("postgres://user:hunter2@localhost/").unwrap();
     assert!(!format!("{store:?} {:?}", store.dead_letters()).contains("hunter2"));
-    let store = sendarix_webhooks::store::RedisStore::open("redis://user:hunter2@localhost/").unwrap();
+    let store = sendarix_webhooks::RedisStore::open("redis://user:hunter2@localhost/").unwrap();
     assert!(!format!("{store:?} {:?}", store.dead_letters()).contains("hunter2"));
 }
 

@@ -10,7 +10,7 @@ use apalis_core::backend::finalize::Durable;
 use apalis_postgres::PostgresStorage;
 use apalis_redis::RedisStorage;
 use apalis_sqlite::SqliteStorage;
-use sendarix_webhooks::queue::Enqueue;
+use sendarix_webhooks::destination::Enqueue;
 use sendarix_webhooks::store::MemoryStore;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, Outcome, RETRY_SCHEDULE, Receiver, SendarixEvent};
@@ -187,7 +187,8 @@ where
     Q: TaskSink<SendarixEvent, Durable> + Clone + Send + Sync + 'static,
 {
     let handler = Enqueue::new(queue).limit(Duration::from_secs(1)).handler();
-    let receiver = Receiver::builder(secret()).store(MemoryStore::new()).build().unwrap();
+    let receiver =
+        Receiver::builder(secret()).store(MemoryStore::new()).dangerously_without_dead_letters().build().unwrap();
     let send = async |id: &str| deliver(&receiver, id, handler.clone()).await;
     assert_eq!(send("evt_before").await, Outcome::Processed);
     backend.kill();

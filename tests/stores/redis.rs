@@ -114,7 +114,8 @@ async fn a_server_that_may_forget_is_warned_of_once() {
 /// The application's own connection breaks, and reconnecting is the application's part.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_is_asked_for_every_step() {
-    use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, RedisStore};
+    use sendarix_webhooks::RedisStore;
+    use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey};
     use std::time::Duration;
 
     let mut backend = Backend::start(Kind::Redis);

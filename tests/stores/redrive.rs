@@ -48,7 +48,7 @@ async fn the_letter_of_an_attempt_that_was_forgotten_is_resolved() {
         let letters = backend.stores().1;
         let receiver = || {
             let receiver = Receiver::builder(secret()).store(MemoryStore::new());
-            receiver.shared_dead_letters(letters.clone()).build().unwrap()
+            receiver.dead_letters(letters.clone()).build().unwrap()
         };
         let body = || Sample::new(EventType::Bounce).event_id("evt_1").body();
         assert_eq!(fail(&receiver(), body(), false).await, Outcome::Failed);

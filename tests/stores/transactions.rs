@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendarix_webhooks::store::{Claim, ClaimToken, CommitError, EventKey, PostgresStore, SqliteStore};
+use sendarix_webhooks::store::{Claim, ClaimToken, CommitError, EventKey};
 use sendarix_webhooks::{Delivery, HandlerError, Outcome, Receiver};
+use sendarix_webhooks::{PostgresStore, SqliteStore};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
 

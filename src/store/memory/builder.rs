@@ -2,7 +2,7 @@
 
 use super::MemoryStore;
 use super::store::DEFAULT_MAX_BYTES;
-use crate::ConfigError;
+use crate::storage::StoreConfigError;
 
 /// The settings of a [`MemoryStore`].
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ impl MemoryStore {
     ///
     /// # let secret = sendarix_webhooks::SigningSecret::new("secret")?;
     /// let store = MemoryStore::builder().max_bytes(64 * 1024 * 1024).build()?;
-    /// let receiver = Receiver::builder(secret).store(store).build()?;
+    /// let receiver = Receiver::builder(secret).store(store).dangerously_without_dead_letters().build()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -45,9 +45,11 @@ impl MemoryStoreBuilder {
     /// # Errors
     ///
     /// The bound is below 16 MiB, which 350,000 to 700,000 ids fill.
-    pub fn build(self) -> Result<MemoryStore, ConfigError> {
+    pub fn build(self) -> Result<MemoryStore, StoreConfigError> {
         if self.max_bytes < LEAST_BYTES {
-            return Err(ConfigError::MemoryTooSmall { found: self.max_bytes });
+            let found = self.max_bytes;
+            let message = format!("max_bytes is {found}; it must be at least {LEAST_BYTES} (16 MiB)");
+            return Err(StoreConfigError::new(message, None));
         }
         Ok(MemoryStore::of_bytes(self.max_bytes))
     }

@@ -14,7 +14,7 @@ use moka::sync::Cache;
 
 use super::page::PageHandle;
 use super::store::Shards;
-use crate::telemetry::MemoryTelemetry;
+use super::telemetry::MemoryTelemetry;
 
 /// Closes a page when its lifetime is over. When all pages take more than the bound, it closes those that were inserted
 /// longest ago.

@@ -20,6 +20,7 @@ mod digest;
 mod page;
 mod primitives;
 mod store;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -27,3 +28,5 @@ use super::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 
 pub use self::builder::MemoryStoreBuilder;
 pub use self::store::MemoryStore;
+#[cfg(feature = "metrics")]
+pub use self::telemetry::{FORGOTTEN, REMEMBERED_BYTES};

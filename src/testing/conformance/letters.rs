@@ -2,8 +2,7 @@ use std::sync::Arc;
 
 use super::{must, new_key};
 use crate::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters};
-use crate::event::{Place, Timestamp};
-use crate::store::EventKey;
+use crate::event::{EventKey, Place, Timestamp};
 use crate::verify::Signature;
 
 /// Checks the rules of [`DeadLetters`].
@@ -51,6 +50,11 @@ pub async fn dead_letters(store: Arc<dyn DeadLetters>) {
     must(store.resolve(&key).await);
     must(store.resolve(&neighbour.key).await);
 
+    let unsigned = DeadLetter { signature: None, ..sample_letter(new_key()) };
+    record(&unsigned).await;
+    assert_eq!(get(&unsigned.key).await, Some(unsigned.clone()), "a letter may have no signature");
+    must(store.resolve(&unsigned.key).await);
+
     for reason in DeadLetterReason::ALL {
         let letter = DeadLetter { reason, ..sample_letter(new_key()) };
         record(&letter).await;
@@ -90,7 +94,8 @@ async fn letters_are_listed_page_by_page(store: &dyn DeadLetters) {
 /// With everything in it that a store could lose on the way.
 fn sample_letter(key: EventKey) -> DeadLetter {
     let body = [b"{\"a\":\"\\u0000\"}\r\n \xff\xfe\0".as_slice(), &[b'x'; 10_000]].concat();
-    let mut letter = DeadLetter::new(key, body, sample_signature(), DeadLetterReason::Failed, at(1000));
+    let mut letter = DeadLetter::new(key, body, DeadLetterReason::Failed, at(1000));
+    letter.signature = Some(sample_signature());
     letter.timestamp_header = Some(u64::MAX / 4);
     letter.error = "line\nbreak, \u{1F4E7} and \"quotes\"".to_owned();
     letter.place = Some(Place { line: 3, column: 7 });

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use sendarix_webhooks::receiver::HandlerResponse;
+use sendarix_webhooks::inbox::HandlerResponse;
 use sendarix_webhooks::{Delivery, HandlerError};
 
 /// A server with its adapter, and the version of HTTP that is spoken to it.

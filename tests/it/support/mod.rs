@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sendarix_webhooks::receiver::{RedriveError, Redrives};
+use sendarix_webhooks::inbox::{RedriveError, Redrives};
 use sendarix_webhooks::store::EventKey;
 use sendarix_webhooks::{Delivery, Outcome, Receiver, ReceiverBuilder, SigningSecret};
 
@@ -50,7 +50,12 @@ impl Endpoint {
         H: Fn(Delivery) -> F + Send + Sync + 'static,
         F: Future<Output: Returned> + Send + 'static,
     {
-        Self::of_receiver(front, configure(Receiver::builder(secret())).build().unwrap(), handler).await
+        Self::of_receiver(
+            front,
+            configure(Receiver::builder(secret()).dangerously_without_dead_letters()).build().unwrap(),
+            handler,
+        )
+        .await
     }
 
     /// Over a receiver that exists already.

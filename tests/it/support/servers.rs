@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use sendarix_webhooks::{Answer, Delivery, HandlerError, Head, Receiver, Reply, SendarixLayer, SendarixMiddleware};
+use sendarix_webhooks::{Answer, Delivery, HandlerError, Head, Receiver, SendarixLayer, SendarixMiddleware};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer, ServiceExt as _};
 
@@ -109,9 +109,9 @@ async fn by_hand(receiver: &Receiver, handler: Handler, request: Request<Incomin
         Ok(verified) => verified,
         Err(refusal) => return answered(refusal.answer()),
     };
-    match verified.deliver(move |delivery| handler(delivery)).await {
-        Reply::Handler { response: given, .. } => response(given),
-        Reply::Receiver(answer) => answered(&answer),
+    match verified.deliver(move |delivery| handler(delivery)).await.into_response() {
+        Ok(given) => response(given),
+        Err(answer) => answered(&answer),
     }
 }
 

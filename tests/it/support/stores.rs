@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterError, DeadLetterFuture, DeadLetters, ListedLetter};
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters, ListedLetter};
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, MemoryStore, StoreError, StoreFuture};
 
 /// Both stores in one, to be broken from outside and counted.
@@ -128,10 +128,10 @@ impl DedupStore for FaultyStores {
 }
 
 impl DeadLetters for FaultyStores {
-    fn record<'a>(&'a self, letter: &'a DeadLetter) -> DeadLetterFuture<'a, ()> {
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             if self.is(&self.0.letters_fail) {
-                return Err(DeadLetterError::new(INTERNAL));
+                return Err(StoreError::new(INTERNAL));
             }
             let mut letters = self.0.letters.lock().unwrap();
             let mut letter = letter.clone();
@@ -143,14 +143,14 @@ impl DeadLetters for FaultyStores {
         })
     }
 
-    fn resolve<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, ()> {
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.0.letters.lock().unwrap().remove(key);
             Ok(())
         })
     }
 
-    fn get<'a>(&'a self, key: &'a EventKey) -> DeadLetterFuture<'a, Option<DeadLetter>> {
+    fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
         Box::pin(async move { Ok(self.0.letters.lock().unwrap().get(key).cloned()) })
     }
 
@@ -159,10 +159,10 @@ impl DeadLetters for FaultyStores {
         endpoint: &'a str,
         after: Option<&'a str>,
         limit: usize,
-    ) -> DeadLetterFuture<'a, Vec<ListedLetter>> {
+    ) -> StoreFuture<'a, Vec<ListedLetter>> {
         Box::pin(async move {
             if self.0.unlisted.lock().unwrap().as_deref() == Some(endpoint) {
-                return Err(DeadLetterError::new(INTERNAL));
+                return Err(StoreError::new(INTERNAL));
             }
             let letters = self.0.letters.lock().unwrap();
             let of_endpoint = letters.values().filter(|letter| letter.key.endpoint() == endpoint);

@@ -12,8 +12,7 @@ pub fn secret() -> SigningSecret {
 }
 
 pub fn receiver(backend: &Backend) -> Receiver {
-    let (store, letters) = backend.stores();
-    Receiver::builder(secret()).shared_store(store).shared_dead_letters(letters).build().unwrap()
+    Receiver::builder(secret()).store(backend.store()).build().unwrap()
 }
 
 pub async fn deliver<F>(receiver: &Receiver, id: &str, handler: impl FnOnce(Delivery) -> F + Send + 'static) -> Outcome

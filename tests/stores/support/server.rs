@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sendarix_webhooks::dead_letter::DeadLetters;
-use sendarix_webhooks::store::{DedupStore, PostgresStore, RedisStore, SqliteStore};
+use sendarix_webhooks::store::DedupStore;
+use sendarix_webhooks::{PostgresStore, RedisStore, SqliteStore};
 
 /// The longest that a test waits for a condition before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -245,24 +246,17 @@ impl Backend {
 
     /// A store in it, and dead letters.
     pub fn stores(&self) -> (Arc<dyn DedupStore>, Arc<dyn DeadLetters>) {
-        match self.kind {
-            Kind::Sqlite => {
-                let store = SqliteStore::open(self.file()).unwrap();
-                (Arc::new(store.clone()), Arc::new(store.dead_letters()))
-            }
-            Kind::Redis => {
-                let store = RedisStore::open(&self.url()).unwrap();
-                (Arc::new(store.clone()), Arc::new(store.dead_letters()))
-            }
-            Kind::Postgres => {
-                let store = PostgresStore::open(&self.url()).unwrap();
-                (Arc::new(store.clone()), Arc::new(store.dead_letters()))
-            }
-        }
+        let store = self.store();
+        let letters = store.dead_letters().unwrap();
+        (store, letters)
     }
 
     pub fn store(&self) -> Arc<dyn DedupStore> {
-        self.stores().0
+        match self.kind {
+            Kind::Sqlite => Arc::new(SqliteStore::open(self.file()).unwrap()),
+            Kind::Redis => Arc::new(RedisStore::open(&self.url()).unwrap()),
+            Kind::Postgres => Arc::new(PostgresStore::open(&self.url()).unwrap()),
+        }
     }
 
     /// Kills the server with everything that it has started.

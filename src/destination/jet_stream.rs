@@ -1,0 +1,53 @@
+//! Events on a bus.
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::Context;
+
+use super::{Destination, DestinationFuture};
+use crate::event::{EventType, SendarixEvent, printable_id};
+use crate::inbox::{Delivery, HandlerError};
+
+/// Publishes each event to NATS JetStream, on the subject `PREFIX.TYPE`: `sendarix.bounce`, or `sendarix.unknown` for a type
+/// that is not documented. The payload is the exact text that was signed.
+///
+/// An event counts as taken once the stream has acknowledged it. The `Nats-Msg-Id` is `PREFIX/ID`, by which the stream drops
+/// copies within its duplicate window: make that (2 min by default) as long as Sendarix's schedule,
+/// [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE), if a copy after a crash would hurt. An id with blanks or
+/// characters outside of ASCII is replaced by its SHA-256 digest there. A stream that takes the subjects must exist.
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use sendarix_webhooks::destination::JetStream;
+///
+/// let client = async_nats::connect("nats://bus.internal").await?;
+/// let bus = JetStream::new(async_nats::jetstream::new(client), "sendarix");
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct JetStream {
+    context: Context,
+    prefix: String,
+}
+
+impl JetStream {
+    /// Publishes in this context (of async-nats 0.51), whose timeout is how long an acknowledgement may take.
+    pub fn new(context: Context, prefix: impl Into<String>) -> Self {
+        Self { context, prefix: prefix.into() }
+    }
+
+    async fn publish(self, event: SendarixEvent) -> Result<(), HandlerError> {
+        let event_type = event.kind.event_type().map_or("unknown", EventType::as_str);
+        let subject = format!("{}.{event_type}", self.prefix);
+        let mut headers = HeaderMap::new();
+        // The prefix too, since a stream that takes those of several destinations has one memory for all.
+        headers.insert("Nats-Msg-Id", format!("{}/{}", self.prefix, printable_id(&event.event_id)));
+        self.context.publish_with_headers(subject, headers, event.body().clone()).await?.await?;
+        Ok(())
+    }
+}
+
+impl Destination for JetStream {
+    fn take(&self, delivery: Delivery) -> DestinationFuture {
+        Box::pin(self.clone().publish(delivery.event().clone()))
+    }
+}

@@ -1,0 +1,127 @@
+//! One attempt at an event: what every delivery is, whatever brought the event.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::{Instrument, Span};
+
+use super::delivering::{Delivering, LocalDelivering, LocalTask};
+use super::handler::{Delivery, HandlerError, HandlerResponse};
+use super::redrive::RedrivenLetter;
+use super::{DrainGuard, Inbox};
+use crate::event::{DecodeError, SendarixEvent};
+use crate::telemetry::DeliveryKind;
+use crate::verify::Signature;
+
+/// An event on its way to the handler.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(super) inbox: Inbox,
+    pub(super) source: Source,
+    pub(super) body: Bytes,
+    /// `None` where the event has come from the application.
+    pub(super) proof: Option<Proof>,
+    /// When the request's head was there, or when this was made.
+    pub(super) began: Instant,
+    pub(super) guard: DrainGuard,
+}
+
+/// What proved that the body is Sendarix's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proof {
+    pub(crate) signature: Signature,
+    /// In Unix seconds; `None` where the receiver ignores it.
+    pub(crate) timestamp_header: Option<u64>,
+}
+
+/// What brought the event.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A request that was signed with the secret of this label.
+    Request(std::sync::Arc<str>),
+    /// A dead letter that is redriven.
+    Letter(RedrivenLetter),
+    /// A delivery that is under way, of which this is a part.
+    Part(SendarixEvent),
+    /// The application, such as a job of its queue.
+    Application(SendarixEvent),
+}
+
+/// The event, or why the body is none. The error is boxed, so that it does not enlarge every delivery's future.
+pub(super) type Decoded = Result<SendarixEvent, Box<DecodeError>>;
+
+impl Attempt {
+    /// A request whose body was signed with the secret of this label.
+    pub(crate) fn of_request(
+        inbox: Inbox,
+        secret: std::sync::Arc<str>,
+        body: Bytes,
+        proof: Proof,
+        began: Instant,
+        guard: DrainGuard,
+    ) -> Self {
+        Self { inbox, source: Source::Request(secret), body, proof: Some(proof), began, guard }
+    }
+
+    pub(crate) fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    pub(crate) fn deliver<H, F, R>(self, handler: H) -> Delivering<R>
+    where
+        H: FnOnce(Delivery) -> F + Send + 'static,
+        F: Future<Output = Result<R, HandlerError>> + Send + 'static,
+        R: HandlerResponse + Send + 'static,
+    {
+        let (event, span) = self.decode();
+        let (inbox, awaited_since) = (self.inbox.clone(), self.awaited_since());
+        Delivering::new(self.run(event, handler).instrument(span.clone()), inbox, awaited_since, span)
+    }
+
+    pub(crate) fn deliver_local<H, F, R>(self, spawn_local: fn(LocalTask), handler: H) -> LocalDelivering<R>
+    where
+        H: FnOnce(Delivery) -> F + 'static,
+        F: Future<Output = Result<R, HandlerError>> + 'static,
+        R: HandlerResponse + 'static,
+    {
+        let (event, span) = self.decode();
+        let (inbox, awaited_since) = (self.inbox.clone(), self.awaited_since());
+        let delivery = self.run(event, handler).instrument(span.clone());
+        LocalDelivering::new_local(delivery, spawn_local, inbox, awaited_since, span)
+    }
+
+    pub(super) fn is_request(&self) -> bool {
+        matches!(self.source, Source::Request(_))
+    }
+
+    /// The letter that is redriven.
+    pub(super) fn letter_redriven(&self) -> Option<&RedrivenLetter> {
+        match &self.source {
+            Source::Letter(letter) => Some(letter),
+            Source::Request(_) | Source::Part(_) | Source::Application(_) => None,
+        }
+    }
+
+    /// Which counter the delivery goes to.
+    pub(super) fn kind(&self) -> DeliveryKind {
+        match self.source {
+            Source::Request(_) => DeliveryKind::Request,
+            Source::Letter(_) => DeliveryKind::Redrive,
+            Source::Part(_) | Source::Application(_) => DeliveryKind::Redelivery,
+        }
+    }
+
+    /// Since when Sendarix has been waiting for an answer, if it does.
+    fn awaited_since(&self) -> Option<Instant> {
+        self.is_request().then_some(self.began)
+    }
+
+    /// The event, and the span of its delivery.
+    fn decode(&self) -> (Decoded, Span) {
+        let event = match &self.source {
+            Source::Part(event) | Source::Application(event) => Ok(event.clone()),
+            Source::Request(_) | Source::Letter(_) => SendarixEvent::decode(self.body.clone()).map_err(Box::new),
+        };
+        let span = self.inbox.telemetry().delivery_span(event.as_ref().ok());
+        (event, span)
+    }
+}

@@ -1,0 +1,185 @@
+//! The claim that a delivery holds while its handler runs.
+
+use std::time::Duration;
+
+use scopeguard::ScopeGuard;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::Instrument;
+
+use super::attempt::Attempt;
+use super::letters::LostClaim;
+use super::release::release_in_background;
+use super::settle::boxed;
+use super::time_limit::StepError;
+use super::{DrainGuard, Inbox};
+use crate::event::EventKey;
+use crate::logging::{Chain, TARGET};
+use crate::store::{Claim, ClaimHandle};
+use crate::telemetry::FailedStore;
+
+/// A claim that is released when it is dropped. Each way to end it consumes it.
+///
+/// It exists from before the store is asked: when the store grants a claim and its reply is lost, the claim is released
+/// all the same.
+pub(super) struct HeldClaim<'a>(ScopeGuard<Claimed<'a>, fn(Claimed<'a>)>);
+
+/// What is claimed, and until when.
+pub(super) struct Claimed<'a> {
+    pub(super) delivery: &'a Attempt,
+    /// What the handler has of it.
+    pub(super) handle: ClaimHandle,
+    /// Which attempt this is, counted from 1.
+    number: u32,
+    /// When the lease is over, if the store's clock runs as ours.
+    pub(super) lease_end: Instant,
+}
+
+/// Why there is no claim.
+#[derive(Debug)]
+pub(super) enum NotClaimed {
+    InFlight { remaining: Duration },
+    Completed,
+    GivenUp,
+    StoreFailed(StepError),
+}
+
+/// How an event ends that is not to be delivered again.
+#[derive(Clone, Copy, Debug)]
+enum Resolution {
+    Completed,
+    /// It is kept as a dead letter.
+    GivenUp,
+}
+
+impl<'a> HeldClaim<'a> {
+    /// Claims the event; one that was given up too, if it is `reopened`.
+    pub(super) async fn take(delivery: &'a Attempt, key: EventKey, reopened: bool) -> Result<Self, NotClaimed> {
+        let (inbox, store) = (&delivery.inbox, delivery.inbox.store());
+        let lease = inbox.settings().lease;
+        let handle = ClaimHandle::new(key, inbox.settings().retention);
+        if reopened {
+            inbox.step(FailedStore::Dedup, store.reopen(handle.key())).await.map_err(NotClaimed::StoreFailed)?;
+        }
+        let claimed = Claimed { delivery, handle, number: 0, lease_end: Instant::now() + lease };
+        let mut claim = Self(scopeguard::guard(claimed, release_in_background));
+        let answer = store.claim(claim.key(), claim.0.handle.token(), lease);
+        let refusal = match inbox.step(FailedStore::Dedup, answer).await {
+            Ok(Claim::Granted { attempt }) => {
+                claim.0.number = attempt;
+                return Ok(claim);
+            }
+            // Nobody knows whether it was granted.
+            Err(error) => return Err(NotClaimed::StoreFailed(error)),
+            Ok(Claim::InFlight { remaining }) => NotClaimed::InFlight { remaining },
+            Ok(Claim::Completed) => NotClaimed::Completed,
+            Ok(Claim::GivenUp) => NotClaimed::GivenUp,
+        };
+        drop(ScopeGuard::into_inner(claim.0));
+        Err(refusal)
+    }
+
+    pub(super) fn key(&self) -> &EventKey {
+        self.0.handle.key()
+    }
+
+    pub(super) fn handle(&self) -> &ClaimHandle {
+        &self.0.handle
+    }
+
+    /// Which attempt this is, counted from 1.
+    pub(super) fn number(&self) -> u32 {
+        self.0.number
+    }
+
+    /// The handler has handled the event.
+    pub(super) async fn complete(self) {
+        let claimed = ScopeGuard::into_inner(self.0);
+        // The handler may have recorded that by itself.
+        if !claimed.handle.is_completed() {
+            claimed.end(Resolution::Completed).await;
+        }
+    }
+
+    /// The event is kept as a dead letter, and is not delivered again.
+    pub(super) async fn give_up(self) {
+        ScopeGuard::into_inner(self.0).end(Resolution::GivenUp).await;
+    }
+
+    /// Gives the event back, to be delivered again.
+    pub(super) async fn release(self) {
+        let (inbox, handle) = (&self.0.delivery.inbox, &self.0.handle);
+        match inbox.step(FailedStore::Dedup, inbox.store().release(handle.key(), handle.token())).await {
+            Ok(released) => {
+                let claimed = ScopeGuard::into_inner(self.0);
+                if !released {
+                    LostClaim::new(claimed.delivery, claimed.handle).settle().await;
+                }
+            }
+            Err(error) => {
+                let error = Chain(&error);
+                tracing::warn!(target: TARGET, %error, "the claim could not be released; trying again");
+                drop(self);
+            }
+        }
+    }
+}
+
+impl Claimed<'_> {
+    /// Records how the event has ended. The claim is not given back, whatever happens to the record: nothing is left to be
+    /// delivered.
+    ///
+    /// If the store fails, this goes on trying until the lease is over, and in a task rather than make the answer late: to
+    /// run the handler twice is worse than a missing record.
+    async fn end(self, resolution: Resolution) {
+        match resolution.record(&self.delivery.inbox, &self.handle).await {
+            Ok(true) => {}
+            Ok(false) => boxed(LostClaim::new(self.delivery, self.handle).settle()).await,
+            Err(error) => boxed(self.end_later(resolution, error)).await,
+        }
+    }
+
+    async fn end_later(self, resolution: Resolution, error: StepError) {
+        tracing::warn!(target: TARGET, error = %Chain(&error), "the end of the event could not be recorded; trying again");
+        let delivery = self.delivery;
+        let lost = LostClaim::new(delivery, self.handle);
+        let retries = record_within_lease(lost, resolution, self.lease_end, delivery.guard.clone());
+        let mut retries = Box::pin(retries.in_current_span());
+        // Before the acknowledgement deadline, which would answer that the handler is still running.
+        let answer_by = delivery.began + delivery.inbox.settings().acknowledgement_deadline * 9 / 10;
+        if timeout_at(answer_by, &mut retries).await.is_err() {
+            drop(tokio::spawn(retries));
+        }
+    }
+}
+
+impl Resolution {
+    /// `false`: the claim was taken over in the meantime.
+    async fn record(self, inbox: &Inbox, handle: &ClaimHandle) -> Result<bool, StepError> {
+        let (store, key, token, retention) = (inbox.store(), handle.key(), handle.token(), handle.retention());
+        let recorded = match self {
+            Self::Completed => store.complete(key, token, retention),
+            Self::GivenUp => store.give_up(key, token, retention),
+        };
+        inbox.step(FailedStore::Dedup, recorded).await
+    }
+}
+
+/// Goes on trying to record how an event has ended until its lease is over.
+async fn record_within_lease(claim: LostClaim, resolution: Resolution, lease_end: Instant, _guard: DrainGuard) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        sleep(pause).await;
+        match resolution.record(&claim.inbox, &claim.handle).await {
+            Ok(true) => return,
+            Ok(false) => return claim.settle().await,
+            Err(error) if Instant::now() + pause >= lease_end => {
+                let error = Chain(&error);
+                let message = "an event has ended and is acknowledged, but not recorded as such: sent again, it will be \
+                    handled again";
+                tracing::error!(target: TARGET, %error, message);
+                return;
+            }
+            Err(_) => pause = (pause * 2).min(Duration::from_secs(2)),
+        }
+    }
+}

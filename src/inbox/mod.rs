@@ -1,0 +1,193 @@
+//! The deliveries of one endpoint: filter, claim, handle, settle.
+//!
+//! ```text
+//! request, verified by a Receiver ─┐
+//! event of a queued job ───────────┼─▶ filter ─▶ claim ─▶ handle ─▶ settle ──▶ Settlement
+//! dead letter ─────────────────────┘
+//! ```
+//!
+//! An [`Inbox`] has a store, dead letters, limits and a clock. It has no secret and knows nothing of HTTP. A
+//! [`Receiver`](crate::Receiver) owns one for the requests of Sendarix. A queue's worker, and an operator who redrives dead
+//! letters, use an inbox alone.
+//!
+//! # In a worker
+//!
+//! ```
+//! use sendarix_webhooks::inbox::{Inbox, ProcessError};
+//! use sendarix_webhooks::{Delivery, HandlerError, SendarixEvent};
+//!
+//! async fn work(delivery: Delivery) -> Result<(), HandlerError> {
+//!     println!("{:?}", delivery.event().kind);
+//!     Ok(())
+//! }
+//!
+//! /// A job of the queue. An error means: try it again.
+//! async fn on_job(inbox: &Inbox, event: SendarixEvent) -> Result<(), ProcessError> {
+//!     inbox.process(event, work).await.map(drop)
+//! }
+//! ```
+
+mod attempt;
+mod builder;
+mod claim;
+mod deliver;
+mod delivering;
+mod drain;
+mod handler;
+mod letters;
+mod panics;
+mod redeliver;
+mod redrive;
+mod release;
+mod settings;
+mod settle;
+mod time_limit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use self::drain::Drain;
+use self::letters::Letters;
+use self::settings::Settings;
+use crate::event::{EventKey, SendarixEvent, Timestamp};
+use crate::logging::TARGET;
+use crate::outcome::{Outcome, RefusalKind, Settled};
+use crate::storage::StoreFuture;
+use crate::store::DedupStore;
+use crate::telemetry::{DeliveryKind, FailedStore, Telemetry};
+use crate::verify::Clock;
+
+pub(crate) use self::attempt::{Attempt, Proof};
+pub use self::builder::InboxBuilder;
+pub(crate) use self::builder::{LettersSetting, inbox_settings};
+pub use self::delivering::{Delivering, LocalDelivering, LocalTask};
+pub(crate) use self::drain::DrainGuard;
+pub use self::drain::Draining;
+pub use self::handler::{Delivery, HandlerError, HandlerResponse};
+pub use self::redeliver::{ProcessError, Redelivery};
+pub use self::redrive::{RedriveError, RedriveErrorKind, Redriven, Redrives};
+pub(crate) use self::settings::less;
+pub use self::settings::{ConfigError, UnknownTypes};
+pub use self::settle::Settlement;
+use self::time_limit::{StepError, within};
+
+/// Delivers the events of one endpoint. Clones are cheap and share everything.
+#[derive(Clone, Debug)]
+pub struct Inbox(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn DedupStore>,
+    letters: Letters,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    telemetry: Telemetry,
+    drain: Arc<Drain>,
+}
+
+/// What `Retry-After` says when nothing is known: as long as Sendarix waits before its first retry.
+const RETRY_UNAVAILABLE: Duration = Duration::from_secs(30);
+
+impl Inbox {
+    /// Starts an inbox with the default settings.
+    pub fn builder() -> InboxBuilder {
+        InboxBuilder::new()
+    }
+
+    /// The endpoint's name, under which the inbox keeps claims and dead letters.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.0.settings.endpoint
+    }
+
+    /// Takes no new deliveries any more, and waits for those under way.
+    ///
+    /// Call it when the process is told to stop, before the runtime is shut down. There is no way back. It returns after
+    /// the [`lease`](InboxBuilder::lease) and four [store timeouts](InboxBuilder::store_timeout) at the latest, 68 s by
+    /// default: what is still under way then blocks its thread, and has lost its claim. Only a handler that blocks the
+    /// thread that drains can hold it up longer.
+    pub async fn drain(&self) {
+        self.drain_after(Duration::ZERO).await;
+    }
+
+    /// As [`drain`](Self::drain), where a delivery may take this long before it comes here.
+    pub(crate) async fn drain_after(&self, before: Duration) {
+        let settings = &self.0.settings;
+        let limit = before.saturating_add(settings.lease).saturating_add(settings.store_timeout * 4);
+        if let Err(deliveries) = self.0.drain.drain(limit).await {
+            let message = "deliveries have not ended within their limits: their handlers block their threads, or the \
+                server holds them without polling them";
+            tracing::error!(target: TARGET, deliveries, message);
+        }
+    }
+
+    /// Counts a delivery as under way, unless the inbox is draining.
+    pub(crate) fn enter(&self) -> Result<DrainGuard, Draining> {
+        self.0.drain.enter()
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.0.clock.as_ref()
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    fn store(&self) -> &dyn DedupStore {
+        self.0.store.as_ref()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock().now().into()
+    }
+
+    fn key(&self, event_id: &str) -> EventKey {
+        EventKey::new(self.endpoint(), event_id)
+    }
+
+    /// Whether the handler wants events of this type.
+    fn wants(&self, event: &SendarixEvent) -> bool {
+        event.kind.event_type().is_none_or(|event_type| self.settings().wants(event_type))
+    }
+
+    /// A delivery that ends like this, with the status and the `Retry-After` that the outcome has here.
+    pub(crate) fn settled(&self, outcome: Outcome) -> Settled {
+        let settled = Settled::new(outcome, self.settings().status(outcome));
+        match outcome {
+            // By then the handler has ended.
+            Outcome::Slow => settled.retry_after(self.settings().handler_limit),
+            Outcome::StoreUnavailable | Outcome::Draining => settled.retry_after(RETRY_UNAVAILABLE),
+            _ => settled,
+        }
+    }
+
+    /// A request that is refused like this.
+    pub(crate) fn refused(&self, kind: RefusalKind) -> Settled {
+        self.settled(kind.outcome()).status(self.settings().status_of_refusal(kind))
+    }
+
+    /// Logs and counts how a delivery ended that began then.
+    fn report(&self, settled: &Settled, began: Instant, kind: DeliveryKind) {
+        self.telemetry().settled(settled, began, kind);
+    }
+
+    /// Waits for one step of a store, as long as the settings allow.
+    async fn step<T>(&self, store: FailedStore, mut step: StoreFuture<'_, T>) -> Result<T, StepError> {
+        let limit = self.settings().store_timeout;
+        let done = match within(limit, step.as_mut()).await {
+            Some(done) => done.map_err(|error| StepError::new(store, error)),
+            None => Err(StepError::late(store, limit)),
+        };
+        if done.is_err() {
+            self.telemetry().store_failed(store);
+        }
+        done
+    }
+}

@@ -1,0 +1,57 @@
+//! Limits on how long something may take.
+
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::storage::StoreError;
+use crate::telemetry::FailedStore;
+
+/// Runs a future to its end; `None` if that takes longer than the limit. One that is ready at once costs no timer, nor
+/// the memory for one.
+///
+/// It is pinned where it lives: an async function that takes a future by value holds it twice.
+pub(super) async fn within<F: Future + ?Sized>(limit: Duration, mut future: Pin<&mut F>) -> Option<F::Output> {
+    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => Box::pin(timeout(limit, future)).await.ok(),
+    }
+}
+
+/// One step of a store failed or took too long.
+#[derive(Debug)]
+pub(super) struct StepError {
+    store: FailedStore,
+    cause: StoreError,
+}
+
+impl StepError {
+    pub(super) fn new(store: FailedStore, cause: StoreError) -> Self {
+        Self { store, cause }
+    }
+
+    pub(super) fn late(store: FailedStore, limit: Duration) -> Self {
+        Self::new(store, StoreError::new(format!("no answer within {limit:?}")))
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.store {
+            FailedStore::Dedup => "the dedup store failed",
+            FailedStore::DeadLetters => "the dead-letter store failed",
+        })
+    }
+}
+
+/// The cause is the driver's: that the store failed has been said.
+impl Error for StepError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
+    }
+}

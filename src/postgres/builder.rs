@@ -1,0 +1,116 @@
+//! What a PostgreSQL store can be told.
+
+use std::fmt;
+
+use sqlx::postgres::PgConnectOptions;
+
+use super::PostgresStore;
+use super::database::{Database, Table};
+use crate::storage::StoreConfigError;
+
+/// Builds a [`PostgresStore`].
+#[derive(Clone)]
+#[must_use]
+pub struct PostgresBuilder {
+    options: PgConnectOptions,
+    max_connections: usize,
+    schema: Option<String>,
+    claims: String,
+    letters: String,
+    migrate: bool,
+}
+
+impl PostgresBuilder {
+    pub(super) fn new(options: PgConnectOptions) -> Self {
+        Self {
+            options,
+            max_connections: 8,
+            schema: None,
+            claims: "sendarix_claims".to_owned(),
+            letters: "sendarix_dead_letters".to_owned(),
+            migrate: true,
+        }
+    }
+
+    /// The schema of the tables, which must be there. Default: the first of the connection's `search_path`.
+    pub fn schema(mut self, name: impl Into<String>) -> Self {
+        self.schema = Some(name.into());
+        self
+    }
+
+    /// The name of the table of claims. Default: `sendarix_claims`.
+    pub fn claims_table(mut self, name: impl Into<String>) -> Self {
+        self.claims = name.into();
+        self
+    }
+
+    /// The name of the table of dead letters. Default: `sendarix_dead_letters`.
+    pub fn dead_letters_table(mut self, name: impl Into<String>) -> Self {
+        self.letters = name.into();
+        self
+    }
+
+    /// How many connections may be open at the same time. Default: 8. A claim takes one for as long as one statement
+    /// takes, so this is not the number of events that are handled at the same time.
+    pub fn max_connections(mut self, max: usize) -> Self {
+        self.max_connections = max;
+        self
+    }
+
+    /// Leaves the tables to you: see [`PostgresStore::migration`]. Default: the store makes them.
+    pub fn without_migration(mut self) -> Self {
+        self.migrate = false;
+        self
+    }
+
+    /// Checks the names. Does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// A name is not made of 1 to 57 ASCII letters, digits and underscores, or begins with a digit; both tables have the
+    /// same name; no connection is allowed.
+    pub fn build(self) -> Result<PostgresStore, StoreConfigError> {
+        if self.max_connections == 0 {
+            return Err(refused("`max_connections` is 0; a store needs at least one connection"));
+        }
+        if self.claims == self.letters {
+            return Err(refused(format!("both tables are called `{}`", self.claims)));
+        }
+        for (setting, name) in [("claims_table", &self.claims), ("dead_letters_table", &self.letters)]
+            .into_iter()
+            .chain(self.schema.iter().map(|name| ("schema", name)))
+        {
+            check_name(setting, name)?;
+        }
+        let table = |name| Table { schema: self.schema.clone(), name };
+        let (claims, letters) = (table(self.claims), table(self.letters));
+        Ok(PostgresStore::new(Database::new(self.options, self.max_connections, claims, letters, self.migrate)))
+    }
+}
+
+/// `PostgreSQL` cuts names at 63 bytes, and that of the index has 6 more than the table's.
+const MAX_NAME: usize = 57;
+
+fn refused(message: impl Into<String>) -> StoreConfigError {
+    StoreConfigError::new(message, None)
+}
+
+fn check_name(setting: &str, name: &str) -> Result<(), StoreConfigError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let digit_first = name.starts_with(|first: char| first.is_ascii_digit());
+    if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(allowed) && !digit_first {
+        return Ok(());
+    }
+    Err(refused(format!(
+        "`{setting}` is {name:?}; a name has 1 to {MAX_NAME} ASCII letters, digits and underscores, and no digit first"
+    )))
+}
+
+impl fmt::Debug for PostgresBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBuilder")
+            .field("schema", &self.schema)
+            .field("claims", &self.claims)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,311 @@
+//! The tables, and how they are reached.
+
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Error};
+use tokio::time::sleep;
+
+use super::sql::{Statement, Text};
+use crate::sql::letters::Row;
+use crate::sql::{Connections, Lent, StepLimit};
+
+/// The tables, and a few connections to them.
+#[derive(Debug)]
+pub(super) struct Database {
+    connections: Connections<PgConnection>,
+    limit: Arc<StepLimit>,
+    pub(super) claims: Table,
+    pub(super) letters: Table,
+    migrate: bool,
+    /// Whether the tables have been seen.
+    migrated: AtomicBool,
+}
+
+/// A table's name. The builder has checked its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) schema: Option<String>,
+    pub(super) name: String,
+}
+
+/// `Sendarix`, in ASCII.
+const ADVISORY_LOCK: i64 = 0x5365_6e64_6172_6978;
+
+impl Database {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        max_connections: usize,
+        claims: Table,
+        letters: Table,
+        migrate: bool,
+    ) -> Self {
+        // A pooler may not know this setting, and no number here is a float. A slow statement's text has recipients in it.
+        let options = options.extra_float_digits(None).disable_statement_logging();
+        let limit = Arc::new(StepLimit::new());
+        let connections = Connections::new(options, |options, _| options, Arc::clone(&limit), max_connections);
+        Self { connections, limit, claims, letters, migrate, migrated: AtomicBool::new(false) }
+    }
+
+    pub(super) fn allow(&self, limit: Duration) {
+        self.limit.allow(limit);
+    }
+
+    /// Runs one statement, which must be safe to run twice: if an idle connection turns out to be dead, it is sent again
+    /// over a new one.
+    ///
+    /// It goes out as a simple query, with its values in it, which takes one round trip and leaves nothing behind.
+    pub(super) async fn fetch(&self, sql: &str) -> Result<Vec<PgRow>, Error> {
+        self.send(&Question::Simple(sql)).await
+    }
+
+    /// Runs one statement with values that must not stand in its text, where the server's log would have them; otherwise as
+    /// [`fetch`](Self::fetch), but for four round trips.
+    pub(super) async fn run_bound(&self, sql: &str, row: &Row) -> Result<Vec<PgRow>, Error> {
+        self.send(&Question::Bound { sql, row }).await
+    }
+
+    /// Runs a statement that each session of the server plans once; otherwise as [`fetch`](Self::fetch).
+    pub(super) async fn run(&self, statement: &Statement, arguments: impl Display) -> Result<Vec<PgRow>, Error> {
+        self.send(&Question::Prepared { statement, execute: statement.execute(arguments) }).await
+    }
+
+    async fn send(&self, question: &Question<'_>) -> Result<Vec<PgRow>, Error> {
+        let (mut looked_for_tables, mut tries) = (false, 0);
+        loop {
+            let mut lent = self.lend().await?;
+            let error = match question.ask(&mut lent, self.connections.limit()).await {
+                Ok(rows) => {
+                    lent.give_back();
+                    return Ok(rows);
+                }
+                Err(error) => error,
+            };
+            if speaks_against_connection(&error) {
+                // Dropping it drops the idle ones too, so the next is new.
+                if lent.is_fresh() {
+                    return Err(error);
+                }
+                continue;
+            }
+            lent.give_back();
+            // This may be another database than it was: whoever comes next looks for the tables again.
+            let tables_are_gone = self.migrate && !looked_for_tables && has_code(&error, UNDEFINED_TABLE);
+            if tables_are_gone {
+                looked_for_tables = true;
+                self.migrated.store(false, Ordering::Release);
+            }
+            if tables_are_gone {
+                continue;
+            }
+            tries += 1;
+            if !is_for_the_next_try(&error) || tries == TRIES {
+                return Err(error);
+            }
+            // The other transaction, which came first, needs time to end; and those who wait should not all come back at once.
+            sleep(PAUSE * tries + PAUSE.mul_f64(rand::random())).await;
+        }
+    }
+
+    pub(super) async fn migrate(&self) -> Result<(), Error> {
+        let mut lent = self.connections.lend().await?;
+        self.migrate_over(&mut lent).await?;
+        lent.give_back();
+        Ok(())
+    }
+
+    /// A connection to a database that has the tables.
+    async fn lend(&self) -> Result<Lent<'_, PgConnection>, Error> {
+        let mut lent = self.connections.lend().await?;
+        if self.migrate && !self.migrated.load(Ordering::Acquire) {
+            self.migrate_over(&mut lent).await?;
+            self.migrated.store(true, Ordering::Release);
+        }
+        Ok(lent)
+    }
+
+    async fn migrate_over(&self, lent: &mut Lent<'_, PgConnection>) -> Result<(), Error> {
+        // Asked first: a role that may not make tables may not say IF NOT EXISTS either.
+        let (claims, letters) = (self.claims.to_string(), self.letters.to_string());
+        let (claims, letters) = (Text(&claims), Text(&letters));
+        let trigger = self.claims.trigger();
+        let missing = format!(
+            "SELECT 1 WHERE to_regclass({claims}) IS NULL OR to_regclass({letters}) IS NULL OR NOT EXISTS (
+                SELECT FROM pg_trigger WHERE tgrelid = to_regclass({claims}) AND tgname = '{trigger}')"
+        );
+        let limit = self.connections.limit();
+        if ask(lent, limit, &missing).await?.is_empty() {
+            return Ok(());
+        }
+        // Several statements in one are one transaction, and the lock makes instances that start together take turns.
+        ask(lent, limit, &format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}", self.migration()))
+            .await
+            .map(drop)
+    }
+
+    pub(super) fn migration(&self) -> String {
+        let Self { claims, letters, .. } = self;
+        let (until, live, trigger) = (claims.index("until"), claims.index("live"), claims.trigger());
+        let function = Table { schema: claims.schema.clone(), name: trigger.clone() };
+        format!(
+            "\
+CREATE TABLE IF NOT EXISTS {claims} (
+    endpoint text COLLATE \"C\" NOT NULL,
+    event_id bytea NOT NULL,
+    token bytea NOT NULL,
+    attempt bigint NOT NULL,
+    -- 'live', 'failed', 'given_up' or 'completed'
+    state text NOT NULL,
+    -- The end of a live claim's lease; after it, how long the row is needed
+    until timestamptz NOT NULL,
+    PRIMARY KEY (endpoint, event_id)
+);
+CREATE INDEX IF NOT EXISTS {until} ON {claims} (until);
+CREATE INDEX IF NOT EXISTS {live} ON {claims} (until) WHERE state = 'live';
+CREATE TABLE IF NOT EXISTS {letters} (
+    endpoint text COLLATE \"C\" NOT NULL,
+    event_id bytea NOT NULL,
+    reason text NOT NULL,
+    -- UTF-8, whatever the encoding of the database
+    error bytea NOT NULL,
+    attempts bigint NOT NULL,
+    first_at text COLLATE \"C\" NOT NULL,
+    last_at text COLLATE \"C\" NOT NULL,
+    signature text,
+    timestamp_header bigint,
+    error_line bigint,
+    error_column bigint,
+    body bytea NOT NULL,
+    PRIMARY KEY (endpoint, event_id)
+);
+-- An event that has been handled leaves no letter, whatever happens to the process just then
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM {letters} WHERE endpoint = NEW.endpoint AND event_id = NEW.event_id;
+    RETURN NULL;
+END $$;
+DROP TRIGGER IF EXISTS \"{trigger}\" ON {claims};
+CREATE TRIGGER \"{trigger}\" AFTER UPDATE OF state ON {claims}
+FOR EACH ROW WHEN (NEW.state = 'completed') EXECUTE PROCEDURE {function}();
+",
+        )
+    }
+}
+
+/// What the database is asked.
+enum Question<'a> {
+    Simple(&'a str),
+    Prepared { statement: &'a Statement, execute: String },
+    Bound { sql: &'a str, row: &'a Row },
+}
+
+impl Question<'_> {
+    async fn ask(&self, lent: &mut Lent<'_, PgConnection>, limit: Duration) -> Result<Vec<PgRow>, Error> {
+        match self {
+            Self::Simple(sql) => ask(lent, limit, sql).await,
+            Self::Prepared { statement, execute } => match ask(lent, limit, execute).await {
+                Err(error) if has_code(&error, UNKNOWN_STATEMENT) => {
+                    ask(lent, limit, &format!("{}; {execute}", statement.prepare())).await
+                }
+                answer => answer,
+            },
+            Self::Bound { sql, row } => ask_bound(lent, limit, sql, row).await,
+        }
+    }
+}
+
+/// Sends what is one transaction. The server gives it up in time, since it goes on with what nobody waits for here: in
+/// the queue for a lock, for example.
+async fn ask(lent: &mut Lent<'_, PgConnection>, limit: Duration, sql: &str) -> Result<Vec<PgRow>, Error> {
+    let sql = format!("{}; {sql}", set_timeout(limit));
+    lent.ask(|connection| sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await
+}
+
+/// As [`ask`], with values that are bound. Within a transaction, since a pooler may else take another session for the
+/// statement than for its values.
+async fn ask_bound(
+    lent: &mut Lent<'_, PgConnection>,
+    limit: Duration,
+    sql: &str,
+    row: &Row,
+) -> Result<Vec<PgRow>, Error> {
+    // While it is open, the event's row is locked, also when the process is stopped.
+    let idle = limit.as_millis();
+    let begin = format!("BEGIN; {}; SET LOCAL idle_in_transaction_session_timeout = {idle}", set_timeout(limit));
+    let statement = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+    let statement = statement.bind(&row.0).bind(&row.1).bind(&row.2).bind(&row.3).bind(row.4).bind(&row.5);
+    let statement = statement.bind(&row.6).bind(&row.7).bind(row.8).bind(row.9).bind(row.10).bind(&row.11);
+    lent.ask(|connection| async move {
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
+        let answer = statement.fetch_all(&mut *connection).await;
+        let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = sqlx::raw_sql(end).execute(&mut *connection).await;
+        // A connection that cannot be rolled back must not be used again, whatever the server had said before.
+        ended?;
+        answer
+    })
+    .await
+}
+
+fn set_timeout(limit: Duration) -> String {
+    format!("SET LOCAL statement_timeout = {}", limit.as_millis())
+}
+
+/// How often a statement is sent that collides with others, and how long it waits in between at first.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Codes of `PostgreSQL`, Appendix A: `invalid_sql_statement_name`, `duplicate_prepared_statement`, `undefined_table`,
+/// `serialization_failure`, `read_only_sql_transaction`.
+const UNKNOWN_STATEMENT: &str = "26000";
+const KNOWN_STATEMENT: &str = "42P05";
+const UNDEFINED_TABLE: &str = "42P01";
+const CONFLICT: &str = "40001";
+const READ_ONLY: &str = "25006";
+
+/// Classes of codes: the connection is broken, or the server is going away.
+const CONNECTION_EXCEPTION: &str = "08";
+const OPERATOR_INTERVENTION: &str = "57P";
+
+/// Whether a statement was refused for a reason that is over when it is sent again.
+fn is_for_the_next_try(error: &Error) -> bool {
+    // A pooler has gone over to a session that knows the statement after all; or transactions are stricter by default than
+    // `READ COMMITTED` here, and another one came first.
+    has_code(error, KNOWN_STATEMENT) || has_code(error, CONFLICT)
+}
+
+/// Whether an error is not about what was asked: the connection is dead, or leads to a server that is none any more, or to
+/// a replica.
+fn speaks_against_connection(error: &Error) -> bool {
+    let Some(error) = error.as_database_error() else { return true };
+    let of_it = |code: &str| {
+        code == READ_ONLY || code.starts_with(CONNECTION_EXCEPTION) || code.starts_with(OPERATOR_INTERVENTION)
+    };
+    error.code().is_none_or(|code| of_it(&code))
+}
+
+fn has_code(error: &Error, code: &str) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|found| found == code)
+}
+
+impl Table {
+    fn trigger(&self) -> String {
+        format!("{}_done", self.name)
+    }
+
+    fn index(&self, column: &str) -> String {
+        format!("\"{}_{column}\"", self.name)
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "\"{schema}\".")?;
+        }
+        write!(f, "\"{}\"", self.name)
+    }
+}

@@ -1,0 +1,213 @@
+//! A connection to Redis that is exchanged as soon as it is in doubt.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture};
+use redis::{ServerErrorKind, Value};
+
+use crate::storage::StoreError;
+
+/// Where connections come from.
+pub(super) enum Connections {
+    Own(Box<Own>),
+    Yours(Provider),
+}
+
+/// One connection for everybody, over which the commands of all are sent without waiting for each other.
+///
+/// The driver's `ConnectionManager` does not exchange a connection that stops answering, nor one to a primary that has
+/// become a replica, and waits ever longer between two attempts to connect. Here a connection is given up at the first
+/// sign of any of that, and whoever comes next opens another.
+pub(super) struct Own {
+    client: Client,
+    current: Mutex<Current>,
+    /// Held by whoever opens a connection, for all.
+    opening: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Current {
+    connection: Option<MultiplexedConnection>,
+    /// Tells one connection from those before it.
+    number: u64,
+}
+
+/// Makes or lends a connection of the application's own.
+pub(super) type Provider = Box<dyn Fn() -> Providing + Send + Sync>;
+type Providing = Pin<Box<dyn Future<Output = Result<Provided, StoreError>> + Send>>;
+
+pub(super) struct Provided(Box<dyn ConnectionLike + Send>);
+
+/// Opening a connection takes at most so long, so that a server that hangs is tried again soon.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Connections {
+    pub(super) fn own(client: Client) -> Self {
+        Self::Own(Box::new(Own { client, current: Mutex::default(), opening: tokio::sync::Mutex::default() }))
+    }
+
+    pub(super) fn yours<F, Fut, C, E>(provide: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<C, E>> + Send + 'static,
+        C: ConnectionLike + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        Self::Yours(Box::new(move || {
+            let provided = provide();
+            Box::pin(async move { provided.await.map(|c| Provided(Box::new(c))).map_err(StoreError::new) })
+        }))
+    }
+
+    /// How many connections have been opened; of an application's own nobody knows.
+    pub(super) fn opened(&self) -> u64 {
+        match self {
+            Self::Own(own) => own.current().number,
+            Self::Yours(_) => 1,
+        }
+    }
+
+    /// Sends a command, which must be safe to send twice: if a connection turns out to be dead, it is sent again over a
+    /// new one.
+    pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        let value = match self {
+            Self::Own(own) => own.send(command).await.map_err(StoreError::new)?,
+            Self::Yours(provide) => command.query_async(&mut provide().await?).await.map_err(StoreError::new)?,
+        };
+        T::from_redis_value(value).map_err(StoreError::new)
+    }
+}
+
+impl Own {
+    async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
+        loop {
+            let (mut connection, number, fresh) = self.connection().await?;
+            let doubt = Doubt { own: self, number };
+            match command.query_async(&mut connection).await {
+                Err(error) if is_doubtful(&error) => {
+                    drop(doubt);
+                    if fresh {
+                        return Err(error);
+                    }
+                }
+                answer => {
+                    doubt.dispel();
+                    return answer;
+                }
+            }
+        }
+    }
+
+    /// The connection, its number, and whether it was opened just now.
+    async fn connection(&self) -> Result<(MultiplexedConnection, u64, bool), RedisError> {
+        if let Some((connection, number)) = self.current().get() {
+            return Ok((connection, number, false));
+        }
+        let _opening = self.opening.lock().await;
+        if let Some((connection, number)) = self.current().get() {
+            return Ok((connection, number, true));
+        }
+        // How long to wait for an answer is the receiver's to say.
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut current = self.current();
+        current.number += 1;
+        current.connection = Some(connection.clone());
+        Ok((connection, current.number, true))
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Current {
+    fn get(&self) -> Option<(MultiplexedConnection, u64)> {
+        Some((self.connection.clone()?, self.number))
+    }
+}
+
+/// Whether an error speaks against the connection, and not only against the command.
+fn is_doubtful(error: &RedisError) -> bool {
+    let of_a_replica = [ServerErrorKind::ReadOnly, ServerErrorKind::MasterDown].map(ErrorKind::Server);
+    // Before version 7, Redis only quotes the error of a command inside a script.
+    let quoted = || error.detail().is_some_and(|detail| detail.contains("-READONLY") || detail.contains("-MASTERDOWN"));
+    error.is_io_error() || error.is_unrecoverable_error() || of_a_replica.contains(&error.kind()) || quoted()
+}
+
+/// Gives up the connection when it is dropped: its answer was an error, or nobody waited for it any longer.
+struct Doubt<'a> {
+    own: &'a Own,
+    number: u64,
+}
+
+impl Doubt<'_> {
+    fn dispel(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        let mut current = self.own.current();
+        if current.number == self.number {
+            current.connection = None;
+        }
+    }
+}
+
+impl ConnectionLike for Provided {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        self.0.req_packed_command(cmd)
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        cmd: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        self.0.req_packed_commands(cmd, offset, count)
+    }
+
+    fn get_db(&self) -> i64 {
+        self.0.get_db()
+    }
+}
+
+/// Leaves out how to reach the server, which may include a password.
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own(_) => "Own",
+            Self::Yours(_) => "Yours",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_known_by_its_error_also_where_that_is_only_quoted() {
+        let of_a_replica = [
+            "-READONLY You can't write against a read only replica.\r\n",
+            // As Redis 5 and 6 say it.
+            "-ERR Error running script (call to f_0): @user_script:9: @user_script: 9: -READONLY You can't write.\r\n",
+            "-ERR Error running script (call to f_0): @user_script:2: -MASTERDOWN Link with MASTER is down.\r\n",
+        ];
+        for (reply, expected) in
+            of_a_replica.map(|reply| (reply, true)).into_iter().chain([("-ERR wrong number of arguments\r\n", false)])
+        {
+            let error = redis::parse_redis_value(reply.as_bytes()).unwrap().extract_error().unwrap_err();
+            assert_eq!(is_doubtful(&error), expected, "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Dead letters in Redis.
+
+use std::sync::Arc;
+
+use super::{Expectation, Script, Server, claim_key, letters_keys};
+use crate::dead_letter::{DeadLetter, DeadLetters, ListedLetter, StoredLetter, UnreadableLetter};
+use crate::event::EventKey;
+use crate::logging::{Chain, TARGET};
+use crate::storage::{StoreError, StoreFuture};
+
+/// Keeps dead letters in Redis, beside the events of a [`RedisStore`](crate::RedisStore), which makes them:
+/// [`dead_letters`](crate::RedisStore::dead_letters).
+///
+/// **A letter is as durable as the server makes it.** It survives a power failure only with `appendonly yes` and
+/// `appendfsync always`, and a failover only if the replica had it. The store warns of a server without `appendonly`. Where
+/// no letter may be lost, keep them in PostgreSQL or a file.
+///
+/// The letters of an endpoint are in the hash `sendarix:letters:{ENDPOINT}`, each as JSON under its event's id, and the ids
+/// in the sorted set `sendarix:letter-ids:{ENDPOINT}`. They hold recipients and whatever else the events and the handler's
+/// errors say.
+#[derive(Clone, Debug)]
+pub struct RedisDeadLetters(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    server: Arc<Server>,
+    prefix: Arc<str>,
+    replace: Script,
+    resolve: Script,
+    list: Script,
+    keeps_letters: Arc<Expectation>,
+}
+
+/// So often at most is a letter put in the place of another that keeps changing.
+const TRIES: usize = 10;
+
+/// Lua passes on some thousand values at most.
+const MAX_PAGE: usize = 1000;
+
+impl RedisDeadLetters {
+    pub(super) fn new(server: Arc<Server>, prefix: Arc<str>) -> Self {
+        Self(Arc::new(Inner {
+            server,
+            prefix,
+            replace: Script::new(include_str!("replace.lua")),
+            resolve: Script::new(include_str!("resolve.lua")),
+            list: Script::new(include_str!("list.lua")),
+            keeps_letters: Expectation::new(
+                "aof_enabled",
+                "1",
+                "this Redis has no append-only file, so a restart may lose dead letters; set appendonly to yes and \
+                    appendfsync to always",
+            ),
+        }))
+    }
+
+    fn keys(&self, endpoint: &str) -> [String; 2] {
+        letters_keys(&self.0.prefix, endpoint)
+    }
+
+    async fn find(&self, key: &EventKey) -> Result<Option<Vec<u8>>, StoreError> {
+        let [letters, _] = self.keys(key.endpoint());
+        let mut find = redis::cmd("HGET");
+        find.arg(letters).arg(key.event_id());
+        self.0.server.send(&find).await.map_err(StoreError::new)
+    }
+
+    async fn try_record(&self, letter: &DeadLetter) -> Result<(), StoreError> {
+        self.0.server.expect(&self.0.keeps_letters);
+        let [letters, ids] = self.keys(letter.key.endpoint());
+        let keys = [letters, ids, claim_key(&self.0.prefix, &letter.key)];
+        for _ in 0..TRIES {
+            let earlier = self.find(&letter.key).await?;
+            let letter = match earlier.as_deref().map(read) {
+                Some(Ok(earlier)) => letter.clone().superseding(&earlier),
+                Some(Err(error)) => {
+                    let error = Chain(&error);
+                    let message = "a dead letter could not be read; a new one of the same event takes its place";
+                    tracing::warn!(target: TARGET, %error, message);
+                    letter.clone()
+                }
+                None => letter.clone(),
+            };
+            let json = serde_json::to_string(&StoredLetter::new(&letter)).map_err(StoreError::new)?;
+            let arguments = (letter.key.event_id(), earlier.unwrap_or_default(), json);
+            let replaced = self.0.server.run(&self.0.replace, &keys, arguments).await;
+            if replaced.map_err(StoreError::new)? {
+                return Ok(());
+            }
+        }
+        Err(StoreError::new("the letter went on changing"))
+    }
+
+    async fn try_resolve(&self, key: &EventKey) -> Result<(), StoreError> {
+        let resolved = self.0.server.run(&self.0.resolve, &self.keys(key.endpoint()), key.event_id()).await;
+        resolved.map(|_: u64| ()).map_err(StoreError::new)
+    }
+
+    async fn try_list(
+        &self,
+        endpoint: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ListedLetter>, StoreError> {
+        let first = after.map_or("-".to_owned(), |after| format!("({after}"));
+        let keys = self.keys(endpoint);
+        let list = self.0.server.run(&self.0.list, &keys, (first, limit.min(MAX_PAGE)));
+        let letters: Vec<(Vec<u8>, Vec<u8>)> = list.await.map_err(StoreError::new)?;
+        let read = |(id, letter): &(Vec<u8>, Vec<u8>)| {
+            let key = || EventKey::new(endpoint, String::from_utf8_lossy(id));
+            read(letter).map_err(|error| UnreadableLetter::new(key(), error))
+        };
+        Ok(letters.iter().map(read).collect())
+    }
+}
+
+fn read(json: &[u8]) -> Result<DeadLetter, StoreError> {
+    let stored: StoredLetter<'_> = serde_json::from_slice(json).map_err(StoreError::new)?;
+    stored.try_into().map_err(StoreError::new)
+}
+
+impl DeadLetters for RedisDeadLetters {
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
+        Box::pin(self.try_record(letter))
+    }
+
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        Box::pin(self.try_resolve(key))
+    }
+
+    fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
+        Box::pin(async move { self.find(key).await?.as_deref().map(read).transpose() })
+    }
+
+    fn list<'a>(
+        &'a self,
+        endpoint: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<ListedLetter>> {
+        Box::pin(self.try_list(endpoint, after, limit))
+    }
+}

@@ -1,0 +1,222 @@
+//! What the SQL stores share: connections that are trusted only as long as they answer, and the pace of cleaning up.
+
+pub(crate) mod letters;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::{ConnectOptions, Connection};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use crate::logging::{Chain, TARGET};
+use crate::storage::StoreError;
+use crate::store::ClaimState;
+
+/// A few connections to one database, opened when they are needed.
+///
+/// sqlx's own pool asks every connection for a sign of life each time it comes back, which is a round trip, and goes on
+/// using one whose answer was not waited for. Here a connection comes back only after it has answered, and one that has
+/// not takes the idle ones with it: whatever happened to it may have happened to them.
+pub(crate) struct Connections<C: Connection + 'static> {
+    options: C::Options,
+    /// Fits the options to how long a step may take.
+    fit: fn(C::Options, Duration) -> C::Options,
+    limit: Arc<StepLimit>,
+    idle: Mutex<Vec<C>>,
+    permits: Arc<Semaphore>,
+}
+
+/// A connection that is closed when it is dropped, unless it is given back.
+pub(crate) struct Lent<'a, C: Connection + 'static> {
+    home: &'a Connections<C>,
+    /// `None` once it has been given back.
+    connection: Option<C>,
+    fresh: bool,
+    /// Whether it has not answered yet.
+    asking: bool,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// How long the place of a connection is kept that was given up before it answered. The database may go on with what it
+/// was asked, waiting for a lock for example, and one new connection after the other would soon be too many for it. Yet
+/// one that comes back should not have to wait long for connections.
+const PLACE_KEPT_FOR: Duration = Duration::from_secs(1);
+
+impl<C: Connection + 'static> Connections<C> {
+    pub(crate) fn new(
+        options: C::Options,
+        fit: fn(C::Options, Duration) -> C::Options,
+        limit: Arc<StepLimit>,
+        max: usize,
+    ) -> Self {
+        Self { options, fit, limit, idle: Mutex::default(), permits: Arc::new(Semaphore::new(max)) }
+    }
+
+    /// How long the database may take for a step.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit.get()
+    }
+
+    /// Lends a connection that is idle, or else a new one, when it is this caller's turn.
+    pub(crate) async fn lend(&self) -> Result<Lent<'_, C>, sqlx::Error> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let idle = self.idle().pop();
+        Ok(Lent {
+            home: self,
+            fresh: idle.is_none(),
+            asking: false,
+            connection: Some(match idle {
+                Some(connection) => connection,
+                None => {
+                    let options = (self.fit)(self.options.clone(), self.limit());
+                    self.in_time(options.connect()).await?
+                }
+            }),
+            permit: Some(permit),
+        })
+    }
+
+    /// No answer in time is an error, also for a purge, whose place would else be lost together with its connection.
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+        timeout(self.limit() + BEYOND_LIMIT, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<C>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C: Connection + 'static> Lent<'_, C> {
+    /// Asks the database something, and notices if nobody waits for the answer.
+    pub(crate) async fn ask<'c, T, F>(&'c mut self, question: impl FnOnce(&'c mut C) -> F) -> Result<T, sqlx::Error>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let Self { connection, asking, .. } = self;
+        let answer = question(connection.as_mut().ok_or(sqlx::Error::PoolClosed)?);
+        *asking = true;
+        let answer = self.home.in_time(answer).await;
+        *asking = matches!(answer, Err(sqlx::Error::PoolTimedOut));
+        answer
+    }
+
+    /// Whether it was opened just now, so that an error is the server's and not that of a connection long dead.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// The database has answered everything that it was asked.
+    pub(crate) fn give_back(mut self) {
+        self.home.idle().extend(self.connection.take());
+    }
+}
+
+impl<C: Connection + 'static> Drop for Lent<'_, C> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        self.home.idle().clear();
+        if self.asking
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let place = (connection, self.permit.take());
+            drop(runtime.spawn(async move {
+                sleep(PLACE_KEPT_FOR).await;
+                drop(place);
+            }));
+        }
+    }
+}
+
+/// Leaves out how to reach the database, which may include a password.
+impl<C: Connection + 'static> fmt::Debug for Connections<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("idle", &self.idle().len()).finish_non_exhaustive()
+    }
+}
+
+/// How long a database may take for a step: a second more than the most patient receiver waits.
+#[derive(Debug)]
+pub(crate) struct StepLimit(AtomicU64);
+
+/// A receiver's default.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(2);
+
+pub(crate) const BEYOND_RECEIVER: Duration = Duration::from_secs(1);
+
+/// An answer that says that the limit was reached needs time as well.
+const BEYOND_LIMIT: Duration = Duration::from_secs(2);
+
+impl StepLimit {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Raises the limit to what this receiver waits.
+    pub(crate) fn allow(&self, limit: Duration) {
+        self.0.fetch_max(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        let limit = match self.0.load(Ordering::Relaxed) {
+            0 => DEFAULT_LIMIT,
+            milliseconds => Duration::from_millis(milliseconds),
+        };
+        limit + BEYOND_RECEIVER
+    }
+}
+
+/// When the rows that nobody needs any more are deleted: with the first completion, since a process may not live long, and
+/// then with the next one a minute after the last time.
+#[derive(Debug, Default)]
+pub(crate) struct Housekeeping(Mutex<Option<Instant>>);
+
+const EVERY: Duration = Duration::from_secs(60);
+
+/// So many rows are deleted in one statement.
+pub(crate) const PURGE_BATCH: u64 = 1000;
+
+impl Housekeeping {
+    /// Purges in the background, if the last purge was a minute ago.
+    pub(crate) fn purge_if_due<F>(&self, purge: impl FnOnce() -> F)
+    where
+        F: Future<Output = Result<u64, StoreError>> + Send + 'static,
+    {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < EVERY) {
+            return;
+        }
+        *last = Some(Instant::now());
+        let purge = purge();
+        drop(tokio::spawn(async move {
+            if let Err(error) = purge.await {
+                let error = Chain(&error);
+                let message = "events that are over could not be deleted; the table grows until they are";
+                tracing::warn!(target: TARGET, %error, message);
+            }
+        }));
+    }
+}
+
+/// For how long the number of a failed attempt is remembered: a day, which is longer than the sender's schedule.
+pub(crate) const FAILED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The state of a claim in a row that still has its token.
+pub(crate) fn claim_state(column: &str) -> Option<ClaimState> {
+    match column {
+        "live" => Some(ClaimState::Live),
+        "completed" => Some(ClaimState::Completed),
+        _ => None,
+    }
+}
+
+/// A duration in a unit of so many to the second, as databases count it; a century at most.
+pub(crate) fn units(duration: Duration, per_second: u32) -> i64 {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    let duration = duration.min(CENTURY);
+    let unit = Duration::from_secs(1) / per_second;
+    i64::try_from(duration.as_nanos().div_ceil(unit.as_nanos().max(1))).unwrap_or(i64::MAX)
+}

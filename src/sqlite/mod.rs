@@ -1,0 +1,382 @@
+//! Events and dead letters of one machine, in an SQLite file.
+
+mod letters;
+mod statements;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Row, Sqlite, Transaction};
+use tokio::time::{Instant, sleep};
+
+pub use self::letters::SqliteDeadLetters;
+use self::statements::{
+    CLAIM, CLAMP, COMPLETE, COMPLETE_ONCE, CREATE, FIND, GIVE_UP, IS_COMPLETED, PURGE, RELEASE, REOPEN, STATE,
+};
+use crate::contract::MAX_LEASE;
+use crate::dead_letter::DeadLetters;
+use crate::sql::{
+    BEYOND_RECEIVER, Connections, FAILED_FOR, Housekeeping, Lent, PURGE_BATCH, StepLimit, claim_state, units,
+};
+use crate::store::{
+    Claim, ClaimHandle, ClaimState, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError,
+    StoreFuture,
+};
+
+/// Remembers events in an SQLite file, for all processes of one machine.
+///
+/// It survives restarts and crashes, and several processes may have the file open at the same time. It must be on a disk
+/// of this machine: SQLite's locks do not work over network file systems. The clock is the machine's.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use sendarix_webhooks::{Receiver, SigningSecret, SqliteStore};
+///
+/// let store = SqliteStore::open("events.sqlite")?;
+/// let receiver = Receiver::builder(SigningSecret::new("a secret from the dashboard")?).store(store).build()?;
+/// # Ok(()) }
+/// ```
+///
+/// # Durability
+///
+/// A claim or a completion survives a crash of the process at once, and a power failure once the next checkpoint has
+/// written it out (`PRAGMA synchronous = NORMAL`). What a power failure takes is the memory of the last few events: a copy
+/// of one that comes after it is handled again. Dead letters are on the disk before they count as kept (`FULL`), and
+/// what your own transaction [commits](Self::commit) is as durable as your connection, `FULL` by default.
+///
+/// # The file
+///
+/// The table `sendarix_claims`, made when it is missing, has a row for each event that is claimed or remembered, about 150
+/// bytes. Rows that are over are deleted in the background, a thousand at a time, and their pages used again. Do not
+/// delete or replace the file while a process has it open: that process would go on with the old one.
+#[derive(Clone)]
+pub struct SqliteStore(Arc<Database>);
+
+/// A file, with a connection for each purpose.
+#[derive(Debug)]
+pub(crate) struct Database {
+    claims: Connections<SqliteConnection>,
+    letters: Connections<SqliteConnection>,
+    limit: Arc<StepLimit>,
+    housekeeping: Housekeeping,
+}
+
+/// How long to wait for another process's transaction: less than the receiver waits for the store, so that it hears why.
+fn busy_timeout(limit: Duration) -> Duration {
+    limit.saturating_sub(BEYOND_RECEIVER) * 3 / 4
+}
+
+impl SqliteStore {
+    /// A store in this file, which is created when it is first needed. Does not touch the disk yet.
+    ///
+    /// # Errors
+    ///
+    /// The path is empty or `:memory:`, which would be a memory of its own for every connection.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreConfigError> {
+        let path = path.as_ref();
+        if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().starts_with(b":memory:") {
+            let found = path.display();
+            let message = format!("`{found}` is no file; SQLite needs one, or use a MemoryStore");
+            return Err(StoreConfigError::new(message, None));
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .auto_vacuum(SqliteAutoVacuum::None)
+            // A slow statement's text is nobody's business, and the receiver logs what fails.
+            .disable_statement_logging();
+        let limit = Arc::new(StepLimit::new());
+        // One is enough: the file has one writer at a time, and those who wait here wait in order.
+        let connection = |synchronous| {
+            let fit = |options: SqliteConnectOptions, limit| options.busy_timeout(busy_timeout(limit));
+            Connections::new(options.clone().synchronous(synchronous), fit, Arc::clone(&limit), 1)
+        };
+        Ok(Self(Arc::new(Database {
+            claims: connection(SqliteSynchronous::Normal),
+            letters: connection(SqliteSynchronous::Full),
+            limit: Arc::clone(&limit),
+            housekeeping: Housekeeping::default(),
+        })))
+    }
+
+    /// The dead letters, which are in the same file.
+    #[must_use]
+    pub fn dead_letters(&self) -> SqliteDeadLetters {
+        SqliteDeadLetters::new(Arc::clone(&self.0))
+    }
+
+    /// Commits the handler's transaction together with the completion of its claim: both happen, or neither.
+    ///
+    /// The transaction must be on the store's own file. Begin it with `BEGIN IMMEDIATE` (sqlx's `begin_with`): one that
+    /// reads first and then writes fails whenever another has written in between. Begin it last and keep it short: while it
+    /// is open nobody else can write to the file, and no event can be claimed, also when the process is stopped. Commit last
+    /// in the handler: what fails afterwards is not tried again. A claim is committed once; only after
+    /// [`CommitError::Failed`], when it is not known whether the first `commit` has arrived, may it be tried again, with the
+    /// same work in a new transaction.
+    ///
+    /// ```no_run
+    /// # use sendarix_webhooks::{Delivery, HandlerError, SqliteStore};
+    /// async fn credit(delivery: Delivery, store: SqliteStore, pool: sqlx::SqlitePool) -> Result<(), HandlerError> {
+    ///     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    ///     let credit = "UPDATE accounts SET balance = balance + 1 WHERE address = ?1";
+    ///     sqlx::query(credit).bind(&*delivery.event().recipient).execute(&mut *tx).await?;
+    ///     store.commit(tx, delivery.claim()).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::AlreadyCommitted`] if the claim has been completed, [`CommitError::TakenOver`] if it was lost,
+    /// [`CommitError::Elsewhere`] if the transaction is nested in another one or on another file, and [`CommitError::Failed`] if the
+    /// database failed.
+    pub async fn commit(&self, mut tx: Transaction<'_, Sqlite>, claim: &ClaimHandle) -> Result<(), CommitError> {
+        let failed = |error| CommitError::Failed(StoreError::new(error));
+        let committing = match claim.begin_commit() {
+            Ok(committing) => committing,
+            Err(error) => {
+                tx.rollback().await.map_err(failed)?;
+                return Err(error);
+            }
+        };
+        self.purge_if_due();
+        let retention = units(claim.retention(), 1000);
+        let completed = step(&mut tx, COMPLETE_ONCE, claim.key(), claim.token(), retention).await.map_err(failed)?;
+        let recorded = completed.is_some();
+        if recorded { tx.commit().await } else { tx.rollback().await }.map_err(failed)?;
+        committing.conclude(recorded, self.state(claim).await?)
+    }
+
+    /// What the store itself sees of a claim, unless it is not this one's any more.
+    async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, CommitError> {
+        let (key, token) = (claim.key(), claim.token().to_bytes());
+        let state = sqlx::query_scalar::<_, String>(STATE)
+            .bind(key.endpoint())
+            .bind(key.event_id().as_bytes())
+            .bind(token.as_slice());
+        let mut lent = self.0.claims().await.map_err(CommitError::Failed)?;
+        let state = lent.ask(|connection| state.fetch_all(connection)).await;
+        let state = state.map_err(|error| CommitError::Failed(StoreError::new(error)))?;
+        lent.give_back();
+        Ok(state.first().and_then(|state| claim_state(state)))
+    }
+
+    fn purge_if_due(&self) {
+        self.0.housekeeping.purge_if_due(|| {
+            let store = self.clone();
+            async move { store.purge().await }
+        });
+    }
+
+    /// Deletes the rows that nobody needs any more, and returns how many. Live claims are never among them.
+    ///
+    /// The store does this by itself once a minute, as long as events are completed.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn purge(&self) -> Result<u64, StoreError> {
+        let mut purged = 0;
+        loop {
+            let mut lent = self.0.claims().await?;
+            let kept = units(FAILED_FOR, 1000);
+            let batch = i64::try_from(PURGE_BATCH).unwrap_or(i64::MAX);
+            let purge = sqlx::query(PURGE).bind(kept).bind(batch);
+            let purged_now = lent.ask(|connection| purge.execute(connection)).await.map_err(StoreError::new)?;
+            let deleted = purged_now.rows_affected();
+            lent.give_back();
+            purged += deleted;
+            if deleted < PURGE_BATCH {
+                break;
+            }
+        }
+        let mut lent = self.0.claims().await?;
+        let clamp = sqlx::query(CLAMP).bind(units(MAX_LEASE, 1000));
+        lent.ask(|connection| clamp.execute(connection)).await.map_err(StoreError::new)?;
+        lent.give_back();
+        Ok(purged)
+    }
+
+    async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: i64) -> Result<Claim, StoreError> {
+        let mut lent = self.0.claims().await?;
+        let claim = lent.ask(|connection| try_claim(connection, key, token, lease)).await.map_err(StoreError::new)?;
+        lent.give_back();
+        claim.ok_or_else(|| StoreError::new("the event's state went on changing"))
+    }
+
+    async fn step(&self, sql: &'static str, key: &EventKey, token: ClaimToken, kept: i64) -> Result<bool, StoreError> {
+        let mut lent = self.0.claims().await?;
+        let row = lent.ask(|connection| step(connection, sql, key, token, kept)).await.map_err(StoreError::new)?;
+        lent.give_back();
+        Ok(row.is_some())
+    }
+}
+
+/// So often at most is a claim tried again because the row changed between two statements.
+const TRIES: usize = 5;
+
+async fn try_claim(
+    connection: &mut SqliteConnection,
+    key: &EventKey,
+    token: ClaimToken,
+    lease: i64,
+) -> Result<Option<Claim>, sqlx::Error> {
+    for _ in 0..TRIES {
+        // Copies of an event are common, and reading waits for no lock.
+        let find = sqlx::query(FIND).bind(key.endpoint()).bind(key.event_id().as_bytes());
+        if let Some(row) = find.fetch_all(&mut *connection).await?.first()
+            && let Some(claim) = refusal(row, token)?
+        {
+            return Ok(Some(claim));
+        }
+        let claim = sqlx::query(CLAIM).bind(key.endpoint()).bind(key.event_id().as_bytes());
+        let bytes = token.to_bytes();
+        let claim = claim.bind(bytes.as_slice()).bind(lease).bind(units(MAX_LEASE, 1000));
+        if let Some(row) = claim.fetch_all(&mut *connection).await?.first() {
+            let attempt = u32::try_from(row.try_get::<i64, _>("attempt")?).unwrap_or(u32::MAX);
+            return Ok(Some(Claim::Granted { attempt }));
+        }
+    }
+    Ok(None)
+}
+
+/// Why the event in this row cannot be claimed, if that is so.
+fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Error> {
+    let remaining = u64::try_from(row.try_get::<i64, _>("remaining")?).ok().filter(|remaining| *remaining > 0);
+    // A lease has begun with the millisecond after its claim.
+    let Some(remaining) = remaining.map(|ms| Duration::from_millis((ms - 1).max(1))) else { return Ok(None) };
+    Ok(match row.try_get("state")? {
+        "completed" => Some(Claim::Completed),
+        "given_up" => Some(Claim::GivenUp),
+        "live" if row.try_get::<&[u8], _>("token")? != token.to_bytes() => {
+            // A lease that ends later than any may be was given before the clock stepped back.
+            (remaining <= MAX_LEASE).then_some(Claim::InFlight { remaining })
+        }
+        _ => None,
+    })
+}
+
+/// Runs a statement to its end, which is where SQLite commits it.
+async fn step(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    key: &EventKey,
+    token: ClaimToken,
+    milliseconds: i64,
+) -> Result<Option<SqliteRow>, sqlx::Error> {
+    let step = sqlx::query(sql).bind(key.endpoint()).bind(key.event_id().as_bytes());
+    let token = token.to_bytes();
+    let rows = step.bind(token.as_slice()).bind(milliseconds).fetch_all(connection).await?;
+    Ok(rows.into_iter().next())
+}
+
+impl DedupStore for SqliteStore {
+    fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
+        Box::pin(self.try_claim(key, token, units(lease, 1000)))
+    }
+
+    fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            self.purge_if_due();
+            self.step(COMPLETE, key, token, units(retention, 1000)).await
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
+        Box::pin(self.step(RELEASE, key, token, units(FAILED_FOR, 1000)))
+    }
+
+    fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            self.purge_if_due();
+            self.step(GIVE_UP, key, token, units(retention, 1000)).await
+        })
+    }
+
+    fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let reopen = sqlx::query(REOPEN).bind(key.endpoint()).bind(key.event_id().as_bytes());
+            let reopen = reopen.bind(units(FAILED_FOR, 1000));
+            let mut lent = self.0.claims().await?;
+            lent.ask(|connection| reopen.execute(connection)).await.map_err(StoreError::new)?;
+            lent.give_back();
+            Ok(())
+        })
+    }
+
+    fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let find = sqlx::query(IS_COMPLETED).bind(key.endpoint()).bind(key.event_id().as_bytes());
+            let mut lent = self.0.claims().await?;
+            let rows = lent.ask(|connection| find.fetch_all(connection)).await.map_err(StoreError::new)?;
+            lent.give_back();
+            Ok(!rows.is_empty())
+        })
+    }
+
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
+        Some(Arc::new(self.dead_letters()))
+    }
+
+    fn set_time_limit(&self, limit: Duration) {
+        self.0.allow(limit);
+    }
+}
+
+impl Database {
+    async fn claims(&self) -> Result<Lent<'_, SqliteConnection>, StoreError> {
+        self.lend(&self.claims).await.map_err(StoreError::new)
+    }
+
+    pub(crate) async fn letters(&self) -> Result<Lent<'_, SqliteConnection>, sqlx::Error> {
+        self.lend(&self.letters).await
+    }
+
+    pub(crate) fn allow(&self, limit: Duration) {
+        self.limit.allow(limit);
+    }
+
+    async fn lend<'a>(
+        &self,
+        connections: &'a Connections<SqliteConnection>,
+    ) -> Result<Lent<'a, SqliteConnection>, sqlx::Error> {
+        let give_up = Instant::now() + busy_timeout(connections.limit());
+        loop {
+            match open(connections).await {
+                // Unlike everything else, a file's change to WAL does not wait for its turn.
+                Err(error) if is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
+                lent => return lent,
+            }
+        }
+    }
+}
+
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// A connection to a file that has the tables. Whoever opens it makes them: the file may be another than before.
+async fn open(connections: &Connections<SqliteConnection>) -> Result<Lent<'_, SqliteConnection>, sqlx::Error> {
+    let mut lent = connections.lend().await?;
+    if lent.is_fresh() {
+        lent.ask(|connection| sqlx::raw_sql(CREATE).execute(connection)).await?;
+    }
+    Ok(lent)
+}
+
+/// `SQLITE_BUSY` with any extension of the code.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SqliteStore").field(&self.0.claims).finish()
+    }
+}
