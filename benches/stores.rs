@@ -216,8 +216,8 @@ impl Driver {
             Kind::Redis => {
                 let client = redis::Client::open(backend.url()).unwrap();
                 let connection = client.get_multiplexed_async_connection().await.unwrap();
-                let claim = redis::Script::new(include_str!("../src/store/redis/claim.lua"));
-                let settle = redis::Script::new(include_str!("../src/store/redis/settle.lua"));
+                let claim = redis::Script::new(include_str!("../src/redis/claim.lua"));
+                let settle = redis::Script::new(include_str!("../src/redis/settle.lua"));
                 Self::Redis(connection, Arc::new([claim, settle]))
             }
             Kind::Postgres => {
