@@ -148,7 +148,7 @@ async fn list(letters: &dyn DeadLetters, endpoint: &str) -> anyhow::Result<ExitC
             };
             after = Some(letter.key.event_id().to_owned());
             let (id, error) = (letter.key.event_id().escape_debug(), letter.error.escape_debug());
-            println!("{id} {} {} {} {error}", letter.reason.label(), letter.attempts, letter.last_at);
+            println!("{id} {} {} {} {error}", letter.reason.as_str(), letter.attempts, letter.last_at);
         }
         if page.is_empty() {
             return Ok(ExitCode::SUCCESS);
@@ -166,7 +166,7 @@ fn show(letter: &DeadLetter) {
     println!("endpoint  {}", letter.key.endpoint());
     println!(
         "reason    {}{}",
-        letter.reason.label(),
+        letter.reason.as_str(),
         if letter.is_retrying() { ", Sendarix may retry it" } else { "" }
     );
     println!("error     {}", letter.error.escape_debug());

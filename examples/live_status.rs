@@ -159,7 +159,7 @@ impl Board {
             .map(|listed| match listed {
                 Ok(letter) => Letter {
                     event_id: letter.key.event_id().to_owned(),
-                    reason: letter.reason.label().to_owned(),
+                    reason: letter.reason.as_str().to_owned(),
                     error: letter.error,
                     attempts: letter.attempts,
                 },
@@ -192,7 +192,7 @@ impl Shown {
         let message = Message {
             id: event.message_id.clone(),
             recipient: event.recipient.clone(),
-            status: state.status().map(|status| status.label()),
+            status: state.status().map(|status| status.as_str()),
             marks: marks.into_iter().filter_map(|(is_there, mark)| is_there.then_some(mark)).collect(),
         };
         let arrival = Arrival {

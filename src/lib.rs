@@ -97,8 +97,11 @@
 pub mod actix;
 #[cfg(feature = "axum")]
 mod axum;
+mod closed_set;
 pub mod contract;
 pub mod dead_letter;
+#[cfg(any(feature = "apalis", feature = "nats", feature = "postgres", feature = "redis", feature = "sqlite"))]
+pub mod deps;
 pub mod destination;
 pub mod event;
 pub mod inbox;
@@ -134,6 +137,8 @@ pub use actix::SendarixMiddleware;
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use axum::MissingLayer;
 #[doc(inline)]
+pub use closed_set::UnknownName;
+#[doc(inline)]
 pub use contract::{MAX_LEASE, RETRY_SCHEDULE};
 #[doc(inline)]
 pub use event::{DecodeError, EventKey, EventKind, EventType, SendarixEvent, Suppression, Timestamp, TimestampError};
@@ -148,7 +153,7 @@ pub use outcome::{Outcome, RefusalKind};
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 pub use postgres::{PostgresBuilder, PostgresDeadLetters, PostgresStore};
 #[doc(inline)]
-pub use receiver::{Answer, Head, Receiver, ReceiverBuilder};
+pub use receiver::{Answer, Receiver, ReceiverBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use redis::{RedisDeadLetters, RedisStore};
@@ -156,7 +161,7 @@ pub use redis::{RedisDeadLetters, RedisStore};
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteDeadLetters, SqliteStore};
 #[doc(inline)]
-pub use verify::{SecretError, Signature, SigningSecret, SigningSecrets};
+pub use verify::{Head, SecretError, Signature, SigningSecret, SigningSecrets};
 
 /// The code in README.md, as tests.
 #[cfg(all(doctest, feature = "actix", feature = "axum", feature = "postgres", feature = "testing"))]

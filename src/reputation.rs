@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::closed_set::closed_set;
 use crate::event::{EventKind, SendarixEvent, Timestamp};
 use crate::verify::{Clock, SystemClock};
 
@@ -59,14 +60,14 @@ pub struct ReputationBuilder {
     clock: Box<dyn Clock>,
 }
 
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Measure {
-    /// Permanent bounces, of all messages that were delivered or bounced.
-    Bounces,
-    /// Complaints, of all messages that were delivered.
-    Complaints,
+closed_set! {
+    /// What is measured.
+    pub enum Measure {
+        /// Permanent bounces, of all messages that were delivered or bounced.
+        Bounces = "bounces",
+        /// Complaints, of all messages that were delivered.
+        Complaints = "complaints",
+    }
 }
 
 /// A rate has passed its threshold.

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::closed_set::closed_set;
 use crate::event::{Envelope, EventKind, SendarixEvent, Timestamp};
 
 /// What is known of one message, folded from its events.
@@ -49,40 +50,21 @@ pub struct MessageState {
     click: Option<Seen>,
 }
 
-/// How far a message has come. A later one in this list is never undone by an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum MessageStatus {
-    /// Sendarix has it.
-    Accepted,
-    /// Delivery is delayed; Sendarix tries again by itself.
-    Deferred,
-    /// The recipient's mail server refused it for now, by a `soft_bounce` or by a `bounce` that is called soft.
-    SoftBounced,
-    /// The recipient's mail server took it. Whoever opens, clicks, complains or unsubscribes has received it too.
-    Delivered,
-    /// It failed for good. A server may take a message and send it back later, so this stands above delivery.
-    Bounced,
-}
-
-impl MessageStatus {
-    /// The stable name: lower case, words joined by `_`.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Deferred => "deferred",
-            Self::SoftBounced => "soft_bounced",
-            Self::Delivered => "delivered",
-            Self::Bounced => "bounced",
-        }
-    }
-}
-
-impl std::fmt::Display for MessageStatus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.label())
+closed_set! {
+    /// How far a message has come. A later one in this list is never undone by an earlier one.
+    #[derive(PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum MessageStatus {
+        /// Sendarix has it.
+        Accepted = "accepted",
+        /// Delivery is delayed; Sendarix tries again by itself.
+        Deferred = "deferred",
+        /// The recipient's mail server refused it for now, by a `soft_bounce` or by a `bounce` that is called soft.
+        SoftBounced = "soft_bounced",
+        /// The recipient's mail server took it. A message that was opened, clicked, complained about or unsubscribed from was delivered too.
+        Delivered = "delivered",
+        /// It failed for good. A server may take a message and send it back later, so this stands above delivery.
+        Bounced = "bounced",
     }
 }
 

@@ -189,7 +189,7 @@ async fn assert_nothing_leaks(stores: Option<FaultyStores>) {
     let endpoint = Endpoint::start(Front::ANY, configure, handler).await;
     let recipient = "4915112345678";
     let mut bodies: Vec<Vec<u8>> =
-        EventType::ALL.map(|event_type| Sample::new(event_type).recipient(recipient).body()).to_vec();
+        EventType::ALL.iter().map(|event_type| Sample::new(*event_type).recipient(recipient).body()).collect();
     bodies.push(Sample::of_unknown_type(format!("new\n{}", "x".repeat(5000))).recipient(recipient).body());
     let open = String::from_utf8(Sample::new(EventType::Open).recipient("R").body()).unwrap();
     // Errors of a JSON reader like to quote what they found.

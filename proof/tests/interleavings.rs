@@ -99,7 +99,7 @@ fn of_three_copies_of_an_event_one_is_handled() {
                     0
                 }
                 Claim::Completed => 0,
-                Claim::GivenUp => unreachable!(),
+                other => unreachable!("{other:?}"),
             }
         };
         let others = [spawn(memory, deliver), spawn(memory, deliver)];

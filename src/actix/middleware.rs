@@ -15,7 +15,8 @@ use futures_core::Stream;
 use super::response::{Unplaced, answer_response, misconfigured, with_unread};
 use crate::inbox::{Delivery, HandlerError};
 use crate::outcome::Outcome;
-use crate::receiver::{Head, Receiver};
+use crate::receiver::Receiver;
+use crate::verify::Head;
 
 /// Lets only authentic, fresh and new events through to what it wraps: see the [module](super).
 #[derive(Clone, Debug)]

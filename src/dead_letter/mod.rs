@@ -30,7 +30,9 @@ mod journal;
 mod record;
 mod recovered;
 
+use std::convert::Infallible;
 use std::fmt::{self, Debug};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +47,10 @@ pub use self::file::FileDeadLetters;
 pub(crate) use self::record::StoredLetter;
 
 /// Keeps dead letters. What it has reported as kept must survive a power failure.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not keep dead letters",
+    note = "`FileDeadLetters` does, and so do `SqliteStore`, `RedisStore` and `PostgresStore` by themselves; an `Arc` of one is one"
+)]
 pub trait DeadLetters: Debug + Send + Sync + 'static {
     /// Keeps a letter, in the place of an earlier one with the same key.
     ///
@@ -234,25 +240,25 @@ pub enum DeadLetterReason {
     UnknownType,
     /// The event is too old to be told from a replay.
     Expired,
-    /// A reason of this label, which a newer version of the crate has written.
+    /// A reason of this name, which a newer version of the crate has written.
     Other(String),
 }
 
 impl DeadLetterReason {
     /// All that this version writes.
-    pub const ALL: [Self; 5] =
-        [Self::Failed, Self::FailedPermanently, Self::Malformed, Self::UnknownType, Self::Expired];
+    pub const ALL: &[Self] =
+        &[Self::Failed, Self::FailedPermanently, Self::Malformed, Self::UnknownType, Self::Expired];
 
     /// The stable name, as in the files and tables of dead letters.
     #[must_use]
-    pub fn label(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Failed => "failed",
             Self::FailedPermanently => "failed_permanently",
             Self::Malformed => "malformed",
             Self::UnknownType => "unknown_type",
             Self::Expired => "expired",
-            Self::Other(label) => label,
+            Self::Other(name) => name,
         }
     }
 
@@ -261,15 +267,29 @@ impl DeadLetterReason {
     }
 }
 
-/// The reason of this label.
+/// The reason of this name.
 impl From<String> for DeadLetterReason {
-    fn from(label: String) -> Self {
-        Self::ALL.into_iter().find(|reason| reason.label() == label).unwrap_or(Self::Other(label))
+    fn from(name: String) -> Self {
+        Self::ALL.iter().find(|reason| reason.as_str() == name).cloned().unwrap_or(Self::Other(name))
+    }
+}
+
+impl FromStr for DeadLetterReason {
+    type Err = Infallible;
+
+    fn from_str(name: &str) -> Result<Self, Infallible> {
+        Ok(name.to_owned().into())
+    }
+}
+
+impl fmt::Display for DeadLetterReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
 impl From<DeadLetterReason> for String {
     fn from(reason: DeadLetterReason) -> Self {
-        reason.label().to_owned()
+        reason.as_str().to_owned()
     }
 }

@@ -42,6 +42,12 @@ pub use self::terminal::Terminal;
 pub type DestinationFuture = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>;
 
 /// Takes events. A function that takes a [`Delivery`] is one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot take events",
+    note = "a destination is a function `async fn(Delivery) -> Result<(), HandlerError>`, or one of `JsonLines`, `Enqueue`, \
+        `JetStream` and `FanOut`; a function that returns `anyhow::Result` calls the fallible part with `?` inside of one that \
+        returns `Result<(), HandlerError>`"
+)]
 pub trait Destination: Send + Sync + 'static {
     /// Takes one event, which counts as taken once this has succeeded. An event may come again all the same: after a crash
     /// just then, for example.

@@ -24,9 +24,9 @@ pub use self::decode::{DecodeError, DecodeErrorKind, Place};
 pub use self::key::EventKey;
 pub use self::kind::{
     Accepted, Bounce, BounceCategory, BounceType, Click, Complaint, ComplaintType, Deferred, Delivered, EventKind,
-    EventType, FeedbackType, Open, SoftBounce, Unknown, UnknownEventType, Unsubscribe,
+    EventType, FeedbackType, Open, SoftBounce, Unknown, Unsubscribe,
 };
-pub use self::suppression::{Suppression, UnknownSuppression};
+pub use self::suppression::Suppression;
 pub use self::timestamp::{Timestamp, TimestampError};
 
 /// One Sendarix event. Cheap to clone: all clones share one allocation and the request's own body.

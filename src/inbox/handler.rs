@@ -168,6 +168,11 @@ impl fmt::Debug for HandlerError {
 /// What a handler returned on success, as far as the receiver cares: its HTTP status.
 ///
 /// A status outside 200 to 299 means that the handler failed and that Sendarix should deliver again.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say whether the handler succeeded",
+    note = "a handler returns `Result<(), HandlerError>`, or `Result<R, HandlerError>` where `R` has an HTTP status: `()` or \
+        `http::Response`"
+)]
 pub trait HandlerResponse {
     /// The HTTP status.
     fn status(&self) -> u16;

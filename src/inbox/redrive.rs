@@ -11,6 +11,7 @@ use super::attempt::{Attempt, Proof, Source};
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::time_limit::StepError;
 use super::{Draining, Inbox, Redelivery};
+use crate::closed_set::closed_set;
 use crate::dead_letter::{DeadLetter, ListedLetter, UnreadableLetter};
 use crate::event::EventKey;
 use crate::outcome::Outcome;
@@ -267,22 +268,22 @@ enum Cause {
     DeadLetters(StepError),
 }
 
-/// Why a dead letter could not be redriven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RedriveErrorKind {
-    /// The letter is of another endpoint than the inbox.
-    OtherEndpoint,
-    /// The inbox is draining.
-    Draining,
-    /// The letter's event last failed longer ago than the retention.
-    BeyondRetention,
-    /// The letter cannot be read.
-    Unreadable,
-    /// The inbox has no dead letters.
-    NoDeadLetters,
-    /// The dead letters cannot be listed.
-    DeadLetters,
+closed_set! {
+    /// Why a dead letter could not be redriven.
+    pub enum RedriveErrorKind {
+        /// The letter is of another endpoint than the inbox.
+        OtherEndpoint = "other_endpoint",
+        /// The inbox is draining.
+        Draining = "draining",
+        /// The letter's event last failed longer ago than the retention.
+        BeyondRetention = "beyond_retention",
+        /// The letter cannot be read.
+        Unreadable = "unreadable",
+        /// The inbox has no dead letters.
+        NoDeadLetters = "no_dead_letters",
+        /// The dead letters cannot be listed.
+        DeadLetters = "dead_letters",
+    }
 }
 
 impl RedriveError {

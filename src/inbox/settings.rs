@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::closed_set::closed_set;
 use crate::contract::{MAX_LEASE, RETRY_SCHEDULE, SENDER_TIMEOUT};
 use crate::event::EventType;
 use crate::outcome::{Outcome, RefusalKind};
@@ -11,15 +12,16 @@ use crate::verify::SecretError;
 /// How far ahead of the clock an event's signed time may be, when its age is checked.
 pub(super) const MAX_EVENT_AHEAD: Duration = Duration::from_secs(5 * 60);
 
-/// What to do with an event of a type that this version of the crate does not know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UnknownTypes {
-    /// Keep it as a dead letter and acknowledge it.
-    #[default]
-    DeadLetter,
-    /// Give it to the handler as [`EventKind::Unknown`](crate::EventKind::Unknown).
-    Deliver,
+closed_set! {
+    /// What to do with an event of a type that this version of the crate does not know.
+    #[derive(Default)]
+    pub enum UnknownTypes {
+        /// Keep it as a dead letter and acknowledge it.
+        #[default]
+        DeadLetter = "dead_letter",
+        /// Give it to the handler as [`EventKind::Unknown`](crate::EventKind::Unknown).
+        Deliver = "deliver",
+    }
 }
 
 #[derive(Clone, Debug)]

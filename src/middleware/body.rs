@@ -5,6 +5,10 @@ use bytes::Bytes;
 
 /// What kind of body the wrapped service is given, for a server whose body is `B`. There are two: [`SameBody`] and
 /// [`ToBody`].
+#[diagnostic::on_unimplemented(
+    message = "a body of type `{B}` cannot be made from bytes for the wrapped service",
+    note = "name the wrapped service's body: `SendarixLayer::new(receiver).request_body::<Full<Bytes>>()`"
+)]
 pub trait RequestBody<B>: sealed::Sealed {
     /// The wrapped service's body.
     type Body: From<Bytes> + Send + 'static;

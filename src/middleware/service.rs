@@ -14,7 +14,8 @@ use tower_service::Service;
 
 use super::{RequestBody, ResponseFuture};
 use crate::inbox::{Delivery, HandlerError};
-use crate::receiver::{Answer, BoxError, Head, Receiver};
+use crate::receiver::{Answer, BoxError, Receiver};
+use crate::verify::Head;
 
 /// A service that lets only authentic, fresh and new events through to the one that it wraps: see
 /// [`SendarixLayer`](super::SendarixLayer).

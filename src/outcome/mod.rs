@@ -3,105 +3,59 @@
 mod refusal_kind;
 mod settled;
 
-use std::fmt;
+use crate::closed_set::closed_set;
 
 pub use self::refusal_kind::RefusalKind;
 pub(crate) use self::settled::Settled;
 
-/// What became of a delivery.
-///
-/// Its [`label`](Self::label) is the field in the logs, and the key under which
-/// [`ReceiverBuilder::status`](crate::ReceiverBuilder::status) changes a status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The handler succeeded; its own 2xx is the answer.
-    Processed,
-    /// The event has been handled before: 200.
-    Duplicate,
-    /// Another delivery of the same event is being handled: 503. A 200 would lose the event if that one fails.
-    InFlight,
-    /// The receiver is configured not to want this type of event: 200.
-    Ignored,
-    /// The type of the event is not known. It is kept as a dead letter, since retrying cannot help: 200.
-    UnknownType,
-    /// The body is authentic and no event. It is kept as a dead letter, since retrying cannot help: 200.
-    Malformed,
-    /// The event is older than [`max_event_age`](crate::ReceiverBuilder::max_event_age), too old to be told from a
-    /// replay. It is kept as a dead letter: 200.
-    Expired,
-    /// The handler said that it can never succeed. The event is kept as a dead letter: 200.
-    FailedPermanently,
-    /// A service inside of the layer answered 2xx, and no handler took the event: a fallback page, or a wrong route. It is
-    /// kept as a dead letter that is retried: 500.
-    NotTaken,
-    /// The handler failed and Sendarix should deliver again: the handler's own status, else 503, and 500 after a panic.
-    Failed,
-    /// The handler is still running at the acknowledgement deadline, and goes on: 503.
-    Slow,
-    /// The method is not POST: 405.
-    MethodNotAllowed,
-    /// The signature is missing, repeated, malformed or wrong: 401.
-    Unauthenticated,
-    /// The timestamp header is missing, repeated, malformed, too old or too far ahead: 401.
-    Stale,
-    /// The body is longer than the limit: 413.
-    TooLarge,
-    /// The body did not arrive whole within its time limit: 408; or a layer outside could not decode it: 400.
-    BodyTimeout,
-    /// The dedup store failed, or the dead-letter store where the outcome needs it: 503.
-    StoreUnavailable,
-    /// The receiver is shutting down and takes nothing new: 503.
-    Draining,
+closed_set! {
+    /// What became of a delivery.
+    ///
+    /// Its [name](Self::as_str) is the field in the logs, and the key under which
+    /// [`ReceiverBuilder::status`](crate::ReceiverBuilder::status) changes a status.
+    pub enum Outcome {
+        /// The handler succeeded; its own 2xx is the answer.
+        Processed = "processed",
+        /// The event has been handled before: 200.
+        Duplicate = "duplicate",
+        /// Another delivery of the same event is being handled: 503. A 200 would lose the event if that one fails.
+        InFlight = "in_flight",
+        /// The receiver is configured not to want this type of event: 200.
+        Ignored = "ignored",
+        /// The type of the event is not known. It is kept as a dead letter, since retrying cannot help: 200.
+        UnknownType = "unknown_type",
+        /// The body is authentic and no event. It is kept as a dead letter, since retrying cannot help: 200.
+        Malformed = "malformed",
+        /// The event is older than [`max_event_age`](crate::ReceiverBuilder::max_event_age), too old to be told from a
+        /// replay. It is kept as a dead letter: 200.
+        Expired = "expired",
+        /// The handler said that it can never succeed. The event is kept as a dead letter: 200.
+        FailedPermanently = "failed_permanently",
+        /// A service inside of the layer answered 2xx, and no handler took the event: a fallback page, or a wrong route. It is
+        /// kept as a dead letter that is retried: 500.
+        NotTaken = "not_taken",
+        /// The handler failed and Sendarix should deliver again: the handler's own status, else 503, and 500 after a panic.
+        Failed = "failed",
+        /// The handler is still running at the acknowledgement deadline, and goes on: 503.
+        Slow = "slow",
+        /// The method is not POST: 405.
+        MethodNotAllowed = "method_not_allowed",
+        /// The signature is missing, repeated, malformed or wrong: 401.
+        Unauthenticated = "unauthenticated",
+        /// The timestamp header is missing, repeated, malformed, too old or too far ahead: 401.
+        Stale = "stale",
+        /// The body is longer than the limit: 413.
+        TooLarge = "too_large",
+        /// The body did not arrive whole within its time limit: 408; or a layer outside could not decode it: 400.
+        BodyTimeout = "body_timeout",
+        /// The dedup store failed, or the dead-letter store where the outcome needs it: 503.
+        StoreUnavailable = "store_unavailable",
+        /// The receiver is shutting down and takes nothing new: 503.
+        Draining = "draining",
+    }
 }
 
 impl Outcome {
-    /// Every outcome.
-    pub const ALL: [Self; 18] = [
-        Self::Processed,
-        Self::Duplicate,
-        Self::InFlight,
-        Self::Ignored,
-        Self::UnknownType,
-        Self::Malformed,
-        Self::Expired,
-        Self::FailedPermanently,
-        Self::NotTaken,
-        Self::Failed,
-        Self::Slow,
-        Self::MethodNotAllowed,
-        Self::Unauthenticated,
-        Self::Stale,
-        Self::TooLarge,
-        Self::BodyTimeout,
-        Self::StoreUnavailable,
-        Self::Draining,
-    ];
-
-    /// The stable name: lower case, words joined by `_`.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Processed => "processed",
-            Self::Duplicate => "duplicate",
-            Self::InFlight => "in_flight",
-            Self::Ignored => "ignored",
-            Self::UnknownType => "unknown_type",
-            Self::Malformed => "malformed",
-            Self::Expired => "expired",
-            Self::FailedPermanently => "failed_permanently",
-            Self::NotTaken => "not_taken",
-            Self::Failed => "failed",
-            Self::Slow => "slow",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Stale => "stale",
-            Self::TooLarge => "too_large",
-            Self::BodyTimeout => "body_timeout",
-            Self::StoreUnavailable => "store_unavailable",
-            Self::Draining => "draining",
-        }
-    }
-
     /// The status that the receiver answers by itself, unless the application chose another.
     #[must_use]
     pub const fn default_status(self) -> u16 {
@@ -170,12 +124,6 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +131,7 @@ mod tests {
     /// Sendarix takes every 2xx as an acknowledgment.
     #[test]
     fn what_is_not_acknowledged_is_answered_with_an_error() {
-        for outcome in Outcome::ALL {
+        for &outcome in Outcome::ALL {
             assert_eq!(outcome.is_acknowledged(), outcome.default_status() < 300, "{outcome}");
         }
     }

@@ -1,65 +1,45 @@
 //! The reasons to refuse a request before its signature is proven: one closed set.
 
-use std::fmt;
-
 use super::Outcome;
+use crate::closed_set::closed_set;
 
-/// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RefusalKind {
-    /// The method is not POST.
-    MethodNotAllowed,
-    /// There is no signature header.
-    SignatureMissing,
-    /// There is more than one signature header.
-    SignatureRepeated,
-    /// The signature header is not 64 hex digits. The log says what it looks like.
-    SignatureMalformed,
-    /// No active secret signed this body.
-    SignatureMismatch,
-    /// There is no timestamp header.
-    TimestampMissing,
-    /// There is more than one timestamp header.
-    TimestampRepeated,
-    /// The timestamp header is not decimal Unix seconds.
-    TimestampMalformed,
-    /// The timestamp is further in the past than the tolerance allows.
-    TimestampTooOld,
-    /// The timestamp is further in the future than the tolerance allows.
-    TimestampTooNew,
-    /// The body is longer than the limit, or says that it will be.
-    BodyTooLarge,
-    /// The body did not arrive within its time limit.
-    BodyTimeout,
-    /// The connection broke off before the end of the body.
-    BodyIncomplete,
-    /// A layer outside of this one could not decode the body, such as by its `Content-Encoding`.
-    BodyUndecodable,
-    /// The receiver is shutting down.
-    Draining,
+closed_set! {
+    /// Why a request was refused.
+    pub enum RefusalKind {
+        /// The method is not POST.
+        MethodNotAllowed = "method_not_allowed",
+        /// There is no signature header.
+        SignatureMissing = "signature_missing",
+        /// There is more than one signature header.
+        SignatureRepeated = "signature_repeated",
+        /// The signature header is not 64 hex digits. The log says what it looks like.
+        SignatureMalformed = "signature_malformed",
+        /// No active secret signed this body.
+        SignatureMismatch = "signature_mismatch",
+        /// There is no timestamp header.
+        TimestampMissing = "timestamp_missing",
+        /// There is more than one timestamp header.
+        TimestampRepeated = "timestamp_repeated",
+        /// The timestamp header is not decimal Unix seconds.
+        TimestampMalformed = "timestamp_malformed",
+        /// The timestamp is further in the past than the tolerance allows.
+        TimestampTooOld = "timestamp_too_old",
+        /// The timestamp is further in the future than the tolerance allows.
+        TimestampTooNew = "timestamp_too_new",
+        /// The body is longer than the limit, or says that it will be.
+        BodyTooLarge = "body_too_large",
+        /// The body did not arrive within its time limit.
+        BodyTimeout = "body_timeout",
+        /// The connection broke off before the end of the body.
+        BodyIncomplete = "body_incomplete",
+        /// A layer outside of this one could not decode the body, such as by its `Content-Encoding`.
+        BodyUndecodable = "body_undecodable",
+        /// The receiver is shutting down.
+        Draining = "draining",
+    }
 }
 
 impl RefusalKind {
-    /// Every reason.
-    pub const ALL: [Self; 15] = [
-        Self::MethodNotAllowed,
-        Self::SignatureMissing,
-        Self::SignatureRepeated,
-        Self::SignatureMalformed,
-        Self::SignatureMismatch,
-        Self::TimestampMissing,
-        Self::TimestampRepeated,
-        Self::TimestampMalformed,
-        Self::TimestampTooOld,
-        Self::TimestampTooNew,
-        Self::BodyTooLarge,
-        Self::BodyTimeout,
-        Self::BodyIncomplete,
-        Self::BodyUndecodable,
-        Self::Draining,
-    ];
-
     /// The outcome that this refusal counts as.
     #[must_use]
     pub const fn outcome(self) -> Outcome {
@@ -93,28 +73,6 @@ impl RefusalKind {
         }
     }
 
-    /// The stable name: lower case, words joined by `_`.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::SignatureMissing => "signature_missing",
-            Self::SignatureRepeated => "signature_repeated",
-            Self::SignatureMalformed => "signature_malformed",
-            Self::SignatureMismatch => "signature_mismatch",
-            Self::TimestampMissing => "timestamp_missing",
-            Self::TimestampRepeated => "timestamp_repeated",
-            Self::TimestampMalformed => "timestamp_malformed",
-            Self::TimestampTooOld => "timestamp_too_old",
-            Self::TimestampTooNew => "timestamp_too_new",
-            Self::BodyTooLarge => "body_too_large",
-            Self::BodyTimeout => "body_timeout",
-            Self::BodyIncomplete => "body_incomplete",
-            Self::BodyUndecodable => "body_undecodable",
-            Self::Draining => "draining",
-        }
-    }
-
     pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::SignatureMissing => "the X-Sendarix-Signature header is missing",
@@ -133,8 +91,4 @@ impl RefusalKind {
     }
 }
 
-impl fmt::Display for RefusalKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
-    }
-}
+impl std::error::Error for RefusalKind {}

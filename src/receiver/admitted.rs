@@ -13,7 +13,7 @@ use super::{Receiver, Refusal, Verified};
 use crate::inbox::{Attempt, DrainGuard, Proof};
 use crate::logging::Chain;
 use crate::outcome::RefusalKind;
-use crate::verify::Signature;
+use crate::verify::{Signature, check_body};
 
 /// A request whose head is in order; its body is still to come.
 #[derive(Debug)]
@@ -110,9 +110,8 @@ impl Admitted {
         if body.len() > receiver.settings().body_limit {
             return Err(request.refuse(RefusalKind::BodyTooLarge, Some(&body.len())));
         }
-        let Some(secret) = receiver.secrets().verify(&body, &signature) else {
-            return Err(request.refuse(RefusalKind::SignatureMismatch, Some(&format_args!("{} bytes", body.len()))));
-        };
+        let secret = check_body(receiver.secrets(), &body, &signature)
+            .map_err(|kind| request.refuse(kind, Some(&format_args!("{} bytes", body.len()))))?;
         let (inbox, proof) = (receiver.inbox().clone(), Proof { signature, timestamp_header });
         inbox.telemetry().secret_matched(&secret);
         *request.decided.get_mut() = true;

@@ -106,7 +106,6 @@ mod admitted;
 mod answer;
 mod body;
 mod builder;
-mod head;
 mod refusal;
 mod settings;
 mod verified;
@@ -119,13 +118,12 @@ use self::body::Discards;
 use self::settings::Settings;
 use crate::inbox::{Draining, Inbox};
 use crate::outcome::RefusalKind;
-use crate::verify::{Signature, SigningSecrets, check_fresh, parse_timestamp};
+use crate::verify::{Head, SigningSecrets, check_head, check_method};
 
 pub use self::admitted::Admitted;
 pub use self::answer::Answer;
 pub use self::body::BoxError;
 pub use self::builder::ReceiverBuilder;
-pub use self::head::Head;
 pub use self::refusal::Refusal;
 pub use self::verified::Verified;
 
@@ -187,34 +185,16 @@ impl Receiver {
     /// not fresh; the body says that it is too large; the receiver is draining.
     pub fn admit(&self, head: &Head<'_>) -> Result<Admitted, Refusal> {
         let settings = self.settings();
-        if head.method != "POST" {
-            let mut refusal = self.refuse(RefusalKind::MethodNotAllowed, Some(&head.method));
-            if head.method == "HEAD" {
-                refusal.answer = refusal.answer.without_text();
-            }
-            return Err(refusal);
-        }
+        check_method(head).map_err(|kind| {
+            let refusal = self.refuse(kind, Some(&head.method));
+            if head.method == "HEAD" { refusal.without_text() } else { refusal }
+        })?;
         let guard = self.inbox().enter().map_err(|Draining| self.refuse(RefusalKind::Draining, None))?;
-        let signature = head
-            .signature
-            .single(RefusalKind::SignatureMissing, RefusalKind::SignatureRepeated)
-            .map_err(|kind| self.refuse(kind, None))?;
-        let signature =
-            Signature::parse(signature).map_err(|error| self.refuse(RefusalKind::SignatureMalformed, Some(&error)))?;
-        let timestamp_header = match settings.timestamp_tolerance {
-            None => None,
-            Some(tolerance) => {
-                let fresh = || {
-                    let header =
-                        head.timestamp.single(RefusalKind::TimestampMissing, RefusalKind::TimestampRepeated)?;
-                    let sent_at = parse_timestamp(header)?;
-                    check_fresh(sent_at, self.inbox().clock().now(), tolerance)?;
-                    Ok(sent_at)
-                };
-                // Beside the time of the log line, it shows by how much a clock is wrong.
-                Some(fresh().map_err(|kind| self.refuse(kind, Some(&head.timestamp)))?)
-            }
-        };
+        let now = || self.inbox().clock().now();
+        let (signature, timestamp_header) = check_head(head, settings.timestamp_tolerance, now).map_err(|kind| {
+            let detail = head.detail(kind);
+            self.refuse(kind, detail.as_ref().map(|detail| detail as &dyn fmt::Display))
+        })?;
         if let Some(length) = head.content_length().filter(|length| *length > settings.body_limit as u64) {
             return Err(self.refuse(RefusalKind::BodyTooLarge, Some(&length)));
         }

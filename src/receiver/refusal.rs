@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::Answer;
 use crate::outcome::RefusalKind;
-use crate::verify::TimestampFault;
 
 /// A request that was refused: it has touched no store and reached no handler.
 ///
@@ -21,6 +20,10 @@ impl Refusal {
     #[must_use]
     pub fn kind(&self) -> RefusalKind {
         self.kind
+    }
+
+    pub(super) fn without_text(self) -> Self {
+        Self { answer: self.answer.without_text(), ..self }
     }
 
     /// What to send back.
@@ -42,13 +45,3 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
-
-impl From<TimestampFault> for RefusalKind {
-    fn from(fault: TimestampFault) -> Self {
-        match fault {
-            TimestampFault::Malformed => Self::TimestampMalformed,
-            TimestampFault::TooOld => Self::TimestampTooOld,
-            TimestampFault::TooNew => Self::TimestampTooNew,
-        }
-    }
-}

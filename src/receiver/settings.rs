@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::inbox::{ConfigError, less};
+use crate::verify::TOLERANCE;
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -13,11 +14,7 @@ pub(super) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            body_limit: 256 * 1024,
-            body_timeout: Duration::from_secs(5),
-            timestamp_tolerance: Some(Duration::from_secs(5 * 60)),
-        }
+        Self { body_limit: 256 * 1024, body_timeout: Duration::from_secs(5), timestamp_tolerance: Some(TOLERANCE) }
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn row(letter: &DeadLetter) -> Row {
     (
         letter.key.endpoint().to_owned(),
         letter.key.event_id().into(),
-        letter.reason.label().to_owned(),
+        letter.reason.as_str().to_owned(),
         letter.error.clone().into_bytes(),
         letter.attempts.into(),
         letter.first_at.to_sortable(),

@@ -148,6 +148,10 @@ pub use crate::event::EventKey;
 pub use crate::storage::{StoreConfigError, StoreError, StoreFuture};
 
 /// Remembers which events are being handled and which have been. The [module](self) is the guide to writing one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a dedup store",
+    note = "the stores are `MemoryStore`, `SqliteStore`, `RedisStore`, `PostgresStore`, and an `Arc` of one"
+)]
 pub trait DedupStore: Debug + Send + Sync + 'static {
     /// Claims the event for this token until the lease is over, unless it has been completed or another token's claim
     /// is live.
@@ -230,6 +234,7 @@ impl<T: DedupStore + ?Sized> DedupStore for Arc<T> {
 /// The answer to [`DedupStore::claim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
+#[non_exhaustive]
 pub enum Claim {
     /// The event is yours to handle.
     Granted {

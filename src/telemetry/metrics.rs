@@ -74,17 +74,17 @@ pub const RUNNING_HANDLERS: &str = "sendarix_running_handlers";
 /// The counters of one receiver, looked up once.
 pub(super) struct Meter {
     endpoint: String,
-    requests: [Counter; Outcome::ALL.len()],
-    redrives: [Counter; Outcome::ALL.len()],
-    redeliveries: [Counter; Outcome::ALL.len()],
-    durations: [Histogram; Outcome::ALL.len()],
-    refusals: [Counter; RefusalKind::ALL.len()],
-    events: [Counter; EventType::ALL.len()],
+    requests: Box<[Counter]>,
+    redrives: Box<[Counter]>,
+    redeliveries: Box<[Counter]>,
+    durations: Box<[Histogram]>,
+    refusals: Box<[Counter]>,
+    events: Box<[Counter]>,
     unknown_events: Counter,
     permanent_bounces: Counter,
     unreadable_data: Counter,
     abandoned: Counter,
-    letters: [Counter; DeadLetterReason::ALL.len()],
+    letters: Box<[Counter]>,
     last_letters: Counter,
     dedup_errors: Counter,
     letter_errors: Counter,
@@ -107,21 +107,22 @@ impl Meter {
         describe();
         let counter = |name, label, value: &str| metrics::counter!(name, "endpoint" => endpoint.to_owned(), label => value.to_owned());
         let plain = |name| metrics::counter!(name, "endpoint" => endpoint.to_owned());
-        let durations = Outcome::ALL.map(|outcome| {
-            metrics::histogram!(REQUEST_DURATION, "endpoint" => endpoint.to_owned(), "outcome" => outcome.label())
-        });
+        let durations = each(
+            Outcome::ALL,
+            |outcome| metrics::histogram!(REQUEST_DURATION, "endpoint" => endpoint.to_owned(), "outcome" => outcome.as_str()),
+        );
         Self {
-            requests: Outcome::ALL.map(|outcome| counter(REQUESTS, "outcome", outcome.label())),
-            redrives: Outcome::ALL.map(|outcome| counter(REDRIVES, "outcome", outcome.label())),
+            requests: each(Outcome::ALL, |outcome| counter(REQUESTS, "outcome", outcome.as_str())),
+            redrives: each(Outcome::ALL, |outcome| counter(REDRIVES, "outcome", outcome.as_str())),
             durations,
-            redeliveries: Outcome::ALL.map(|outcome| counter(REDELIVERIES, "outcome", outcome.label())),
-            refusals: RefusalKind::ALL.map(|kind| counter(REFUSALS, "reason", kind.label())),
-            events: EventType::ALL.map(|event_type| counter(EVENTS, "event_type", event_type.as_str())),
+            redeliveries: each(Outcome::ALL, |outcome| counter(REDELIVERIES, "outcome", outcome.as_str())),
+            refusals: each(RefusalKind::ALL, |kind| counter(REFUSALS, "reason", kind.as_str())),
+            events: each(EventType::ALL, |event_type| counter(EVENTS, "event_type", event_type.as_str())),
             unknown_events: counter(EVENTS, "event_type", "unknown"),
             permanent_bounces: plain(PERMANENT_BOUNCES),
             unreadable_data: plain(UNREADABLE_DATA),
             abandoned: plain(ABANDONED_REQUESTS),
-            letters: DeadLetterReason::ALL.map(|reason| counter(DEAD_LETTERS, "reason", reason.label())),
+            letters: each(DeadLetterReason::ALL, |reason| counter(DEAD_LETTERS, "reason", reason.as_str())),
             last_letters: counter(DEAD_LETTERS, "reason", "failed_last"),
             dedup_errors: counter(STORE_ERRORS, "store", "dedup"),
             letter_errors: counter(STORE_ERRORS, "store", "dead_letters"),
@@ -140,7 +141,7 @@ impl Meter {
 
     pub(super) fn new_event(&self, event: &SendarixEvent, lag: impl FnOnce() -> Duration) {
         increment(match event.kind.event_type() {
-            Some(event_type) => of(&EventType::ALL, &self.events, &event_type),
+            Some(event_type) => of(EventType::ALL, &self.events, &event_type),
             None => Some(&self.unknown_events),
         });
         if event.is_permanent() {
@@ -168,15 +169,15 @@ impl Meter {
             DeliveryKind::Redrive => &self.redrives,
             DeliveryKind::Redelivery => &self.redeliveries,
         };
-        increment(of(&Outcome::ALL, counters, &outcome));
-        if let (DeliveryKind::Request, Some(durations)) = (kind, of(&Outcome::ALL, &self.durations, &outcome)) {
+        increment(of(Outcome::ALL, counters, &outcome));
+        if let (DeliveryKind::Request, Some(durations)) = (kind, of(Outcome::ALL, &self.durations, &outcome)) {
             durations.record(duration());
         }
     }
 
     pub(super) fn refused(&self, kind: RefusalKind) {
-        increment(of(&Outcome::ALL, &self.requests, &kind.outcome()));
-        increment(of(&RefusalKind::ALL, &self.refusals, &kind));
+        increment(of(Outcome::ALL, &self.requests, &kind.outcome()));
+        increment(of(RefusalKind::ALL, &self.refusals, &kind));
     }
 
     pub(super) fn taken_over(&self) {
@@ -194,8 +195,12 @@ impl Meter {
         if *reason == DeadLetterReason::Failed && attempts as usize >= ATTEMPTS.len() {
             return self.last_letters.increment(1);
         }
-        increment(of(&DeadLetterReason::ALL, &self.letters, reason));
+        increment(of(DeadLetterReason::ALL, &self.letters, reason));
     }
+}
+
+fn each<T, C>(all: &[T], counter: impl FnMut(&T) -> C) -> Box<[C]> {
+    all.iter().map(counter).collect()
 }
 
 /// The one that counts this value, in the order in which all of them stand.

@@ -154,7 +154,7 @@ impl Telemetry {
                 tracing::event!(
                     target: TARGET,
                     $level,
-                    outcome = outcome.label(),
+                    outcome = outcome.as_str(),
                     status,
                     duration_ms = milliseconds(duration()),
                     attempt,
@@ -182,8 +182,8 @@ impl Telemetry {
         tracing::warn!(
             target: AUDIT_TARGET,
             endpoint = &*self.endpoint,
-            outcome = kind.outcome().label(),
-            reason = kind.label(),
+            outcome = kind.outcome().as_str(),
+            reason = kind.as_str(),
             status,
             detail = detail.map(|detail| Clipped(&detail.to_string()).to_string()),
             suppressed,

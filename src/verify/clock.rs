@@ -7,6 +7,10 @@ use std::time::SystemTime;
 ///
 /// Leases and retention do not depend on it: they follow the clock of the dedup store, so that instances whose clocks
 /// differ agree. Replace it in tests with `testing::ManualClock`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a clock",
+    note = "the clocks are `SystemClock` and, for tests, `testing::ManualClock`"
+)]
 pub trait Clock: Debug + Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> SystemTime;

@@ -1,37 +1,31 @@
-//! Is the delivery attempt of now?
+//! The freshness of a request, by its timestamp header.
 //!
 //! The timestamp header is not covered by the signature, so this is a filter against old requests, not a defence
-//! against replay: whoever holds a signed body can send it with any timestamp. The dedup memory is that defence.
+//! against replay: a signed body that was captured can be sent with any timestamp. The dedup memory is that defence.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What is wrong with a timestamp header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TimestampFault {
-    Malformed,
-    TooOld,
-    TooNew,
-}
+use crate::outcome::RefusalKind;
 
 /// Reads a header of decimal Unix seconds, and nothing else: no sign, no fraction, no white space.
-pub(crate) fn parse_timestamp(header: &[u8]) -> Result<u64, TimestampFault> {
+pub(super) fn parse_timestamp(header: &[u8]) -> Result<u64, RefusalKind> {
     if header.is_empty() || !header.iter().all(u8::is_ascii_digit) {
-        return Err(TimestampFault::Malformed);
+        return Err(RefusalKind::TimestampMalformed);
     }
     // Only a number beyond u64 can still fail.
-    str::from_utf8(header).ok().and_then(|digits| digits.parse().ok()).ok_or(TimestampFault::Malformed)
+    str::from_utf8(header).ok().and_then(|digits| digits.parse().ok()).ok_or(RefusalKind::TimestampMalformed)
 }
 
 /// Judges a time against now, to the millisecond, with the same tolerance in both directions.
-pub(crate) fn check_fresh(unix_seconds: u64, now: SystemTime, tolerance: Duration) -> Result<(), TimestampFault> {
+pub(super) fn check_fresh(unix_seconds: u64, now: SystemTime, tolerance: Duration) -> Result<(), RefusalKind> {
     let now_ms = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let sent_ms = u128::from(unix_seconds) * 1000;
     if sent_ms.abs_diff(now_ms) <= tolerance.as_millis() {
         Ok(())
     } else if sent_ms < now_ms {
-        Err(TimestampFault::TooOld)
+        Err(RefusalKind::TimestampTooOld)
     } else {
-        Err(TimestampFault::TooNew)
+        Err(RefusalKind::TimestampTooNew)
     }
 }
 
@@ -60,7 +54,7 @@ mod tests {
             "１７１００００００".as_bytes(),
         ];
         for header in malformed {
-            assert_eq!(parse_timestamp(header), Err(TimestampFault::Malformed), "{header:?}");
+            assert_eq!(parse_timestamp(header), Err(RefusalKind::TimestampMalformed), "{header:?}");
         }
     }
 
@@ -71,13 +65,13 @@ mod tests {
         let a_millisecond = Duration::from_millis(1);
         assert_eq!(check_fresh(999_700, now, tolerance), Ok(()));
         assert_eq!(check_fresh(1_000_300, now, tolerance), Ok(()));
-        assert_eq!(check_fresh(999_700, now + a_millisecond, tolerance), Err(TimestampFault::TooOld));
-        assert_eq!(check_fresh(1_000_300, now - a_millisecond, tolerance), Err(TimestampFault::TooNew));
+        assert_eq!(check_fresh(999_700, now + a_millisecond, tolerance), Err(RefusalKind::TimestampTooOld));
+        assert_eq!(check_fresh(1_000_300, now - a_millisecond, tolerance), Err(RefusalKind::TimestampTooNew));
     }
 
     #[test]
     fn extremes_do_not_overflow() {
-        assert_eq!(check_fresh(u64::MAX, UNIX_EPOCH, Duration::from_secs(300)), Err(TimestampFault::TooNew));
+        assert_eq!(check_fresh(u64::MAX, UNIX_EPOCH, Duration::from_secs(300)), Err(RefusalKind::TimestampTooNew));
         assert_eq!(check_fresh(0, UNIX_EPOCH - Duration::from_secs(1), Duration::ZERO), Ok(()));
         assert_eq!(check_fresh(u64::MAX, UNIX_EPOCH, Duration::MAX), Ok(()));
     }

@@ -1,4 +1,4 @@
-//! Who said it, and when? Signature, secrets, freshness, clock.
+//! The proof that a request is Sendarix's and fresh: secrets, signature, timestamp, clock.
 //!
 //! ```
 //! use sendarix_webhooks::{Signature, SigningSecret, SigningSecrets};
@@ -10,12 +10,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod check;
 mod clock;
 mod freshness;
+mod head;
 mod secret;
 mod signature;
 
+pub use self::check::{TOLERANCE, check};
+pub(crate) use self::check::{check_body, check_head, check_method};
 pub use self::clock::{Clock, SystemClock};
-pub(crate) use self::freshness::{TimestampFault, check_fresh, parse_timestamp};
+use self::freshness::{check_fresh, parse_timestamp};
+pub use self::head::Head;
 pub use self::secret::{PREVIOUS_SECRET_VARIABLE, SECRET_VARIABLE, SecretError, SigningSecret, SigningSecrets};
 pub use self::signature::{Signature, SignatureError};

@@ -304,7 +304,7 @@ where
     let handling = service.call(request);
     async move {
         let mut response = handling.await?;
-        let outcome = response.response().extensions().get::<Outcome>().map_or("none", |outcome| outcome.label());
+        let outcome = response.response().extensions().get::<Outcome>().map_or("none", |outcome| outcome.as_str());
         response.headers_mut().insert(HeaderName::from_static("x-outcome"), HeaderValue::from_static(outcome));
         Ok(response)
     }

@@ -12,7 +12,7 @@ fn decode(sample: &Sample) -> SendarixEvent {
 
 #[test]
 fn every_type_decodes_in_both_envelopes() {
-    for event_type in EventType::ALL {
+    for &event_type in EventType::ALL {
         let sample = Sample::new(event_type);
         for body in [sample.body(), sample.simplified_body()] {
             let event = SendarixEvent::decode(body).unwrap();
@@ -26,7 +26,7 @@ fn every_type_decodes_in_both_envelopes() {
 fn the_round_trip_through_serde_loses_nothing() {
     let exotic = "{\"event_id\":\"e\",\n\t\"event_type\":\"new\",\"timestamp\":17,\"message_id\":\"\\u00e9\",\"recipient\":\"r\",\
                   \"data\":{\"n\":1.000000000000000000001,\"n\":[ ] },\"later\":\"\u{1F4E7}\"}";
-    let mut bodies: Vec<Vec<u8>> = EventType::ALL.map(|event_type| Sample::new(event_type).body()).to_vec();
+    let mut bodies: Vec<Vec<u8>> = EventType::ALL.iter().map(|event_type| Sample::new(*event_type).body()).collect();
     bodies.push(exotic.into());
     for body in bodies {
         let event = SendarixEvent::decode(body.clone()).unwrap();
@@ -61,7 +61,7 @@ fn unknown_fields_and_types_are_kept() {
 #[test]
 fn suppression_says_who_should_not_be_mailed_again() {
     let suppression = |sample: Sample| decode(&sample).suppression();
-    for event_type in EventType::ALL {
+    for &event_type in EventType::ALL {
         let expected = match event_type {
             EventType::Bounce => Some(Suppression::PermanentBounce),
             EventType::Complaint => Some(Suppression::Complaint),

@@ -152,7 +152,7 @@ async fn a_destination_gets_the_types_that_it_wants() {
     let fan_out =
         FanOut::builder(receiver.inbox()).to("all", all.destination()).to_types("some", types, some.destination());
     let endpoint = endpoint(&receiver, &fan_out.build().unwrap()).await;
-    for event_type in EventType::ALL {
+    for &event_type in EventType::ALL {
         assert_eq!(endpoint.post(&Sample::new(event_type).event_id(event_type.as_str()).body()).await.status, 200);
     }
     assert_eq!(endpoint.post(&Sample::of_unknown_type("new").event_id("new").body()).await.status, 200);

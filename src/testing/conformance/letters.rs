@@ -55,7 +55,7 @@ pub async fn dead_letters(store: Arc<dyn DeadLetters>) {
     assert_eq!(get(&unsigned.key).await, Some(unsigned.clone()), "a letter may have no signature");
     must(store.resolve(&unsigned.key).await);
 
-    for reason in DeadLetterReason::ALL {
+    for reason in DeadLetterReason::ALL.iter().cloned() {
         let letter = DeadLetter { reason, ..sample_letter(new_key()) };
         record(&letter).await;
         assert_eq!(get(&letter.key).await, Some(letter.clone()), "a letter keeps its reason");

@@ -2,20 +2,21 @@
 
 use std::fmt;
 
+use super::Signature;
 use crate::contract::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use crate::outcome::RefusalKind;
 
 /// What the receiver reads of a request's head, whatever the framework.
 #[derive(Clone, Debug)]
 pub struct Head<'a> {
-    pub(super) method: &'a str,
+    pub(crate) method: &'a str,
     pub(super) signature: Header<'a>,
     pub(super) timestamp: Header<'a>,
     content_length: Option<&'a [u8]>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Header<'a> {
+pub(crate) enum Header<'a> {
     Missing,
     Once(&'a [u8]),
     Repeated,
@@ -37,9 +38,23 @@ impl<'a> Head<'a> {
         head
     }
 
-    /// What the body says of its length. One that cannot be read is the server's affair: the body itself is counted.
-    pub(super) fn content_length(&self) -> Option<u64> {
+    /// What the head says of the body's length. The server judges one that cannot be read; the body itself is counted.
+    pub(crate) fn content_length(&self) -> Option<u64> {
         str::from_utf8(self.content_length?).ok()?.parse().ok()
+    }
+}
+
+impl Head<'_> {
+    /// What the log says beside the reason of a refusal: what the header looks like, which shows by how much a clock is wrong.
+    pub(crate) fn detail(&self, refusal: RefusalKind) -> Option<String> {
+        match (refusal, self.signature) {
+            (RefusalKind::SignatureMalformed, Header::Once(value)) => {
+                Signature::parse(value).err().map(|error| error.to_string())
+            }
+            (RefusalKind::SignatureMissing | RefusalKind::SignatureRepeated, _) => None,
+            (RefusalKind::MethodNotAllowed, _) => Some(self.method.to_owned()),
+            _ => Some(self.timestamp.to_string()),
+        }
     }
 }
 
