@@ -68,7 +68,7 @@ async fn main() -> ExitCode {
     };
     let bodies = (0..options.minutes * PER_MINUTE).map(|number| {
         let types = EventType::ALL;
-        Sample::new(types.into_iter().cycle().nth(number % types.len()).unwrap()).body()
+        Sample::new(*types.iter().cycle().nth(number % types.len()).unwrap()).body()
     });
     let simulation = Simulation::new(secret)
         .compress(COMPRESSION)

@@ -49,7 +49,7 @@
 //! The text of a refusal goes out at once. The body of its response ends once the rest of the request's body has been read
 //! and discarded, within 5 s: middleware outside that collects response bodies waits for that.
 //!
-//! A 2xx counts only if somebody [took](Delivery::take) the event, as the extractors do. One of a service that took no
+//! A 2xx counts only if the handler [took](Delivery::take) the event, as the extractors do. One of a service that took no
 //! notice of it, such as a scope's `default_service` behind a wrong path, is answered 500 with an error in the log
 //! ([`NotTaken`](crate::Outcome::NotTaken)), and Sendarix delivers the event again.
 //!

@@ -46,10 +46,10 @@ enum Command {
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
 
-/// At most so many changes share one sync.
+/// How many changes share one sync, at most.
 const MAX_BATCH: usize = 256;
 
-/// At most so many wait for it. A disk that cannot keep up is an error, not a queue without end.
+/// How many changes wait for the disk, at most. A disk that cannot keep up is an error, not a queue without end.
 const MAX_WAITING: usize = 2048;
 
 impl FileDeadLetters {
@@ -101,7 +101,7 @@ impl FileDeadLetters {
 impl DeadLetters for FileDeadLetters {
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            // Before it is sent: whoever gives up waiting for it may resolve it next.
+            // Before it is sent: a caller that gives up waiting may resolve it next.
             self.index().enqueue(&letter.key);
             let sent = self.send(|reply| Command::Change(Change::Record(letter.clone()), reply));
             let answer = sent.inspect_err(|_| self.index().dequeue(&letter.key))?;

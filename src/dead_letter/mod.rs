@@ -39,7 +39,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::event::{EventKey, Place, Timestamp};
-use crate::storage::{StoreError, StoreFuture};
+pub use crate::storage::{StoreError, StoreFuture};
 use crate::verify::Signature;
 
 pub use self::file::FileDeadLetters;
@@ -131,7 +131,7 @@ impl UnreadableLetter {
     }
 }
 
-/// An authentic request whose event has not been handled, with all that is needed to handle it later.
+/// An event that has not been handled, with all that is needed to handle it later.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter {
@@ -182,8 +182,8 @@ impl DeadLetter {
 
     /// This letter in the place of an earlier one with the same key.
     ///
-    /// It keeps the earlier `first_at` and the higher number of `attempts`. A letter that is dead stays so: whoever then
-    /// reports a failure that is retried had lost the claim before, and nobody will deliver the event again.
+    /// It keeps the earlier `first_at` and the higher number of `attempts`. A letter that is dead stays so: a delivery
+    /// that then reports a retried failure had lost its claim before, and the event does not come again.
     #[must_use]
     pub fn superseding(self, earlier: &Self) -> Self {
         self.after(&earlier.history())

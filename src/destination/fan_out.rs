@@ -15,7 +15,7 @@ use crate::inbox::{ConfigError, Delivery, HandlerError, Inbox, RedriveError, Red
 /// The event is acknowledged once each destination that wants it has taken it, or has said that it never can. One that no
 /// destination wants is acknowledged too, unless its type is not documented: then it is kept as a dead letter. Otherwise
 /// Sendarix delivers it again, and only what has not been taken is tried. The destinations run at the same time, each with
-/// a claim of its own, which `PostgresStore::commit` and `SqliteStore::commit` take as well. They take two more steps of the
+/// its claim, which `PostgresStore::commit` and `SqliteStore::commit` take as well. They take two more steps of the
 /// store each.
 ///
 /// ```
@@ -86,7 +86,7 @@ struct Inner {
 
 struct Route {
     name: String,
-    /// All, if there is none.
+    /// `None`: all types.
     types: Option<Vec<EventType>>,
     inbox: Inbox,
     destination: Arc<dyn Destination>,

@@ -67,8 +67,8 @@ impl JsonLines {
         Self::rotating(path, MAX_BYTES, MAX_AGE)
     }
 
-    /// Opens or makes the file. A new one begins once so many bytes are reached, by the line that reaches them, or so long
-    /// after the first event in it.
+    /// Opens or makes the file. A new one begins with the line that reaches `max_bytes`, or `max_age` after the first
+    /// event in it.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl JsonLines {
                     room = room.saturating_sub(next.line.len() as u64);
                     batch.push(next);
                 }
-                // What nobody waits for any more comes again.
+                // A line whose caller was cancelled comes again.
                 batch.retain(|append| !append.done.is_closed());
                 let written = file.append(&batch.iter().map(|append| append.line.as_slice()).collect::<Vec<_>>());
                 let written = written.map_err(|error| error.to_string());
@@ -112,7 +112,7 @@ impl JsonLines {
     }
 }
 
-/// So many lines wait for the disk at most. More are refused, and come again.
+/// How many lines wait for the disk, at most. More are refused, and come again.
 const MAX_WAITING: usize = 10_000;
 
 /// How often an idle file's age is looked at.
@@ -197,9 +197,9 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Cuts off what a crash has left of a line that nobody acknowledged: a part of it, or the zeros that some file systems
+    /// Cuts off what a crash has left of a line that was not acknowledged: a part of it, or the zeros that some file systems
     /// leave of what was never written. A whole line without its end is an editor's doing, and a file that begins otherwise
-    /// than with a line belongs to somebody else.
+    /// than with a line is another program's.
     fn cut_off_part_of_a_line(&mut self) -> io::Result<()> {
         let (start, tail) = self.file.tail()?;
         if tail.is_empty() {

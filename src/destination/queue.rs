@@ -59,7 +59,7 @@ use crate::inbox::{Delivery, HandlerError};
 ///
 /// - Redis keeps jobs as its persistence is set up: use `appendonly yes` and `appendfsync always`.
 /// - `SqliteStorage::setup` of `apalis-sqlite` 1.0.0 sets `PRAGMA synchronous = OFF` on the connection that it uses, which then
-///   forgets jobs in a power failure. Give it a pool of its own and close that.
+///   forgets jobs in a power failure. Give it a separate pool and close that.
 /// - Name the queue with `with_config`: by default it has the name of a Rust type, which may change.
 ///
 /// # When a job fails

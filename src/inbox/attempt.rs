@@ -1,4 +1,6 @@
-//! One attempt at an event: what every delivery is, whatever brought the event.
+//! One attempt to handle an event.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -6,9 +8,8 @@ use tracing::{Instrument, Span};
 
 use super::delivering::{Delivering, LocalDelivering, LocalTask};
 use super::handler::{Delivery, HandlerError, HandlerResponse};
-use super::redrive::RedrivenLetter;
 use super::{DrainGuard, Inbox};
-use crate::event::{DecodeError, SendarixEvent};
+use crate::event::{DecodeError, EventKey, SendarixEvent};
 use crate::telemetry::DeliveryKind;
 use crate::verify::Signature;
 
@@ -37,7 +38,7 @@ pub(crate) struct Proof {
 #[derive(Debug)]
 pub(super) enum Source {
     /// A request that was signed with the secret of this label.
-    Request(std::sync::Arc<str>),
+    Request(Arc<str>),
     /// A dead letter that is redriven.
     Letter(RedrivenLetter),
     /// A delivery that is under way, of which this is a part.
@@ -46,14 +47,21 @@ pub(super) enum Source {
     Application(SendarixEvent),
 }
 
-/// The event, or why the body is none. The error is boxed, so that it does not enlarge every delivery's future.
+/// What a redriven attempt knows of its letter.
+#[derive(Debug)]
+pub(super) struct RedrivenLetter {
+    pub(super) key: EventKey,
+    pub(super) attempts: u32,
+}
+
+/// The event, or why the body cannot be read as one. The error is boxed, so that it does not enlarge every delivery's future.
 pub(super) type Decoded = Result<SendarixEvent, Box<DecodeError>>;
 
 impl Attempt {
     /// A request whose body was signed with the secret of this label.
     pub(crate) fn of_request(
         inbox: Inbox,
-        secret: std::sync::Arc<str>,
+        secret: Arc<str>,
         body: Bytes,
         proof: Proof,
         began: Instant,
@@ -73,8 +81,8 @@ impl Attempt {
         R: HandlerResponse + Send + 'static,
     {
         let (event, span) = self.decode();
-        let (inbox, awaited_since) = (self.inbox.clone(), self.awaited_since());
-        Delivering::new(self.run(event, handler).instrument(span.clone()), inbox, awaited_since, span)
+        let (inbox, began, kind) = (self.inbox.clone(), self.began, self.kind());
+        Delivering::new(self.run(event, handler).instrument(span.clone()), inbox, began, kind, span)
     }
 
     pub(crate) fn deliver_local<H, F, R>(self, spawn_local: fn(LocalTask), handler: H) -> LocalDelivering<R>
@@ -84,9 +92,9 @@ impl Attempt {
         R: HandlerResponse + 'static,
     {
         let (event, span) = self.decode();
-        let (inbox, awaited_since) = (self.inbox.clone(), self.awaited_since());
+        let (inbox, began, kind) = (self.inbox.clone(), self.began, self.kind());
         let delivery = self.run(event, handler).instrument(span.clone());
-        LocalDelivering::new_local(delivery, spawn_local, inbox, awaited_since, span)
+        LocalDelivering::new_local(delivery, spawn_local, inbox, began, kind, span)
     }
 
     pub(super) fn is_request(&self) -> bool {
@@ -108,11 +116,6 @@ impl Attempt {
             Source::Letter(_) => DeliveryKind::Redrive,
             Source::Part(_) | Source::Application(_) => DeliveryKind::Redelivery,
         }
-    }
-
-    /// Since when Sendarix has been waiting for an answer, if it does.
-    fn awaited_since(&self) -> Option<Instant> {
-        self.is_request().then_some(self.began)
     }
 
     /// The event, and the span of its delivery.

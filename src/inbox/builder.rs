@@ -55,16 +55,16 @@ macro_rules! inbox_settings {
             self
         }
 
-        /// Where it is remembered which events have been handled, and kept what could not be handled, if the store
-        /// [keeps dead letters](crate::store::DedupStore::dead_letters). An `Arc` of a store is a store that is shared.
-        /// Default: a [`MemoryStore`](crate::store::MemoryStore), with the feature `memory`.
+        /// The store of claims and completions. One that [keeps dead letters](crate::store::DedupStore::dead_letters) is all
+        /// that is needed. An `Arc` of a store is a store that is shared. Default: a [`MemoryStore`](crate::store::MemoryStore), with the feature `memory`.
         pub fn store(mut self, store: impl crate::store::DedupStore) -> Self {
             self.inbox().store = Some(std::sync::Arc::new(store));
             self
         }
 
-        /// Where events are kept that could not be handled. Default: the store, if it keeps dead letters; a
-        /// [`MemoryStore`](crate::store::MemoryStore) does not.
+        /// Where events are kept that could not be handled. Default: the [store](Self::store), if it keeps dead letters; a
+        /// [`MemoryStore`](crate::store::MemoryStore) does not. Do not set the letters of the store itself: each event would
+        /// then cost a step more.
         pub fn dead_letters(mut self, letters: impl crate::dead_letter::DeadLetters) -> Self {
             self.inbox().letters = crate::inbox::LettersSetting::Given(std::sync::Arc::new(letters));
             self

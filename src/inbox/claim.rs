@@ -7,13 +7,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
 use super::attempt::Attempt;
+use super::futures::{StepError, boxed};
 use super::letters::LostClaim;
 use super::release::release_in_background;
-use super::settle::boxed;
-use super::time_limit::StepError;
 use super::{DrainGuard, Inbox};
-use crate::event::EventKey;
+use crate::event::{EventKey, SendarixEvent};
 use crate::logging::{Chain, TARGET};
+use crate::outcome::{Outcome, Settled};
 use crate::store::{Claim, ClaimHandle};
 use crate::telemetry::FailedStore;
 
@@ -21,22 +21,24 @@ use crate::telemetry::FailedStore;
 ///
 /// It exists from before the store is asked: when the store grants a claim and its reply is lost, the claim is released
 /// all the same.
-pub(super) struct HeldClaim<'a>(ScopeGuard<Claimed<'a>, fn(Claimed<'a>)>);
+pub(super) struct HeldClaim<'a> {
+    claimed: ScopeGuard<Claimed<'a>, fn(Claimed<'a>)>,
+    /// Which attempt at the event this is, counted from 1.
+    number: u32,
+}
 
 /// What is claimed, and until when.
 pub(super) struct Claimed<'a> {
-    pub(super) delivery: &'a Attempt,
-    /// What the handler has of it.
+    pub(super) attempt: &'a Attempt,
+    /// The handle that the handler gets.
     pub(super) handle: ClaimHandle,
-    /// Which attempt this is, counted from 1.
-    number: u32,
     /// When the lease is over, if the store's clock runs as ours.
     pub(super) lease_end: Instant,
 }
 
 /// Why there is no claim.
 #[derive(Debug)]
-pub(super) enum NotClaimed {
+enum NotClaimed {
     InFlight { remaining: Duration },
     Completed,
     GivenUp,
@@ -53,47 +55,44 @@ enum Resolution {
 
 impl<'a> HeldClaim<'a> {
     /// Claims the event; one that was given up too, if it is `reopened`.
-    pub(super) async fn take(delivery: &'a Attempt, key: EventKey, reopened: bool) -> Result<Self, NotClaimed> {
-        let (inbox, store) = (&delivery.inbox, delivery.inbox.store());
+    async fn take(attempt: &'a Attempt, key: EventKey, reopened: bool) -> Result<Self, NotClaimed> {
+        let (inbox, store) = (&attempt.inbox, attempt.inbox.store());
         let lease = inbox.settings().lease;
         let handle = ClaimHandle::new(key, inbox.settings().retention);
         if reopened {
             inbox.step(FailedStore::Dedup, store.reopen(handle.key())).await.map_err(NotClaimed::StoreFailed)?;
         }
-        let claimed = Claimed { delivery, handle, number: 0, lease_end: Instant::now() + lease };
-        let mut claim = Self(scopeguard::guard(claimed, release_in_background));
-        let answer = store.claim(claim.key(), claim.0.handle.token(), lease);
+        let claimed = Claimed { attempt, handle, lease_end: Instant::now() + lease };
+        let claimed: ScopeGuard<_, fn(Claimed<'a>)> = scopeguard::guard(claimed, release_in_background);
+        let answer = store.claim(claimed.handle.key(), claimed.handle.token(), lease);
         let refusal = match inbox.step(FailedStore::Dedup, answer).await {
-            Ok(Claim::Granted { attempt }) => {
-                claim.0.number = attempt;
-                return Ok(claim);
-            }
-            // Nobody knows whether it was granted.
+            Ok(Claim::Granted { attempt: number }) => return Ok(Self { claimed, number }),
+            // It may have been granted.
             Err(error) => return Err(NotClaimed::StoreFailed(error)),
             Ok(Claim::InFlight { remaining }) => NotClaimed::InFlight { remaining },
             Ok(Claim::Completed) => NotClaimed::Completed,
             Ok(Claim::GivenUp) => NotClaimed::GivenUp,
         };
-        drop(ScopeGuard::into_inner(claim.0));
+        drop(ScopeGuard::into_inner(claimed));
         Err(refusal)
     }
 
     pub(super) fn key(&self) -> &EventKey {
-        self.0.handle.key()
+        self.claimed.handle.key()
     }
 
     pub(super) fn handle(&self) -> &ClaimHandle {
-        &self.0.handle
+        &self.claimed.handle
     }
 
-    /// Which attempt this is, counted from 1.
+    /// Which attempt at the event this is, counted from 1.
     pub(super) fn number(&self) -> u32 {
-        self.0.number
+        self.number
     }
 
     /// The handler has handled the event.
     pub(super) async fn complete(self) {
-        let claimed = ScopeGuard::into_inner(self.0);
+        let claimed = ScopeGuard::into_inner(self.claimed);
         // The handler may have recorded that by itself.
         if !claimed.handle.is_completed() {
             claimed.end(Resolution::Completed).await;
@@ -102,17 +101,17 @@ impl<'a> HeldClaim<'a> {
 
     /// The event is kept as a dead letter, and is not delivered again.
     pub(super) async fn give_up(self) {
-        ScopeGuard::into_inner(self.0).end(Resolution::GivenUp).await;
+        ScopeGuard::into_inner(self.claimed).end(Resolution::GivenUp).await;
     }
 
     /// Gives the event back, to be delivered again.
     pub(super) async fn release(self) {
-        let (inbox, handle) = (&self.0.delivery.inbox, &self.0.handle);
+        let (inbox, handle) = (&self.claimed.attempt.inbox, &self.claimed.handle);
         match inbox.step(FailedStore::Dedup, inbox.store().release(handle.key(), handle.token())).await {
             Ok(released) => {
-                let claimed = ScopeGuard::into_inner(self.0);
+                let claimed = ScopeGuard::into_inner(self.claimed);
                 if !released {
-                    LostClaim::new(claimed.delivery, claimed.handle).settle().await;
+                    LostClaim::new(claimed.attempt, claimed.handle).settle().await;
                 }
             }
             Err(error) => {
@@ -131,21 +130,22 @@ impl Claimed<'_> {
     /// If the store fails, this goes on trying until the lease is over, and in a task rather than make the answer late: to
     /// run the handler twice is worse than a missing record.
     async fn end(self, resolution: Resolution) {
-        match resolution.record(&self.delivery.inbox, &self.handle).await {
+        match resolution.record(&self.attempt.inbox, &self.handle).await {
             Ok(true) => {}
-            Ok(false) => boxed(LostClaim::new(self.delivery, self.handle).settle()).await,
+            Ok(false) => boxed(LostClaim::new(self.attempt, self.handle).settle()).await,
             Err(error) => boxed(self.end_later(resolution, error)).await,
         }
     }
 
     async fn end_later(self, resolution: Resolution, error: StepError) {
         tracing::warn!(target: TARGET, error = %Chain(&error), "the end of the event could not be recorded; trying again");
-        let delivery = self.delivery;
-        let lost = LostClaim::new(delivery, self.handle);
-        let retries = record_within_lease(lost, resolution, self.lease_end, delivery.guard.clone());
+        let attempt = self.attempt;
+        let lost = LostClaim::new(attempt, self.handle);
+        let retries = record_within_lease(lost, resolution, self.lease_end, attempt.guard.clone());
         let mut retries = Box::pin(retries.in_current_span());
         // Before the acknowledgement deadline, which would answer that the handler is still running.
-        let answer_by = delivery.began + delivery.inbox.settings().acknowledgement_deadline * 9 / 10;
+        let deadline = attempt.inbox.settings().acknowledgement_deadline;
+        let answer_by = deadline.map_or(self.lease_end, |deadline| attempt.began + deadline * 9 / 10);
         if timeout_at(answer_by, &mut retries).await.is_err() {
             drop(tokio::spawn(retries));
         }
@@ -180,6 +180,34 @@ async fn record_within_lease(claim: LostClaim, resolution: Resolution, lease_end
                 return;
             }
             Err(_) => pause = (pause * 2).min(Duration::from_secs(2)),
+        }
+    }
+}
+
+impl Attempt {
+    /// Claims the event for this attempt. Without a claim, this is how the delivery ends.
+    pub(super) async fn claim(&self, event: &SendarixEvent) -> Result<HeldClaim<'_>, Settled> {
+        let key = self.inbox.key(&event.event_id);
+        match HeldClaim::take(self, key, self.letter_redriven().is_some()).await {
+            Ok(claim) => Ok(claim),
+            Err(NotClaimed::Completed) => {
+                // A letter of it was left by a crash, or by a failing store. One that is being redriven is certainly there.
+                let redriven = self.letter_redriven().map(|letter| letter.key.clone());
+                let key = self.inbox.key(&event.event_id);
+                if let Some(letter) = redriven.or_else(|| self.letter_to_resolve(&key)) {
+                    boxed(self.inbox.resolve(&letter)).await;
+                }
+                Err(self.inbox.settled(Outcome::Duplicate))
+            }
+            Err(NotClaimed::GivenUp) => {
+                // A redriven event was reopened a moment ago, so another delivery has just given it up again. The letter stays.
+                let outcome = if self.letter_redriven().is_some() { Outcome::InFlight } else { Outcome::Duplicate };
+                Err(self.inbox.settled(outcome))
+            }
+            Err(NotClaimed::InFlight { remaining }) => {
+                Err(self.inbox.settled(Outcome::InFlight).retry_after(remaining))
+            }
+            Err(NotClaimed::StoreFailed(error)) => Err(self.unavailable(&error)),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! A delivery that outlives the connection that waits for it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::runtime::Handle;
@@ -21,7 +23,8 @@ use crate::telemetry::DeliveryKind;
 /// deadline comes first, the delivery moves into a task and runs to its end there: a client that disconnects cancels
 /// nothing. With [`deliver_in_tasks`](crate::ReceiverBuilder::deliver_in_tasks) it runs in a task from the start.
 ///
-/// It must be polled and dropped within a tokio runtime. Where there is none, dropping it cancels it.
+/// It must be polled and dropped where tasks can run. Where none can, it is awaited to its end however long that takes, and
+/// dropping it cancels it.
 ///
 /// # Panics
 ///
@@ -32,9 +35,11 @@ pub struct Delivering<R, D: ?Sized = dyn Future<Output = Settlement<R>> + Send> 
     spawn: Spawn<R, D>,
     /// Runs until the acknowledgement deadline, if the delivery is not over by then.
     timer: Option<Pin<Box<Sleep>>>,
+    /// The deadline has passed, and there was no task to move into.
+    stranded: bool,
     inbox: Inbox,
-    /// `None` if there is no sender who waits for an acknowledgement.
-    awaited_since: Option<Instant>,
+    began: Instant,
+    kind: DeliveryKind,
     span: Span,
 }
 
@@ -61,17 +66,20 @@ type Caller<R> = Option<oneshot::Sender<Settlement<R>>>;
 enum Spawn<R, D: ?Sized> {
     /// On the tokio runtime that it is polled or dropped in.
     OnRuntime(fn(&Handle, Pin<Box<D>>, Caller<R>)),
-    /// As the server says whose thread this is.
-    OnThread { task: fn(Pin<Box<D>>, Caller<R>) -> LocalTask, spawn: fn(LocalTask) },
+    /// As the server says that owns the thread.
+    OnThread { task: fn(Slot<D>, Caller<R>) -> LocalTask, spawn: fn(LocalTask) },
 }
 
+/// A delivery on its way into a local task. Where the task cannot be spawned, the delivery is still there.
+type Slot<D> = Rc<Cell<Option<Pin<Box<D>>>>>;
+
 impl<R: Send + 'static> Delivering<R> {
-    pub(super) fn new<F>(delivery: F, inbox: Inbox, awaited_since: Option<Instant>, span: Span) -> Self
+    pub(super) fn new<F>(delivery: F, inbox: Inbox, began: Instant, kind: DeliveryKind, span: Span) -> Self
     where
         F: Future<Output = Settlement<R>> + Send + 'static,
     {
         let spawn = Spawn::OnRuntime(|runtime, delivery, caller| drop(runtime.spawn(run(delivery, caller))));
-        Self { state: State::New(Box::pin(delivery)), spawn, timer: None, inbox, awaited_since, span }
+        Self { state: State::New(Box::pin(delivery)), spawn, timer: None, stranded: false, inbox, began, kind, span }
     }
 }
 
@@ -80,65 +88,87 @@ impl<R: 'static> LocalDelivering<R> {
         delivery: F,
         spawn: fn(LocalTask),
         inbox: Inbox,
-        awaited_since: Option<Instant>,
+        began: Instant,
+        kind: DeliveryKind,
         span: Span,
     ) -> Self
     where
         F: Future<Output = Settlement<R>> + 'static,
     {
-        let spawn = Spawn::OnThread { task: |delivery, caller| Box::pin(run(delivery, caller)), spawn };
-        Self { state: State::New(Box::pin(delivery)), spawn, timer: None, inbox, awaited_since, span }
+        let spawn = Spawn::OnThread {
+            task: |slot: Slot<dyn Future<Output = Settlement<R>>>, caller| {
+                Box::pin(async move {
+                    if let Some(delivery) = slot.take() {
+                        run(delivery, caller).await;
+                    }
+                })
+            },
+            spawn,
+        };
+        Self { state: State::New(Box::pin(delivery)), spawn, timer: None, stranded: false, inbox, began, kind, span }
     }
 }
 
 impl<R, D: ?Sized> Spawn<R, D> {
-    /// Moves a delivery into a task. Where that cannot be, the delivery is cancelled, which gives its claim back.
-    fn spawn(&self, delivery: Pin<Box<D>>, caller: Caller<R>) -> Result<(), &'static str> {
+    /// Moves a delivery into a task, or gives it back where no task can run.
+    fn spawn(&self, delivery: Pin<Box<D>>, caller: Caller<R>) -> Result<(), Pin<Box<D>>> {
         match self {
-            Self::OnRuntime(spawn) => {
-                let runtime = Handle::try_current().map_err(|_| "there is no tokio runtime to run it")?;
-                spawn(&runtime, delivery, caller);
-                Ok(())
-            }
+            Self::OnRuntime(spawn) => match Handle::try_current() {
+                Ok(runtime) => spawn(&runtime, delivery, caller),
+                Err(_) => return Err(delivery),
+            },
             Self::OnThread { task, spawn } => {
-                let task = task(delivery, caller);
-                catch_unwind(AssertUnwindSafe(|| spawn(task))).map_err(|_| "the server's way to run it has panicked")
+                let slot = Rc::new(Cell::new(Some(delivery)));
+                let task = task(Rc::clone(&slot), caller);
+                if catch_unwind(AssertUnwindSafe(|| spawn(task))).is_err()
+                    && let Some(delivery) = slot.take()
+                {
+                    return Err(delivery);
+                }
             }
         }
+        Ok(())
     }
 }
 
 impl<R, D: ?Sized> Delivering<R, D> {
-    /// Begins: in a task if the inbox is told so, else right here.
+    /// Begins: in a task if the inbox is told so and one can run, else right here.
     fn begin(&self, delivery: Pin<Box<D>>) -> State<R, D> {
         if !self.inbox.settings().deliver_in_tasks {
             return State::Inline(delivery);
         }
         let (sender, settlement) = oneshot::channel();
-        self.move_into_task(delivery, Some(sender));
-        State::InTask(settlement)
-    }
-
-    /// Moves a delivery that has begun and not ended into a task.
-    fn detach(&mut self) {
-        if let State::Inline(delivery) = std::mem::replace(&mut self.state, State::Over) {
-            self.move_into_task(delivery, None);
+        match self.spawn.spawn(delivery, Some(sender)) {
+            Ok(()) => State::InTask(settlement),
+            Err(delivery) => State::Inline(delivery),
         }
     }
 
-    fn move_into_task(&self, delivery: Pin<Box<D>>, caller: Caller<R>) {
-        if let Err(reason) = self.spawn.spawn(delivery, caller) {
-            let message = "a delivery that must go on in a task was stopped; Sendarix delivers the event again";
-            self.span.in_scope(|| tracing::error!(target: TARGET, reason, message));
+    /// Moves a delivery that has begun and not ended into a task. `false`: no task can run.
+    fn detach(&mut self) -> bool {
+        let State::Inline(delivery) = std::mem::replace(&mut self.state, State::Over) else { return true };
+        let Err(delivery) = self.spawn.spawn(delivery, None) else { return true };
+        self.state = State::Inline(delivery);
+        if self.stranded {
+            return false; // which the log has said
         }
+        let message = "a delivery must go on without its connection, and no task can run here: there is no tokio runtime, or \
+            the server's way to spawn a local task has panicked; when it is dropped, its handler is stopped";
+        self.span.in_scope(|| tracing::error!(target: TARGET, message));
+        false
     }
 
-    /// A settlement that the delivery itself does not know of.
-    fn settle(&self, outcome: Outcome) -> Settled {
+    /// Reports an outcome that the delivery itself does not have: `Slow` or `Draining`.
+    fn report(&self, outcome: Outcome) -> Settled {
         let settled = self.inbox.settled(outcome);
-        let began = self.awaited_since.unwrap_or_else(Instant::now);
-        self.span.in_scope(|| self.inbox.report(&settled, began, DeliveryKind::Request));
+        self.span.in_scope(|| self.inbox.telemetry().settled(&settled, self.began, self.kind));
         settled
+    }
+
+    /// When the sender must be answered, if there is one.
+    fn deadline(&self) -> Option<Instant> {
+        let deadline = self.inbox.settings().acknowledgement_deadline?;
+        matches!(self.kind, DeliveryKind::Request).then(|| self.began + deadline)
     }
 }
 
@@ -163,7 +193,7 @@ where
             State::InTask(mut settlement) => match Pin::new(&mut settlement).poll(cx) {
                 Poll::Ready(Ok(settlement)) => Poll::Ready(settlement),
                 // The runtime is being shut down, and has dropped the task.
-                Poll::Ready(Err(_)) => Poll::Ready(self.settle(Outcome::Draining).into()),
+                Poll::Ready(Err(_)) => Poll::Ready(self.report(Outcome::Draining).into()),
                 Poll::Pending => {
                     self.state = State::InTask(settlement);
                     Poll::Pending
@@ -185,12 +215,14 @@ where
         if let Poll::Ready(settlement) = self.poll_settlement(cx) {
             return Poll::Ready(settlement);
         }
-        let Some(awaited_since) = self.awaited_since else { return Poll::Pending };
-        let deadline = awaited_since + self.inbox.settings().acknowledgement_deadline;
+        let Some(deadline) = self.deadline().filter(|_| !self.stranded) else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         ready!(timer.as_mut().poll(cx));
-        self.detach();
-        Poll::Ready(self.settle(Outcome::Slow).into())
+        if !self.detach() {
+            self.stranded = true;
+            return Poll::Pending;
+        }
+        Poll::Ready(self.report(Outcome::Slow).into())
     }
 }
 

@@ -12,7 +12,6 @@ use super::release::Releases;
 /// The endpoint is shutting down and takes nothing new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the inbox is draining: the process is shutting down; try again at another instance")]
-#[non_exhaustive]
 pub struct Draining;
 
 /// Counts the deliveries that are under way, and closes the door.

@@ -10,7 +10,7 @@ use crate::store::ClaimHandle;
 
 /// What the handler is given: an event that is authentic, fresh, and claimed for this attempt alone.
 ///
-/// Behind a layer or a middleware, a 2xx counts only if somebody *took* the event; else a fallback page or a wrong route
+/// Behind a layer or a middleware, a 2xx counts only if the handler *took* the event; else a fallback page or a wrong route
 /// would acknowledge it. The extractors of axum and actix-web take it, also as `_: Delivery` in a handler that reads the
 /// body itself, and so do [`Terminal`](crate::destination::Terminal) and every handler that is given a `Delivery` as its
 /// argument. A tower service of your own finds the `Delivery` in the request's extensions and calls [`take`](Self::take).
@@ -51,7 +51,7 @@ impl Delivery {
 
     /// The claim on the event, for a handler that completes it inside its own transaction.
     ///
-    /// Without that there is nothing to do with it: the receiver completes the claim when the handler has succeeded.
+    /// Without that there is nothing to do with it: the inbox completes the claim when the handler has succeeded.
     #[must_use]
     pub fn claim(&self) -> &ClaimHandle {
         &self.claim
@@ -108,13 +108,13 @@ impl HandlerError {
         Self { disposition: Disposition::RetryKept, ..Self::retry(cause) }
     }
 
-    /// A service inside of the layer answered with this 2xx, and nobody took the event.
+    /// A service inside of the layer answered with this 2xx, and no handler took the event.
     #[cfg(any(feature = "tower", feature = "actix"))]
     pub(crate) fn not_taken(status: u16) -> Self {
         let error = format!(
             "the service inside of the layer answered {status}, but no handler took the event: is it a fallback page, or \
              another route? A handler takes a `SendarixEvent` or a `Delivery` as an argument, one that reads the body itself \
-             `_: Delivery`; who finds the `Delivery` in the request's extensions calls `Delivery::take`"
+             `_: Delivery`; a service that finds the `Delivery` in the request's extensions calls `Delivery::take`"
         );
         Self { disposition: Disposition::NotTaken, ..Self::retry(error) }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Inbox;
 use super::attempt::Attempt;
-use super::time_limit::StepError;
+use super::futures::StepError;
 use crate::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters};
 use crate::event::EventKey;
 use crate::logging::{Chain, TARGET};
@@ -107,13 +107,13 @@ pub(super) struct LostClaim {
 }
 
 impl LostClaim {
-    pub(super) fn new(delivery: &Attempt, handle: ClaimHandle) -> Self {
-        let letter = delivery.letter_key(handle.key().event_id());
-        Self { inbox: delivery.inbox.clone(), handle, letter }
+    pub(super) fn new(attempt: &Attempt, handle: ClaimHandle) -> Self {
+        let letter = attempt.letter_key(handle.key().event_id());
+        Self { inbox: attempt.inbox.clone(), handle, letter }
     }
 
-    /// Sees to the letter of a delivery that has ended without its claim. The event may have been handled all the same, by
-    /// another delivery or by a transaction whose reply was lost. Then the letter is resolved here, since nothing else does.
+    /// Resolves the letter of a delivery that has ended without its claim, if the event was handled: by
+    /// another delivery, or by a transaction whose reply was lost. Nothing else resolves it.
     pub(super) async fn settle(self) {
         let inbox = &self.inbox;
         if !self.handle.is_completed() {
@@ -124,7 +124,7 @@ impl LostClaim {
         }
         match inbox.step(FailedStore::Dedup, inbox.store().is_completed(self.handle.key())).await {
             Ok(true) => inbox.resolve(&self.letter).await,
-            // The delivery that owns the claim now sees to the letter.
+            // The delivery that owns the claim now resolves the letter.
             Ok(false) => {}
             Err(error) => {
                 let error = Chain(&error);

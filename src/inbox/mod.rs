@@ -6,8 +6,8 @@
 //! dead letter ─────────────────────┘
 //! ```
 //!
-//! An [`Inbox`] has a store, dead letters, limits and a clock. It has no secret and knows nothing of HTTP. A
-//! [`Receiver`](crate::Receiver) owns one for the requests of Sendarix. A queue's worker, and an operator who redrives dead
+//! An [`Inbox`] has a store, dead letters, limits and a clock. It has no secret and takes no requests: a
+//! [`Receiver`](crate::Receiver) owns one, and gives it what is verified. A queue's worker, and an operator who redrives dead
 //! letters, use an inbox alone.
 //!
 //! # In a worker
@@ -33,6 +33,8 @@ mod claim;
 mod deliver;
 mod delivering;
 mod drain;
+mod filter;
+mod futures;
 mod handler;
 mod letters;
 mod panics;
@@ -41,22 +43,19 @@ mod redrive;
 mod release;
 mod settings;
 mod settle;
-mod time_limit;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use self::drain::Drain;
 use self::letters::Letters;
 use self::settings::Settings;
-use crate::event::{EventKey, SendarixEvent, Timestamp};
+use crate::event::{EventKey, Timestamp};
 use crate::logging::TARGET;
 use crate::outcome::{Outcome, RefusalKind, Settled};
 use crate::storage::StoreFuture;
 use crate::store::DedupStore;
-use crate::telemetry::{DeliveryKind, FailedStore, Telemetry};
+use crate::telemetry::{FailedStore, Telemetry};
 use crate::verify::Clock;
 
 pub(crate) use self::attempt::{Attempt, Proof};
@@ -65,13 +64,13 @@ pub(crate) use self::builder::{LettersSetting, inbox_settings};
 pub use self::delivering::{Delivering, LocalDelivering, LocalTask};
 pub(crate) use self::drain::DrainGuard;
 pub use self::drain::Draining;
+use self::futures::{StepError, within};
 pub use self::handler::{Delivery, HandlerError, HandlerResponse};
 pub use self::redeliver::{ProcessError, Redelivery};
 pub use self::redrive::{RedriveError, RedriveErrorKind, Redriven, Redrives};
 pub(crate) use self::settings::less;
 pub use self::settings::{ConfigError, UnknownTypes};
 pub use self::settle::Settlement;
-use self::time_limit::{StepError, within};
 
 /// Delivers the events of one endpoint. Clones are cheap and share everything.
 #[derive(Clone, Debug)]
@@ -107,15 +106,11 @@ impl Inbox {
     /// Call it when the process is told to stop, before the runtime is shut down. There is no way back. It returns after
     /// the [`lease`](InboxBuilder::lease) and four [store timeouts](InboxBuilder::store_timeout) at the latest, 68 s by
     /// default: what is still under way then blocks its thread, and has lost its claim. Only a handler that blocks the
-    /// thread that drains can hold it up longer.
+    /// thread that drains can hold it up longer. The inbox of a [`Receiver`](crate::Receiver) waits for the requests as well,
+    /// by the receiver's [`body_timeout`](crate::ReceiverBuilder::body_timeout) more.
     pub async fn drain(&self) {
-        self.drain_after(Duration::ZERO).await;
-    }
-
-    /// As [`drain`](Self::drain), where a delivery may take this long before it comes here.
-    pub(crate) async fn drain_after(&self, before: Duration) {
-        let settings = &self.0.settings;
-        let limit = before.saturating_add(settings.lease).saturating_add(settings.store_timeout * 4);
+        let settings = self.settings();
+        let limit = settings.read_limit.saturating_add(settings.lease).saturating_add(settings.store_timeout * 4);
         if let Err(deliveries) = self.0.drain.drain(limit).await {
             let message = "deliveries have not ended within their limits: their handlers block their threads, or the \
                 server holds them without polling them";
@@ -152,12 +147,7 @@ impl Inbox {
         EventKey::new(self.endpoint(), event_id)
     }
 
-    /// Whether the handler wants events of this type.
-    fn wants(&self, event: &SendarixEvent) -> bool {
-        event.kind.event_type().is_none_or(|event_type| self.settings().wants(event_type))
-    }
-
-    /// A delivery that ends like this, with the status and the `Retry-After` that the outcome has here.
+    /// The summary of an outcome, with its status and its `Retry-After`.
     pub(crate) fn settled(&self, outcome: Outcome) -> Settled {
         let settled = Settled::new(outcome, self.settings().status(outcome));
         match outcome {
@@ -168,14 +158,8 @@ impl Inbox {
         }
     }
 
-    /// A request that is refused like this.
     pub(crate) fn refused(&self, kind: RefusalKind) -> Settled {
         self.settled(kind.outcome()).status(self.settings().status_of_refusal(kind))
-    }
-
-    /// Logs and counts how a delivery ended that began then.
-    fn report(&self, settled: &Settled, began: Instant, kind: DeliveryKind) {
-        self.telemetry().settled(settled, began, kind);
     }
 
     /// Waits for one step of a store, as long as the settings allow.

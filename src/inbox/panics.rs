@@ -1,4 +1,4 @@
-//! Panics of handlers and stores, caught and told.
+//! Panics of handlers and stores, as messages.
 
 use std::any::Any;
 use std::future::poll_fn;

@@ -54,7 +54,7 @@ pub enum ProcessError {
     /// The inbox takes nothing new.
     #[error(transparent)]
     Draining(#[from] Draining),
-    /// The handler failed. The event is kept as a dead letter, and can be delivered again.
+    /// The handler failed, or what became of the event could not be recorded.
     #[error("{outcome}; deliver the event again: {error}")]
     Failed {
         /// What became of the delivery.
@@ -64,7 +64,7 @@ pub enum ProcessError {
     },
 }
 
-/// How long a worker waits before it asks for an event again that another worker has, or a store that fails.
+/// How long a worker waits, at most, before it tries again to claim an event: another worker has it, or the store failed.
 const PROCESS_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 impl Inbox {
@@ -91,7 +91,12 @@ impl Inbox {
             let settlement = self.redeliver(event.clone())?.deliver(handler.clone()).await;
             match settlement.outcome() {
                 outcome if outcome.is_acknowledged() => return Ok(outcome),
-                Outcome::StoreUnavailable | Outcome::InFlight => sleep(PROCESS_AGAIN_AFTER).await,
+                // Without a claim, the handler has not run.
+                Outcome::StoreUnavailable | Outcome::InFlight if settlement.attempt().is_none() => {
+                    let lease = settlement.retry_after().unwrap_or(PROCESS_AGAIN_AFTER);
+                    sleep(lease.min(PROCESS_AGAIN_AFTER)).await;
+                }
+                Outcome::Draining => return Err(Draining.into()),
                 outcome => {
                     let error = settlement.error().unwrap_or_default().to_owned();
                     return Err(ProcessError::Failed { outcome, error });

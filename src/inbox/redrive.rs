@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::attempt::{Attempt, Proof, Source};
+use super::attempt::{Attempt, Proof, RedrivenLetter, Source};
+use super::futures::StepError;
 use super::handler::{Delivery, HandlerError, HandlerResponse};
-use super::time_limit::StepError;
 use super::{Draining, Inbox, Redelivery};
 use crate::closed_set::closed_set;
 use crate::dead_letter::{DeadLetter, ListedLetter, UnreadableLetter};
@@ -18,26 +18,19 @@ use crate::outcome::Outcome;
 use crate::storage::StoreError;
 use crate::telemetry::FailedStore;
 
-/// What a redriven delivery knows of its letter.
-#[derive(Debug)]
-pub(super) struct RedrivenLetter {
-    pub(super) key: EventKey,
-    pub(super) attempts: u32,
-}
-
 /// How many letters are read at a time.
 const PAGE: usize = 100;
 
 /// Redriving dead letters.
 impl Inbox {
-    /// Takes a dead letter for what it is, a request that was verified once, so that it can be delivered again.
+    /// Takes a dead letter for what it is, an event that was verified once, so that it can be delivered again.
     ///
     /// It goes through the same steps with the same deduplication: an event that has been handled in the meantime is a
     /// [`Duplicate`](Outcome::Duplicate), one that is being handled is [`InFlight`](Outcome::InFlight), and the letter is
-    /// resolved once the event has been handled. Only the age of the event is not looked at again, and nobody waits for an
+    /// resolved once the event has been handled. Only the age of the event is not looked at again, and no sender waits for an
     /// acknowledgement, so it is never [`Slow`](Outcome::Slow).
     ///
-    /// The signature is not checked again, since the secret may have been exchanged: whoever can write into the
+    /// The signature is not checked again, since the secret may have been exchanged: a process that can write into the
     /// dead-letter store can make events.
     ///
     /// ```
@@ -64,7 +57,7 @@ impl Inbox {
     }
 
     /// As [`redrive`](Self::redrive), also for a letter whose event last failed longer ago than the
-    /// [`retention`](crate::ReceiverBuilder::retention).
+    /// [`retention`](super::InboxBuilder::retention).
     ///
     /// The dedup store may have forgotten such an event. If it was handled after all, and its letter was left behind, it is
     /// handled a second time. Look into your own data first.

@@ -1,5 +1,6 @@
 //! Claims that are released in the background, because their delivery was dropped or the store failed.
 
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,7 +13,6 @@ use tokio::time::{Instant, sleep};
 use super::claim::Claimed;
 use crate::event::EventKey;
 use crate::logging::{Chain, Clipped, TARGET};
-use crate::storage::StoreError;
 use crate::telemetry::FailedStore;
 
 /// The claims that wait for a store to take them back.
@@ -22,7 +22,7 @@ pub(super) struct Releases {
     at_once: Semaphore,
 }
 
-/// At some kilobytes each. Beyond them the end of the lease has to do.
+/// At some kilobytes each. Beyond this the end of the lease frees the event.
 const MAX_RELEASES: usize = 10_000;
 
 /// Few, so that a store that comes back has room for new deliveries.
@@ -46,7 +46,7 @@ impl Default for Releases {
 
 /// Releases a claim that was dropped.
 pub(super) fn release_in_background(claimed: Claimed<'_>) {
-    let (inbox, handle) = (claimed.delivery.inbox.clone(), claimed.handle);
+    let (inbox, handle) = (claimed.attempt.inbox.clone(), claimed.handle);
     let (store, asked) = (Arc::clone(&inbox.0.store), handle.clone());
     let mut release = Box::pin(async move { store.release(asked.key(), asked.token()).await });
     // A store in memory answers at once, even where the runtime is ending and begins no task any more.
@@ -57,11 +57,11 @@ pub(super) fn release_in_background(claimed: Claimed<'_>) {
         Ok(Poll::Ready(Err(_))) | Err(_) => None,
     };
     let Ok(runtime) = Handle::try_current() else {
-        return log_unreleased(handle.key(), &StoreError::new("there is no tokio runtime to wait for the store"));
+        return log_unreleased(handle.key(), "there is no tokio runtime to wait for the store");
     };
-    let (guard, drain) = (claimed.delivery.guard.clone(), Arc::clone(claimed.delivery.guard.drain()));
+    let (guard, drain) = (claimed.attempt.guard.clone(), Arc::clone(claimed.attempt.guard.drain()));
     let Ok(place) = Arc::clone(&drain.releases.waiting).try_acquire_owned() else {
-        return log_unreleased(handle.key(), &StoreError::new("too many claims wait to be released"));
+        return log_unreleased(handle.key(), "too many claims wait to be released");
     };
     let give_up = claimed.lease_end + RELEASE_BEYOND_LEASE;
     drop(runtime.spawn(async move {
@@ -81,7 +81,7 @@ pub(super) fn release_in_background(claimed: Claimed<'_>) {
                 Ok(false) if found_nothing => break,
                 Ok(false) => found_nothing = true,
                 Err(error) if Instant::now() >= give_up => {
-                    log_unreleased(handle.key(), &error);
+                    log_unreleased(handle.key(), Chain(&error));
                     break;
                 }
                 Err(_) => found_nothing = false,
@@ -95,8 +95,8 @@ pub(super) fn release_in_background(claimed: Claimed<'_>) {
     }));
 }
 
-fn log_unreleased(key: &EventKey, error: &(dyn std::error::Error + 'static)) {
-    let (error, event_id) = (Chain(error), Clipped(key.event_id()));
+fn log_unreleased(key: &EventKey, error: impl Display) {
+    let event_id = Clipped(key.event_id());
     let message = "a claim could not be released; the end of its lease frees it";
     tracing::warn!(target: TARGET, ?event_id, %error, message);
 }

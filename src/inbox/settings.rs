@@ -7,7 +7,6 @@ use crate::closed_set::closed_set;
 use crate::contract::{MAX_LEASE, RETRY_SCHEDULE, SENDER_TIMEOUT};
 use crate::event::EventType;
 use crate::outcome::{Outcome, RefusalKind};
-use crate::verify::SecretError;
 
 /// How far ahead of the clock an event's signed time may be, when its age is checked.
 pub(super) const MAX_EVENT_AHEAD: Duration = Duration::from_secs(5 * 60);
@@ -28,10 +27,13 @@ closed_set! {
 pub(crate) struct Settings {
     pub(crate) endpoint: Arc<str>,
     pub(crate) max_event_age: Option<Duration>,
+    /// How long a request may take before it comes to the inbox.
+    pub(crate) read_limit: Duration,
     pub(crate) lease: Duration,
     pub(crate) handler_limit: Duration,
     pub(crate) retention: Duration,
-    pub(crate) acknowledgement_deadline: Duration,
+    /// When the sender of a request must be answered; `None` where there are no requests.
+    pub(crate) acknowledgement_deadline: Option<Duration>,
     pub(crate) store_timeout: Duration,
     pub(crate) deliver_in_tasks: bool,
     pub(crate) unknown_types: UnknownTypes,
@@ -44,10 +46,11 @@ impl Default for Settings {
         Self {
             endpoint: "default".into(),
             max_event_age: None,
+            read_limit: Duration::ZERO,
             lease: Duration::from_secs(60),
             handler_limit: Duration::from_secs(50),
             retention: Duration::from_secs(24 * 60 * 60),
-            acknowledgement_deadline: Duration::from_secs(9),
+            acknowledgement_deadline: None,
             store_timeout: Duration::from_secs(2),
             deliver_in_tasks: false,
             unknown_types: UnknownTypes::DeadLetter,
@@ -100,7 +103,7 @@ impl Settings {
         let nonzero = [
             ("lease", self.lease),
             ("handler_limit", self.handler_limit),
-            ("acknowledgement_deadline", self.acknowledgement_deadline),
+            ("acknowledgement_deadline", self.acknowledgement_deadline.unwrap_or(Duration::MAX)),
             ("store_timeout", self.store_timeout),
         ];
         if let Some((setting, _)) = nonzero.into_iter().find(|(_, time)| time.is_zero()) {
@@ -109,11 +112,15 @@ impl Settings {
         if self.lease > MAX_LEASE {
             return Err(ConfigError::LeaseTooLong { found: self.lease });
         }
-        less("store_timeout", self.store_timeout, "acknowledgement_deadline", self.acknowledgement_deadline)?;
+        if let Some(deadline) = self.acknowledgement_deadline {
+            less("store_timeout", self.store_timeout, "acknowledgement_deadline", deadline)?;
+        }
         // Within one lease lie the claim's own reply, the handler, a dead letter and the completion.
         let for_handler = self.lease.saturating_sub(self.store_timeout.saturating_mul(3));
         less("handler_limit", self.handler_limit, "the lease less three store timeouts", for_handler)?;
-        less("acknowledgement_deadline", self.acknowledgement_deadline, "what Sendarix waits", SENDER_TIMEOUT)?;
+        if let Some(deadline) = self.acknowledgement_deadline {
+            less("acknowledgement_deadline", deadline, "what Sendarix waits", SENDER_TIMEOUT)?;
+        }
         if self.retention < RETRY_SCHEDULE {
             return Err(ConfigError::RetentionTooShort { found: self.retention });
         }
@@ -143,9 +150,6 @@ impl Settings {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// There is no usable secret.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
     /// No store was given, and the feature `memory` with the default one is off.
     #[error("no dedup store: call `store` on the builder, or switch on the feature `memory`")]
     NoStore,
@@ -212,7 +216,7 @@ pub enum ConfigError {
     /// Every event would be dropped.
     #[error("events is empty, so that every event would be dropped; leave it out to take all types")]
     NoEvents,
-    /// The status is none, or acknowledges what is not kept.
+    /// The status is not an HTTP status, or acknowledges what is not kept.
     #[error(
         "status {status} for the outcome {outcome}: it must be between 200 and 599, and not a 2xx unless the outcome is \
          acknowledged, or the event would be lost"

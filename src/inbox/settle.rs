@@ -1,19 +1,18 @@
 //! How deliveries end: the claim's end, the letter, the settlement.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use super::attempt::Attempt;
 use super::claim::HeldClaim;
+use super::futures::{StepError, boxed};
 use super::handler::{Disposition, HandlerError, HandlerResponse};
 use super::panics::text_of;
-use super::time_limit::StepError;
 use crate::dead_letter::DeadLetterReason;
 use crate::event::{DecodeError, digest_id};
 use crate::logging::{Chain, Clipped, TARGET};
 use crate::outcome::{Outcome, Settled};
 
-/// How a delivery ended, and the handler's response if it has one that counts.
+/// How a delivery ended, and the handler's response, if it returned one.
 #[derive(Debug)]
 #[must_use]
 pub struct Settlement<R = ()> {
@@ -177,7 +176,7 @@ impl Attempt {
             }
             Err(error) => {
                 claim.release().await;
-                self.unavailable(&error)
+                self.unavailable(&error).attempt(attempt)
             }
         }
     }
@@ -211,9 +210,4 @@ impl Attempt {
     pub(super) fn panicked(&self, error: String) -> Settled {
         self.inbox.settled(Outcome::Failed).error(error).status(PANICKED)
     }
-}
-
-/// Boxes a rarely taken branch, so that it does not enlarge every delivery's future.
-pub(super) fn boxed<F: Future>(future: F) -> Pin<Box<F>> {
-    Box::pin(future)
 }

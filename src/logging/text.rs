@@ -1,4 +1,4 @@
-//! Text for the log.
+//! Text that is safe to write to the log.
 
 use std::error::Error;
 use std::fmt;

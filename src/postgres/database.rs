@@ -92,7 +92,7 @@ impl Database {
                 continue;
             }
             lent.give_back();
-            // This may be another database than it was: whoever comes next looks for the tables again.
+            // This may be another database than it was: the next caller looks for the tables again.
             let tables_are_gone = self.migrate && !looked_for_tables && has_code(&error, UNDEFINED_TABLE);
             if tables_are_gone {
                 looked_for_tables = true;
@@ -105,7 +105,7 @@ impl Database {
             if !is_for_the_next_try(&error) || tries == TRIES {
                 return Err(error);
             }
-            // The other transaction, which came first, needs time to end; and those who wait should not all come back at once.
+            // The other transaction, which came first, needs time to end; and the waiting statements should not all come back at once.
             sleep(PAUSE * tries + PAUSE.mul_f64(rand::random())).await;
         }
     }
@@ -217,7 +217,7 @@ impl Question<'_> {
     }
 }
 
-/// Sends what is one transaction. The server gives it up in time, since it goes on with what nobody waits for here: in
+/// Sends what is one transaction. The server gives it up in time, since it goes on with abandoned statements: in
 /// the queue for a lock, for example.
 async fn ask(lent: &mut Lent<'_, PgConnection>, limit: Duration, sql: &str) -> Result<Vec<PgRow>, Error> {
     let sql = format!("{}; {sql}", set_timeout(limit));
@@ -277,7 +277,7 @@ fn is_for_the_next_try(error: &Error) -> bool {
     has_code(error, KNOWN_STATEMENT) || has_code(error, CONFLICT)
 }
 
-/// Whether an error is not about what was asked: the connection is dead, or leads to a server that is none any more, or to
+/// Whether an error is not about what was asked: the connection is dead, or leads to a server that is gone, or to
 /// a replica.
 fn speaks_against_connection(error: &Error) -> bool {
     let Some(error) = error.as_database_error() else { return true };

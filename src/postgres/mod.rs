@@ -43,7 +43,7 @@ use crate::store::{
 ///
 /// # Connections
 ///
-/// The store opens up to 8 connections of its own, when they are needed. While the server cannot be reached, deliveries
+/// The store opens up to 8 connections, when they are needed. While the server cannot be reached, deliveries
 /// are answered 503; once it can, they go through again, and nothing has to be restarted. A pooler in transaction mode
 /// may stand in between: every statement is by itself, and one that is prepared bears a name that nothing else can have,
 /// and is prepared again wherever it is missing. For TLS switch on a `tls-…` feature of sqlx 0.9 in your own `Cargo.toml`.
@@ -53,7 +53,7 @@ use crate::store::{
 /// `sendarix_claims` has a row for each event that is claimed or remembered, about 200 bytes with its indexes, and
 /// `sendarix_dead_letters` one for each dead letter. The store makes them when they are missing; if its role may not,
 /// run [`migration`](Self::migration) yourself. Rows that are over are deleted in the background, a thousand at a time. A
-/// purge passes by every row that somebody has locked, and every live claim.
+/// purge passes by every row that is locked, and every live claim.
 ///
 /// # What PostgreSQL cannot promise
 ///
@@ -229,7 +229,7 @@ impl PostgresStore {
         });
     }
 
-    /// Deletes the rows that nobody needs any more, and returns how many. Live claims are never among them.
+    /// Deletes the rows that are not needed any more, and returns how many. Live claims are never among them.
     ///
     /// The store does this by itself once a minute, as long as events are completed.
     ///

@@ -36,9 +36,14 @@ pub struct ReceiverBuilder {
     inbox: InboxBuilder,
 }
 
+/// 1 s before Sendarix stops listening.
+const ACKNOWLEDGEMENT_DEADLINE: Duration = Duration::from_secs(9);
+
 impl ReceiverBuilder {
     pub(super) fn new(secrets: SigningSecrets) -> Self {
-        Self { secrets, settings: Settings::default(), inbox: InboxBuilder::new() }
+        let mut inbox = InboxBuilder::new();
+        inbox.settings.acknowledgement_deadline = Some(ACKNOWLEDGEMENT_DEADLINE);
+        Self { secrets, settings: Settings::default(), inbox }
     }
 
     inbox_settings!();
@@ -94,7 +99,7 @@ impl ReceiverBuilder {
     ///
     /// A handler that blocks its thread, instead of awaiting, delays this answer too: use `spawn_blocking`.
     pub fn acknowledgement_deadline(mut self, deadline: Duration) -> Self {
-        self.inbox.settings.acknowledgement_deadline = deadline;
+        self.inbox.settings.acknowledgement_deadline = Some(deadline);
         self
     }
 
@@ -125,9 +130,11 @@ impl ReceiverBuilder {
     ///
     /// A [`ConfigError`] that names the setting, what was found and what is allowed.
     pub fn build(self) -> Result<Receiver, ConfigError> {
-        self.settings.check(self.inbox.settings.acknowledgement_deadline)?;
-        let inbox = self.inbox.build()?;
-        let (secrets, settings) = (self.secrets, self.settings);
+        let Self { secrets, settings, mut inbox } = self;
+        inbox.settings.read_limit = settings.body_timeout;
+        let deadline = inbox.settings.acknowledgement_deadline;
+        let inbox = inbox.build()?;
+        settings.check(deadline.unwrap_or(ACKNOWLEDGEMENT_DEADLINE))?;
         Ok(Receiver(Arc::new(Inner { secrets, settings, inbox, discards: Discards::default() })))
     }
 }

@@ -18,7 +18,7 @@
 //! # Where the body comes whole
 //!
 //! As in AWS Lambda, poem or a test. There is nothing to `read` then, but let the framework limit the body to
-//! [`body_limit`](ReceiverBuilder::body_limit), so that nobody can make it collect more.
+//! [`body_limit`](ReceiverBuilder::body_limit), so that no sender can make it collect more.
 //!
 //! ```
 //! use sendarix_webhooks::{Answer, Delivery, HandlerError, Head, Receiver};
@@ -81,7 +81,7 @@
 //!     };
 //!     match verified {
 //!         Ok(verified) => verified.deliver(on_event).await.outcome().is_acknowledged(),
-//!         // Forged, or the secret here is wrong: the queue's own place for what nobody could handle keeps it.
+//!         // Forged, or the secret here is wrong: the queue's dead letters keep it.
 //!         Err(_) => false,
 //!     }
 //! }
@@ -162,7 +162,7 @@ impl Receiver {
     /// [store timeouts](ReceiverBuilder::store_timeout) at the latest, 73 s by default: what is still under way then
     /// blocks its thread, and has lost its claim. Only a handler that blocks the thread that drains can hold it up longer.
     pub async fn drain(&self) {
-        self.inbox().drain_after(self.settings().body_timeout).await;
+        self.inbox().drain().await;
     }
 
     /// The receiver's name, under which it keeps claims and dead letters.

@@ -36,7 +36,7 @@ impl Verified {
     /// As [`deliver`](Self::deliver), for a handler that must stay on this thread, as in actix-web.
     ///
     /// `spawn_local` runs a task on this thread, such as `|task| drop(tokio::task::spawn_local(task))`: a delivery that
-    /// outlives its connection goes on there. Where that panics, the delivery is stopped, and the event comes again.
+    /// outlives its connection goes on there. Where that panics, the delivery is awaited to its end instead, or cancelled when it is dropped.
     pub fn deliver_local<H, F, R>(self, spawn_local: fn(LocalTask), handler: H) -> LocalDelivering<R>
     where
         H: FnOnce(Delivery) -> F + 'static,

@@ -22,11 +22,11 @@ pub(super) enum Connections {
 ///
 /// The driver's `ConnectionManager` does not exchange a connection that stops answering, nor one to a primary that has
 /// become a replica, and waits ever longer between two attempts to connect. Here a connection is given up at the first
-/// sign of any of that, and whoever comes next opens another.
+/// sign of any of that, and the next caller opens another.
 pub(super) struct Own {
     client: Client,
     current: Mutex<Current>,
-    /// Held by whoever opens a connection, for all.
+    /// Held while one caller opens a connection for all.
     opening: tokio::sync::Mutex<()>,
 }
 
@@ -43,7 +43,7 @@ type Providing = Pin<Box<dyn Future<Output = Result<Provided, StoreError>> + Sen
 
 pub(super) struct Provided(Box<dyn ConnectionLike + Send>);
 
-/// Opening a connection takes at most so long, so that a server that hangs is tried again soon.
+/// How long opening a connection may take, so that a server that hangs is tried again soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Connections {
@@ -64,7 +64,7 @@ impl Connections {
         }))
     }
 
-    /// How many connections have been opened; of an application's own nobody knows.
+    /// How many connections have been opened; 1 where the application provides them.
     pub(super) fn opened(&self) -> u64 {
         match self {
             Self::Own(own) => own.current().number,
@@ -141,7 +141,7 @@ fn is_doubtful(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error() || of_a_replica.contains(&error.kind()) || quoted()
 }
 
-/// Gives up the connection when it is dropped: its answer was an error, or nobody waited for it any longer.
+/// Gives up the connection when it is dropped: its answer was an error, or the caller was cancelled.
 struct Doubt<'a> {
     own: &'a Own,
     number: u64,

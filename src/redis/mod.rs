@@ -36,7 +36,7 @@ use crate::store::{Claim, ClaimToken, DedupStore, EventKey, StoreConfigError, St
 ///
 /// # Connections
 ///
-/// The store opens one connection of its own when it is needed, and sends everything over it. While the server cannot be
+/// The store opens one connection when it is needed, and sends everything over it. While the server cannot be
 /// reached, deliveries are answered 503; once it can, they go through again, and nothing has to be restarted. A primary
 /// that has become a replica (`READONLY`) is left at once. For TLS switch on a `tokio-…-comp` feature of redis 1 in your
 /// own `Cargo.toml`, and use a `rediss://` URL.

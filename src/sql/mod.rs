@@ -91,7 +91,7 @@ impl<C: Connection + 'static> Connections<C> {
 }
 
 impl<C: Connection + 'static> Lent<'_, C> {
-    /// Asks the database something, and notices if nobody waits for the answer.
+    /// Asks the database something, and notices if the caller is cancelled.
     pub(crate) async fn ask<'c, T, F>(&'c mut self, question: impl FnOnce(&'c mut C) -> F) -> Result<T, sqlx::Error>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
@@ -169,14 +169,14 @@ impl StepLimit {
     }
 }
 
-/// When the rows that nobody needs any more are deleted: with the first completion, since a process may not live long, and
+/// When the rows that are not needed any more are deleted: with the first completion, since a process may not live long, and
 /// then with the next one a minute after the last time.
 #[derive(Debug, Default)]
 pub(crate) struct Housekeeping(Mutex<Option<Instant>>);
 
 const EVERY: Duration = Duration::from_secs(60);
 
-/// So many rows are deleted in one statement.
+/// How many rows one statement deletes, at most.
 pub(crate) const PURGE_BATCH: u64 = 1000;
 
 impl Housekeeping {
@@ -213,7 +213,7 @@ pub(crate) fn claim_state(column: &str) -> Option<ClaimState> {
     }
 }
 
-/// A duration in a unit of so many to the second, as databases count it; a century at most.
+/// A duration in units, of which a second has `per_second`; a century at most.
 pub(crate) fn units(duration: Duration, per_second: u32) -> i64 {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     let duration = duration.min(CENTURY);

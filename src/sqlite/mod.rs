@@ -60,7 +60,7 @@ pub struct SqliteStore(Arc<Database>);
 
 /// A file, with a connection for each purpose.
 #[derive(Debug)]
-pub(crate) struct Database {
+pub(super) struct Database {
     claims: Connections<SqliteConnection>,
     letters: Connections<SqliteConnection>,
     limit: Arc<StepLimit>,
@@ -77,7 +77,7 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// The path is empty or `:memory:`, which would be a memory of its own for every connection.
+    /// The path is empty or `:memory:`, which would be a separate memory for every connection.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreConfigError> {
         let path = path.as_ref();
         if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().starts_with(b":memory:") {
@@ -90,10 +90,10 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .auto_vacuum(SqliteAutoVacuum::None)
-            // A slow statement's text is nobody's business, and the receiver logs what fails.
+            // A slow statement's text has ids in it, and the inbox logs what fails.
             .disable_statement_logging();
         let limit = Arc::new(StepLimit::new());
-        // One is enough: the file has one writer at a time, and those who wait here wait in order.
+        // One is enough: the file has one writer at a time, and its callers wait in order.
         let connection = |synchronous| {
             let fit = |options: SqliteConnectOptions, limit| options.busy_timeout(busy_timeout(limit));
             Connections::new(options.clone().synchronous(synchronous), fit, Arc::clone(&limit), 1)
@@ -116,7 +116,7 @@ impl SqliteStore {
     ///
     /// The transaction must be on the store's own file. Begin it with `BEGIN IMMEDIATE` (sqlx's `begin_with`): one that
     /// reads first and then writes fails whenever another has written in between. Begin it last and keep it short: while it
-    /// is open nobody else can write to the file, and no event can be claimed, also when the process is stopped. Commit last
+    /// is open nothing else can write to the file, and no event can be claimed, also when the process is stopped. Commit last
     /// in the handler: what fails afterwards is not tried again. A claim is committed once; only after
     /// [`CommitError::Failed`], when it is not known whether the first `commit` has arrived, may it be tried again, with the
     /// same work in a new transaction.
@@ -175,7 +175,7 @@ impl SqliteStore {
         });
     }
 
-    /// Deletes the rows that nobody needs any more, and returns how many. Live claims are never among them.
+    /// Deletes the rows that are not needed any more, and returns how many. Live claims are never among them.
     ///
     /// The store does this by itself once a minute, as long as events are completed.
     ///
@@ -360,7 +360,7 @@ impl Database {
 
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// A connection to a file that has the tables. Whoever opens it makes them: the file may be another than before.
+/// A connection to a file that has the tables. Each new connection makes them: the file may be another than before.
 async fn open(connections: &Connections<SqliteConnection>) -> Result<Lent<'_, SqliteConnection>, sqlx::Error> {
     let mut lent = connections.lend().await?;
     if lent.is_fresh() {

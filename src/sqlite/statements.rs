@@ -36,8 +36,8 @@ pub(super) const CREATE: &str = "
         DELETE FROM sendarix_dead_letters WHERE endpoint = NEW.endpoint AND event_id = NEW.event_id;
     END;";
 
-/// This moment in Unix milliseconds, when the statement has its lock. The clock has no more, so what is to last so long
-/// begins with the next one.
+/// This moment in Unix milliseconds, when the statement has its lock. The clock has no more digits, so a
+/// duration begins with the next one.
 macro_rules! now {
     () => {
         "CAST(unixepoch('subsec') * 1000 AS INTEGER)"

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ClaimToken, EventKey, StoreError};
 
-/// The claim under which a handler runs: with it, the handler records the completion in a transaction of its own.
+/// The claim under which a handler runs: with it, the handler records the completion in its own transaction.
 ///
 /// The stores that can take part in a transaction have a method `commit`, which takes the transaction and this. For
 /// another driver, [begin](Self::begin_commit); make the step that
@@ -163,8 +163,8 @@ pub enum CommitError {
     /// database.
     #[error("the store does not see the transaction: it is nested in another one, or of another database")]
     Elsewhere,
-    /// The database failed. Unless it did so during the commit or just after it, everything was rolled back. If so, nobody
-    /// knows, and the next delivery of the event finds out. So does a second `commit` of the same claim: it is rolled back
+    /// The database failed. Unless it did so during the commit or just after it, everything was rolled back. If so, it is
+    /// not known, and the next delivery of the event finds out. So does a second `commit` of the same claim: it is rolled back
     /// and `Ok` if the first had succeeded.
     #[error("the handler's transaction could not be committed")]
     Failed(#[source] StoreError),

@@ -21,8 +21,8 @@
 //!                  └─claim─┴▶ failed{attempt} ◀┘           live with its lease over: the next claim takes it over
 //! ```
 //!
-//! An event is claimed before its handler runs, completed after it succeeded and released after it failed. Whoever
-//! holds the live claim is the only one to run the handler. Nobody can hold it for ever: once the lease is over, the
+//! An event is claimed before its handler runs, completed after it succeeded and released after it failed. Only the
+//! owner of the live claim runs the handler, and it cannot hold the claim for ever: once the lease is over, the
 //! next claim takes it over, and the token tells the late owner from the new one.
 //!
 //! An event that can never be handled is given up, once it is kept as a dead letter. It cannot be claimed, like a completed
@@ -181,15 +181,15 @@ pub trait DedupStore: Debug + Send + Sync + 'static {
 
     /// The dead letters that this store keeps beside the events, if it does. Default: `None`.
     ///
-    /// An inbox uses them unless it is given others. [`complete`](Self::complete) must then delete the letter of its event
-    /// in the same step: the inbox does not resolve it again.
+    /// An inbox uses them unless it is given others. Then [`complete`](Self::complete) must delete the letter of its event in
+    /// the same step, since the inbox does not resolve it again, and the letters must keep none of an event that is completed.
     fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
         None
     }
 
     /// The receiver waits this long for each step of the store. Default: nothing happens.
     ///
-    /// It is called when the receiver is built. A store whose server goes on with what nobody waits for may give up soon
+    /// It is called when the receiver is built. A store whose server goes on with abandoned requests may give up soon
     /// after the longest of these times, and must not give up before.
     fn set_time_limit(&self, limit: Duration) {
         let _ = limit;

@@ -71,6 +71,7 @@ pub const REQUEST_DURATION: &str = "sendarix_request_duration_seconds";
 pub const EVENT_LAG: &str = "sendarix_event_lag_seconds";
 /// Handlers that are running.
 pub const RUNNING_HANDLERS: &str = "sendarix_running_handlers";
+
 /// The counters of one receiver, looked up once.
 pub(super) struct Meter {
     endpoint: String,

@@ -46,7 +46,7 @@ pub(crate) struct Telemetry {
     endpoint: Arc<str>,
     /// Made with the first request, by when the application has set up where the numbers go.
     meter: OnceLock<Meter>,
-    /// These are written at an attacker's pace; each reason has a limit of its own, so that none hides another.
+    /// These are written at an attacker's pace; each reason has its limit, so that none hides another.
     refused_lines: [LineLimit; RefusalKind::ALL.len()],
     abandoned_lines: LineLimit,
 }
@@ -132,7 +132,7 @@ impl Telemetry {
         );
     }
 
-    /// An event is handled or set aside for the first time, so long after it happened.
+    /// An event is claimed for the first time. `lag` is how long after it happened.
     pub(crate) fn new_event(&self, event: &SendarixEvent, lag: impl FnOnce() -> Duration) {
         self.meter().new_event(event, lag);
     }

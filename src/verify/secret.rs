@@ -153,7 +153,7 @@ impl SigningSecrets {
                 1 => PREVIOUS.into(),
                 older => format!("{PREVIOUS}-{older}").into(),
             };
-            // Whoever knows the comment could sign with it.
+            // A comment is no secret: anyone who reads the file could sign with it.
             let secret =
                 if line.starts_with("# ") { Err(SecretError(Fault::Comment)) } else { SigningSecret::new(line) };
             let secret = secret.map_err(|error| {

@@ -22,6 +22,7 @@ mod headers;
 mod house;
 mod outcomes;
 mod placements;
+mod process;
 mod properties;
 mod redrive;
 mod reputation;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sendarix_webhooks::testing::Sample;
-use sendarix_webhooks::{ConfigError, EventType, MAX_LEASE, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder};
+use sendarix_webhooks::{ConfigError, EventType, Inbox, MAX_LEASE, Outcome, RETRY_SCHEDULE, Receiver, ReceiverBuilder};
 
 use crate::support::{Endpoint, Front, secret};
 
@@ -38,6 +38,7 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
     assert!(refused(|b| b.max_event_age(RETRY_SCHEDULE - SECOND)).contains("max_event_age is 27329s"));
     assert!(refused(|b| b.max_event_age(SECOND * 86_101)).contains("at most the retention, 86400s, less 5 min"));
     assert!(refused(|b| b.lease(Duration::ZERO)).starts_with("lease is zero"));
+    assert!(refused(|b| b.acknowledgement_deadline(Duration::ZERO)).starts_with("acknowledgement_deadline is zero"));
     assert!(refused(|b| b.body_limit(0)).starts_with("body_limit is zero"));
     assert!(refused(|b| b.events([])).starts_with("events is empty"));
     for name in ["", "a b", "a:b", "é", "a/b", &"x".repeat(65)] {
@@ -80,4 +81,23 @@ async fn endpoints_of_different_names_share_nothing_in_one_store() {
         endpoint.post(&body).await.assert_is(200, "already processed");
         assert_eq!(endpoint.handled(), 1);
     }
+}
+
+/// Dead letters are a choice that is made, and not one that is forgotten.
+#[test]
+fn a_receiver_without_dead_letters_does_not_build() {
+    let error = Receiver::builder(secret()).build().unwrap_err();
+    assert!(matches!(error, ConfigError::NoDeadLetters), "{error}");
+    for way_out in ["FileDeadLetters::open", "PostgresStore", "dangerously_without_dead_letters()"] {
+        assert!(error.to_string().contains(way_out), "{error}");
+    }
+    assert!(matches!(Inbox::builder().build().unwrap_err(), ConfigError::NoDeadLetters));
+}
+
+/// An inbox alone has no sender whose patience limits the store.
+#[test]
+fn an_inbox_alone_is_not_held_to_an_acknowledgement_deadline() {
+    let inbox = || Inbox::builder().dangerously_without_dead_letters().handler_limit(SECOND);
+    inbox().store_timeout(SECOND * 15).build().unwrap();
+    assert!(inbox().store_timeout(SECOND * 20).build().unwrap_err().to_string().starts_with("handler_limit is 1s"));
 }

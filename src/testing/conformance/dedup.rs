@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use super::letters::sample_letter;
 use super::{LONG, dedup_store_sequence, must, new_key};
 use crate::store::{Claim, ClaimToken, DedupStore, EventKey};
 
@@ -12,7 +13,7 @@ const SHORT: Duration = Duration::from_millis(200);
 /// The longest that the suite waits for a condition before it calls it broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Checks the rules of [`DedupStore`]. Takes at least 12 s: for so long it waits whether the store forgets too early.
+/// Checks the rules of [`DedupStore`]. Takes at least 12 s: it waits that long to see whether the store forgets too early.
 ///
 /// # Panics
 ///
@@ -30,6 +31,7 @@ pub async fn dedup_store(store: Arc<dyn DedupStore>) {
     suite.keys_are_compared_as_a_whole().await;
     suite.one_of_many_racing_claims_is_granted().await;
     suite.an_ended_event_is_remembered_for_the_retention().await;
+    suite.its_own_letters_are_gone_once_their_event_is_completed().await;
     dedup_store_sequence(Arc::clone(&suite.store), rand::random()).await;
     suite.ended_events_are_still_remembered(remembered).await;
 }
@@ -50,6 +52,19 @@ struct Remembered {
 }
 
 impl DedupSuite {
+    async fn its_own_letters_are_gone_once_their_event_is_completed(&self) {
+        let Some(letters) = self.store.dead_letters() else { return };
+        let (key, token) = (new_key(), ClaimToken::random());
+        let letter = sample_letter(key.clone());
+        assert_eq!(self.claim(&key, token, LONG).await, Claim::Granted { attempt: 1 });
+        must(letters.record(&letter).await);
+        assert!(must(letters.get(&key).await).is_some(), "the letter of a live claim is kept");
+        assert!(self.complete(&key, token).await);
+        assert_eq!(must(letters.get(&key).await), None, "completing an event deletes its letter");
+        must(letters.record(&letter).await);
+        assert_eq!(must(letters.get(&key).await), None, "a completed event gets no letter");
+    }
+
     async fn end_some_events(&self) -> Remembered {
         let (completed, given_up, failed) = (new_key(), new_key(), new_key());
         for key in [&completed, &given_up, &failed] {

@@ -92,7 +92,7 @@ async fn letters_are_listed_page_by_page(store: &dyn DeadLetters) {
 }
 
 /// With everything in it that a store could lose on the way.
-fn sample_letter(key: EventKey) -> DeadLetter {
+pub(super) fn sample_letter(key: EventKey) -> DeadLetter {
     let body = [b"{\"a\":\"\\u0000\"}\r\n \xff\xfe\0".as_slice(), &[b'x'; 10_000]].concat();
     let mut letter = DeadLetter::new(key, body, DeadLetterReason::Failed, at(1000));
     letter.signature = Some(sample_signature());

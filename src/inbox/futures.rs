@@ -1,4 +1,4 @@
-//! Limits on how long something may take.
+//! Small futures: a time limit, a rarely taken branch in a box, a step of a store.
 
 use std::error::Error;
 use std::fmt;
@@ -21,6 +21,11 @@ pub(super) async fn within<F: Future + ?Sized>(limit: Duration, mut future: Pin<
         Poll::Ready(output) => Some(output),
         Poll::Pending => Box::pin(timeout(limit, future)).await.ok(),
     }
+}
+
+/// Boxes a rarely taken branch, so that it does not enlarge every delivery's future.
+pub(super) fn boxed<F: Future>(future: F) -> Pin<Box<F>> {
+    Box::pin(future)
 }
 
 /// One step of a store failed or took too long.
