@@ -86,7 +86,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let options: Options = shared::options();
     let otherwise = Path::new("shared_store.dead-letters.jsonl");
     let store: Store = options.store.parse()?;
-    let (events, mut builder) = (store.events(), Inbox::builder().endpoint(options.endpoint.as_str()));
+    let (events, mut builder) = (store.events(), Inbox::builder(options.endpoint.as_str()));
     let letters: Arc<dyn DeadLetters> = match store.letters_apart(options.dead_letters.as_deref(), otherwise)? {
         Some(file) => {
             let file = Arc::new(file);

@@ -150,7 +150,7 @@ async fn main() -> anyhow::Result<()> {
     let events = store.events();
     let secrets = shared::secrets(listener.local_addr()?)?;
     // Under the receiver's name each job would be a duplicate of its event.
-    let workers = Inbox::builder().endpoint("default.jobs").store(events.clone()).build()?;
+    let workers = Inbox::builder("default.jobs").store(events.clone()).build()?;
     let worker = queue.clone().work(workers.clone());
     let terminated = async move {
         // Without its worker the process is of no use.

@@ -19,8 +19,7 @@ use crate::verify::{Clock, SystemClock};
 /// use sendarix_webhooks::dead_letter::FileDeadLetters;
 /// use sendarix_webhooks::inbox::Inbox;
 ///
-/// let inbox = Inbox::builder()
-///     .endpoint("default.jobs")
+/// let inbox = Inbox::builder("default.jobs")
 ///     .dead_letters(FileDeadLetters::open("jobs.dead-letters.jsonl")?)
 ///     .lease(Duration::from_secs(120))
 ///     .handler_limit(Duration::from_secs(100))

@@ -90,9 +90,12 @@ struct Inner {
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(30);
 
 impl Inbox {
-    /// Starts an inbox with the default settings.
-    pub fn builder() -> InboxBuilder {
-        InboxBuilder::new()
+    /// Starts an inbox of this endpoint: see [`InboxBuilder::endpoint`].
+    ///
+    /// A worker needs a name that no receiver has, such as `default.jobs`: under the receiver's name, each job would be a
+    /// duplicate of the event that it was made of. An operator who redrives letters names the endpoint that left them.
+    pub fn builder(endpoint: impl Into<Arc<str>>) -> InboxBuilder {
+        InboxBuilder::new().endpoint(endpoint)
     }
 
     /// The endpoint's name, under which the inbox keeps claims and dead letters.

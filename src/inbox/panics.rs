@@ -25,3 +25,8 @@ pub(super) fn text_of(error: &impl ToString) -> String {
     catch_unwind(AssertUnwindSafe(|| error.to_string()))
         .unwrap_or_else(|_| "an error that panicked when it was written".to_owned())
 }
+
+/// Drops a value of the application, even if that panics.
+pub(super) fn drop_caught<T>(value: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+}

@@ -74,9 +74,9 @@ impl Inbox {
     /// While a store fails, or another worker handles the event, this waits and tries again: then the handler has not run,
     /// and a queue that counts attempts must not count these.
     ///
-    /// The event is claimed, so that a queue that delivers at least once has no duplicate effects. Give the inbox an
-    /// [`endpoint`](super::InboxBuilder::endpoint) that no receiver has: under the name of the one that put the event into the
-    /// queue it would be a duplicate. The age of the event does not count.
+    /// The event is claimed, so that a queue that delivers at least once has no duplicate effects. This must not be the inbox
+    /// of the receiver that put the event into the queue, nor one of its [endpoint](super::InboxBuilder::endpoint): there it is
+    /// a duplicate. The age of the event does not count.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl Inbox {
                 // Without a claim, the handler has not run.
                 Outcome::StoreUnavailable | Outcome::InFlight if settlement.attempt().is_none() => {
                     let lease = settlement.retry_after().unwrap_or(PROCESS_AGAIN_AFTER);
-                    sleep(lease.min(PROCESS_AGAIN_AFTER)).await;
+                    sleep(lease.clamp(PROCESS_AGAIN_AFTER / 100, PROCESS_AGAIN_AFTER)).await;
                 }
                 Outcome::Draining => return Err(Draining.into()),
                 outcome => {

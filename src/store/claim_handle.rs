@@ -11,7 +11,7 @@ use super::{ClaimToken, EventKey, StoreError};
 /// The stores that can take part in a transaction have a method `commit`, which takes the transaction and this. For
 /// another driver, [begin](Self::begin_commit); make the step that
 /// [`DedupStore::complete`](super::DedupStore::complete) describes within your transaction, from a live claim alone, with
-/// the key, token and retention given here; commit, or roll back if the claim is not this token's any more; and
+/// the key, token and retention given here, and delete the letter of the event if the store keeps letters; commit, or roll back if the claim is not this token's any more; and
 /// [conclude](Committing::conclude) with the state that the store sees afterwards.
 #[derive(Clone, Debug)]
 pub struct ClaimHandle(Arc<Inner>);

@@ -262,8 +262,7 @@ async fn a_worker_is_no_destination() {
     let queued = Counting::default();
     let fan_out = FanOut::builder(receiver.inbox()).to("jobs", queued.destination()).build().unwrap();
     assert_eq!(endpoint(&receiver, &fan_out).await.post(&open("evt_1")).await.status, 200);
-    let worker =
-        Inbox::builder().endpoint("default.jobs").store(stores).dangerously_without_dead_letters().build().unwrap();
+    let worker = Inbox::builder("default.jobs").store(stores).dangerously_without_dead_letters().build().unwrap();
     let event = sendarix_webhooks::SendarixEvent::decode(open("evt_1")).unwrap();
     for expected in [Outcome::Processed, Outcome::Duplicate] {
         let delivery = worker.redeliver(event.clone()).unwrap().deliver(|_| async { Ok(()) });

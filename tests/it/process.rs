@@ -12,7 +12,7 @@ use sendarix_webhooks::{Delivery, EventType, HandlerError, Inbox, Outcome, Senda
 use crate::support::FaultyStores;
 
 fn inbox(stores: &FaultyStores) -> Inbox {
-    Inbox::builder().endpoint("jobs").store(stores.clone()).dead_letters(stores.clone()).build().unwrap()
+    Inbox::builder("jobs").store(stores.clone()).dead_letters(stores.clone()).build().unwrap()
 }
 
 fn job(id: &str) -> SendarixEvent {
@@ -71,6 +71,28 @@ async fn a_job_whose_end_cannot_be_kept_is_not_tried_again_here() {
     let error = inbox(&stores).process(job("evt_1"), never).await.unwrap_err();
     assert!(matches!(error, ProcessError::Failed { outcome: Outcome::StoreUnavailable, .. }), "{error}");
     assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+/// The letter is written whatever the handler's error does.
+#[tokio::test]
+async fn an_error_that_panics_when_it_is_dropped_is_kept_all_the_same() {
+    #[derive(Debug)]
+    struct Fragile;
+    impl std::fmt::Display for Fragile {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("no such customer")
+        }
+    }
+    impl std::error::Error for Fragile {}
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("it broke");
+        }
+    }
+    let stores = FaultyStores::default();
+    let never = |_| async { Err::<(), _>(HandlerError::permanent(Fragile)) };
+    assert_eq!(inbox(&stores).process(job("evt_1"), never).await, Ok(Outcome::FailedPermanently));
+    assert_eq!(stores.letters()[0].error, "no such customer");
 }
 
 #[tokio::test]

@@ -91,13 +91,13 @@ fn a_receiver_without_dead_letters_does_not_build() {
     for way_out in ["FileDeadLetters::open", "PostgresStore", "dangerously_without_dead_letters()"] {
         assert!(error.to_string().contains(way_out), "{error}");
     }
-    assert!(matches!(Inbox::builder().build().unwrap_err(), ConfigError::NoDeadLetters));
+    assert!(matches!(Inbox::builder("jobs").build().unwrap_err(), ConfigError::NoDeadLetters));
 }
 
 /// An inbox alone has no sender whose patience limits the store.
 #[test]
 fn an_inbox_alone_is_not_held_to_an_acknowledgement_deadline() {
-    let inbox = || Inbox::builder().dangerously_without_dead_letters().handler_limit(SECOND);
+    let inbox = || Inbox::builder("jobs").dangerously_without_dead_letters().handler_limit(SECOND);
     inbox().store_timeout(SECOND * 15).build().unwrap();
     assert!(inbox().store_timeout(SECOND * 20).build().unwrap_err().to_string().starts_with("handler_limit is 1s"));
 }
