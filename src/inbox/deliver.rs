@@ -5,7 +5,7 @@ use std::pin::pin;
 use super::attempt::{Attempt, Decoded};
 use super::futures::{boxed, within};
 use super::handler::{Delivery, HandlerError, HandlerResponse};
-use super::panics::catch_panic;
+use super::panics::{catch_panic, caught};
 use super::settle::{Failure, Settlement};
 use crate::outcome::{Outcome, Settled};
 
@@ -22,19 +22,12 @@ impl Attempt {
         R: HandlerResponse,
     {
         async move {
-            let delivery = async {
-                let settlement = self.follow_path(event, handler).await;
-                self.report(settlement.settled());
-                settlement
-            };
-            match catch_panic(pin!(delivery)).await {
+            let settlement = match catch_panic(pin!(self.follow_path(event, handler))).await {
                 Ok(settlement) => settlement,
-                Err(panic) => {
-                    let settled = self.panicked(format!("a panic outside of the handler: {panic}"));
-                    self.report(&settled);
-                    settled.into()
-                }
-            }
+                Err(panic) => self.panicked(format!("a panic outside of the handler: {panic}")).into(),
+            };
+            self.report(settlement.settled());
+            settlement
         }
     }
 
@@ -85,8 +78,8 @@ impl Attempt {
         }
     }
 
-    /// Logs and counts how the delivery ended.
+    /// Logs and counts how the delivery ended. A log that panics costs its line, and not the answer.
     fn report(&self, settled: &Settled) {
-        self.inbox.telemetry().settled(settled, self.began, self.kind());
+        caught(|| self.inbox.telemetry().settled(settled, self.began, self.kind()));
     }
 }

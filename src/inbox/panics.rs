@@ -20,13 +20,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
-/// The text of an error, even if that panics.
-pub(super) fn text_of(error: &impl ToString) -> String {
-    catch_unwind(AssertUnwindSafe(|| error.to_string()))
-        .unwrap_or_else(|_| "an error that panicked when it was written".to_owned())
-}
-
-/// Drops a value of the application, even if that panics.
-pub(super) fn drop_caught<T>(value: T) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+/// Calls code of the application that may panic; `None` if it does.
+pub(super) fn caught<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
 }

@@ -6,7 +6,7 @@ use super::attempt::Attempt;
 use super::claim::HeldClaim;
 use super::futures::{StepError, boxed};
 use super::handler::{Disposition, HandlerError, HandlerResponse};
-use super::panics::{drop_caught, text_of};
+use super::panics::caught;
 use crate::dead_letter::DeadLetterReason;
 use crate::event::{DecodeError, digest_id};
 use crate::logging::{Chain, Clipped, TARGET};
@@ -95,7 +95,7 @@ impl Attempt {
             }
             Ok(response) if claim.handle().is_in_doubt() => {
                 // Nothing that it holds, such as the transaction, may wait for the store.
-                drop_caught(response);
+                caught(|| drop(response));
                 boxed(self.settle_failure(claim, Failure::Uncommitted)).await.into()
             }
             Ok(response) => {
@@ -113,14 +113,15 @@ impl Attempt {
 
     async fn settle_failure(&self, claim: HeldClaim<'_>, failure: Failure) -> Settled {
         // Even if the handler's error panics when it is asked.
-        let error = text_of(&failure);
+        let error = caught(|| failure.to_string());
+        let error = error.unwrap_or_else(|| "an error that panicked when it was written".to_owned());
         let disposition = match &failure {
             Failure::Error(error) => Some(error.disposition()),
             Failure::Panic(_) => None,
             Failure::Timeout(_) | Failure::Uncommitted => Some(Disposition::Retry),
         };
         // Nothing that it holds may wait for the store, and its own drop may panic.
-        drop_caught(failure);
+        caught(|| drop(failure));
         let Some(disposition) = disposition else {
             return self.give_back(claim, Outcome::Failed, error).await.status(PANICKED);
         };
