@@ -32,7 +32,7 @@ pub(super) struct Claimed<'a> {
     pub(super) attempt: &'a Attempt,
     /// The handle that the handler gets.
     pub(super) handle: ClaimHandle,
-    /// When the lease is over, if the store's clock runs as ours.
+    /// When the lease is over at the earliest, if the store's clock runs as ours.
     pub(super) lease_end: Instant,
 }
 
@@ -62,7 +62,7 @@ impl<'a> HeldClaim<'a> {
         if reopened {
             inbox.step(FailedStore::Dedup, store.reopen(handle.key())).await.map_err(NotClaimed::StoreFailed)?;
         }
-        let claimed = Claimed { attempt, handle, lease_end: Instant::now() + lease };
+        let claimed = Claimed { attempt, handle, lease_end: attempt.began + lease };
         let claimed: ScopeGuard<_, fn(Claimed<'a>)> = scopeguard::guard(claimed, release_in_background);
         let answer = store.claim(claimed.handle.key(), claimed.handle.token(), lease);
         let refusal = match inbox.step(FailedStore::Dedup, answer).await {
