@@ -194,7 +194,7 @@ const SQLITE: [&str; 3] = [
 const POSTGRES: [&str; 2] = [
     "WITH claimed AS (
         INSERT INTO sendarix_claims AS c (endpoint, event_id, token, attempt, state, until)
-        VALUES ($1, $2, $3, 1, 'live', clock_timestamp() + $4 * interval '1 microsecond')
+        VALUES ($1, $2, $3::text::uuid, 1, 'live', clock_timestamp() + $4 * interval '1 microsecond')
         ON CONFLICT (endpoint, event_id) DO UPDATE SET token = excluded.token, state = 'live', until = excluded.until
         WHERE c.state = 'failed' OR c.until <= clock_timestamp() RETURNING attempt)
      SELECT 'granted' AS state, attempt AS number FROM claimed
@@ -202,7 +202,7 @@ const POSTGRES: [&str; 2] = [
      SELECT state, (extract(epoch FROM until - clock_timestamp()) * 1000000)::bigint FROM sendarix_claims
      WHERE endpoint = $1 AND event_id = $2 AND NOT EXISTS (SELECT FROM claimed)",
     "UPDATE sendarix_claims SET state = 'completed', until = clock_timestamp() + $4 * interval '1 microsecond'
-     WHERE endpoint = $1 AND event_id = $2 AND token = $3 AND state IN ('live', 'completed') RETURNING 1::bigint AS number",
+     WHERE endpoint = $1 AND event_id = $2 AND token = $3::text::uuid AND state IN ('live', 'completed') RETURNING 1::bigint AS number",
 ];
 
 impl Driver {
@@ -226,7 +226,7 @@ impl Driver {
                 for _ in 0..AT_ONCE {
                     let mut connection = options.connect().await.unwrap();
                     for (step, sql) in POSTGRES.into_iter().enumerate() {
-                        let prepare = format!("PREPARE step_{step} (text, bytea, bytea, bigint) AS {sql}");
+                        let prepare = format!("PREPARE step_{step} (text, text, text, bigint) AS {sql}");
                         connection.execute(AssertSqlSafe(prepare)).await.unwrap();
                     }
                     connections.push(Arc::new(Mutex::new(connection)));
@@ -278,8 +278,8 @@ impl Driver {
 }
 
 async fn sqlite_event(connection: &Mutex<SqliteConnection>) {
-    let (key, token) = (new_key(), ClaimToken::random().to_bytes());
-    let (endpoint, id, token) = (key.endpoint(), key.event_id().as_bytes(), token.as_slice());
+    let (key, token) = (new_key(), const_hex::encode(ClaimToken::random().to_bytes()));
+    let (endpoint, id, token) = (key.endpoint(), key.event_id(), token.as_str());
     let [find, claim, complete] = SQLITE;
     {
         let mut connection = connection.lock().await;
@@ -294,21 +294,21 @@ async fn sqlite_event(connection: &Mutex<SqliteConnection>) {
 }
 
 async fn postgres_event(connection: &mut PgConnection, sent: Sent) {
-    let (key, token) = (new_key(), ClaimToken::random().to_bytes());
+    let (key, token) = (new_key(), const_hex::encode(ClaimToken::random().to_bytes()));
     for (step, microseconds) in [60_000_000_i64, 86_400_000_000].into_iter().enumerate() {
         let rows = match sent {
             Sent::LikeTheStore => {
-                let [endpoint, id, token] = [key.endpoint().as_bytes(), key.event_id().as_bytes(), &token]
-                    .map(|bytes| format!(r"E'\\x{}'::bytea", const_hex::encode(bytes)));
+                let [endpoint, id] = [key.endpoint(), key.event_id()]
+                    .map(|text| format!(r"convert_from(E'\\x{}'::bytea, 'UTF8')", const_hex::encode(text)));
                 let sql = format!(
                     "SET LOCAL statement_timeout = 3000; \
-                     EXECUTE step_{step} (convert_from({endpoint}, 'UTF8'), {id}, {token}, {microseconds})"
+                     EXECUTE step_{step} ({endpoint}, {id}, '{token}', {microseconds})"
                 );
                 sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await
             }
             Sent::Prepared => {
-                let step = sqlx::query(POSTGRES[step]).bind(key.endpoint()).bind(key.event_id().as_bytes());
-                step.bind(token.as_slice()).bind(microseconds).fetch_all(&mut *connection).await
+                let step = sqlx::query(POSTGRES[step]).bind(key.endpoint()).bind(key.event_id());
+                step.bind(&token).bind(microseconds).fetch_all(&mut *connection).await
             }
         };
         assert_eq!(rows.unwrap()[0].get::<i64, _>("number"), 1);
@@ -337,13 +337,13 @@ async fn remember(backend: &Backend, ids: usize) {
     match backend.kind {
         Kind::Sqlite => drop(backend.sql(&format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ids})
-             INSERT INTO sendarix_claims SELECT 'default', CAST('evt_' || hex(randomblob(16)) AS BLOB), randomblob(16), 1,
+             INSERT INTO sendarix_claims SELECT 'default', 'evt_' || hex(randomblob(16)), hex(randomblob(16)), 1,
                 'completed', strftime('%s', 'now') * 1000 + 86400000 FROM n"
         ))),
         Kind::Postgres => {
             backend.sql(&format!(
-                "INSERT INTO sendarix_claims SELECT 'default', convert_to('evt_' || md5(random()::text || i), 'UTF8'),
-                    decode(md5(random()::text), 'hex'), 1, 'completed', now() + interval '1 day'
+                "INSERT INTO sendarix_claims SELECT 'default', 'evt_' || md5(random()::text || i),
+                    gen_random_uuid(), 1, 'completed', now() + interval '1 day'
                  FROM generate_series(1, {ids}) AS i"
             ));
             backend.sql("VACUUM ANALYZE sendarix_claims");

@@ -151,15 +151,17 @@ pub struct DeadLetter {
     pub place: Option<Place>,
     /// How many attempts at handling the event have been counted.
     pub attempts: u32,
-    /// When the event failed for the first time, by the receiver's clock.
+    /// When the event failed for the first time, by the inbox's clock, to the microsecond.
     pub first_at: Timestamp,
-    /// When it failed for the last time, by the receiver's clock.
+    /// When it failed for the last time, by the inbox's clock, to the microsecond.
     pub last_at: Timestamp,
 }
 
 impl DeadLetter {
     /// A letter of one attempt, without a signature and an error's text. The fields can then be set.
     pub fn new(key: EventKey, body: impl Into<Bytes>, reason: DeadLetterReason, at: Timestamp) -> Self {
+        // As exact as every store keeps it.
+        let at = at.to_microsecond();
         Self {
             key,
             body: body.into(),

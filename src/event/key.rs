@@ -28,7 +28,7 @@ impl EventKey {
         self.parts().0
     }
 
-    /// The event's id: 1 to 255 bytes, any characters.
+    /// The event's id: 1 to 255 bytes of UTF-8, without a NUL.
     #[must_use]
     pub fn event_id(&self) -> &str {
         self.parts().1

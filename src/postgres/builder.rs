@@ -5,7 +5,8 @@ use std::fmt;
 use sqlx::postgres::PgConnectOptions;
 
 use super::PostgresStore;
-use super::database::{Database, Table};
+use super::database::Database;
+use super::schema::{Table, VERSIONS};
 use crate::storage::StoreConfigError;
 
 /// Builds a [`PostgresStore`].
@@ -75,6 +76,9 @@ impl PostgresBuilder {
         }
         if self.claims == self.letters {
             return Err(refused(format!("both tables are called `{}`", self.claims)));
+        }
+        if [&self.claims, &self.letters].into_iter().any(|name| name == VERSIONS) {
+            return Err(refused(format!("a table is called `{VERSIONS}`, which is that of the version")));
         }
         for (setting, name) in [("claims_table", &self.claims), ("dead_letters_table", &self.letters)]
             .into_iter()

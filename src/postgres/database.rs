@@ -1,6 +1,6 @@
-//! The tables, and how they are reached.
+//! The connections, and how a statement is sent again.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,27 +9,22 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Error};
 use tokio::time::sleep;
 
-use super::sql::{Statement, Text};
+use super::schema::{Found, Schema, Table};
+use super::sql::Statement;
 use crate::sql::letters::Row;
 use crate::sql::{Connections, Lent, StepLimit};
 
-/// The tables, and a few connections to them.
+/// A few connections, and the tables that they lead to.
 #[derive(Debug)]
 pub(super) struct Database {
     connections: Connections<PgConnection>,
     limit: Arc<StepLimit>,
     pub(super) claims: Table,
     pub(super) letters: Table,
+    schema: Schema,
     migrate: bool,
     /// Whether the tables have been seen.
     migrated: AtomicBool,
-}
-
-/// A table's name. The builder has checked its parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Table {
-    pub(super) schema: Option<String>,
-    pub(super) name: String,
 }
 
 /// `Sendarix`, in ASCII.
@@ -47,7 +42,8 @@ impl Database {
         let options = options.extra_float_digits(None).disable_statement_logging();
         let limit = Arc::new(StepLimit::new());
         let connections = Connections::new(options, |options, _| options, Arc::clone(&limit), max_connections);
-        Self { connections, limit, claims, letters, migrate, migrated: AtomicBool::new(false) }
+        let schema = Schema::new(claims.clone(), letters.clone());
+        Self { connections, limit, claims, letters, schema, migrate, migrated: AtomicBool::new(false) }
     }
 
     pub(super) fn allow(&self, limit: Duration) {
@@ -129,15 +125,10 @@ impl Database {
 
     async fn migrate_over(&self, lent: &mut Lent<'_, PgConnection>) -> Result<(), Error> {
         // Asked first: a role that may not make tables may not say IF NOT EXISTS either.
-        let (claims, letters) = (self.claims.to_string(), self.letters.to_string());
-        let (claims, letters) = (Text(&claims), Text(&letters));
-        let trigger = self.claims.trigger();
-        let missing = format!(
-            "SELECT 1 WHERE to_regclass({claims}) IS NULL OR to_regclass({letters}) IS NULL OR NOT EXISTS (
-                SELECT FROM pg_trigger WHERE tgrelid = to_regclass({claims}) AND tgname = '{trigger}')"
-        );
         let limit = self.connections.limit();
-        if ask(lent, limit, &missing).await?.is_empty() {
+        let found = Found::read(&ask(lent, limit, &self.schema.find()).await?)?;
+        let version = if found.has_version { ask(lent, limit, &self.schema.find_version()).await? } else { Vec::new() };
+        if self.schema.is_current(&found, version.first())? {
             return Ok(());
         }
         // Several statements in one are one transaction, and the lock makes instances that start together take turns.
@@ -147,51 +138,7 @@ impl Database {
     }
 
     pub(super) fn migration(&self) -> String {
-        let Self { claims, letters, .. } = self;
-        let (until, live, trigger) = (claims.index("until"), claims.index("live"), claims.trigger());
-        let function = Table { schema: claims.schema.clone(), name: trigger.clone() };
-        format!(
-            "\
-CREATE TABLE IF NOT EXISTS {claims} (
-    endpoint text COLLATE \"C\" NOT NULL,
-    event_id bytea NOT NULL,
-    token bytea NOT NULL,
-    attempt bigint NOT NULL,
-    -- 'live', 'failed', 'given_up' or 'completed'
-    state text NOT NULL,
-    -- The end of a live claim's lease; after it, how long the row is needed
-    until timestamptz NOT NULL,
-    PRIMARY KEY (endpoint, event_id)
-);
-CREATE INDEX IF NOT EXISTS {until} ON {claims} (until);
-CREATE INDEX IF NOT EXISTS {live} ON {claims} (until) WHERE state = 'live';
-CREATE TABLE IF NOT EXISTS {letters} (
-    endpoint text COLLATE \"C\" NOT NULL,
-    event_id bytea NOT NULL,
-    reason text NOT NULL,
-    -- UTF-8, whatever the encoding of the database
-    error bytea NOT NULL,
-    attempts bigint NOT NULL,
-    first_at text COLLATE \"C\" NOT NULL,
-    last_at text COLLATE \"C\" NOT NULL,
-    signature text,
-    timestamp_header bigint,
-    error_line bigint,
-    error_column bigint,
-    body bytea NOT NULL,
-    PRIMARY KEY (endpoint, event_id)
-);
--- An event that has been handled leaves no letter, whatever happens to the process just then
-CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    DELETE FROM {letters} WHERE endpoint = NEW.endpoint AND event_id = NEW.event_id;
-    RETURN NULL;
-END $$;
-DROP TRIGGER IF EXISTS \"{trigger}\" ON {claims};
-CREATE TRIGGER \"{trigger}\" AFTER UPDATE OF state ON {claims}
-FOR EACH ROW WHEN (NEW.state = 'completed') EXECUTE PROCEDURE {function}();
-",
-        )
+        self.schema.migration()
     }
 }
 
@@ -289,23 +236,4 @@ fn speaks_against_connection(error: &Error) -> bool {
 
 fn has_code(error: &Error, code: &str) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|found| found == code)
-}
-
-impl Table {
-    fn trigger(&self) -> String {
-        format!("{}_done", self.name)
-    }
-
-    fn index(&self, column: &str) -> String {
-        format!("\"{}_{column}\"", self.name)
-    }
-}
-
-impl Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(schema) = &self.schema {
-            write!(f, "\"{schema}\".")?;
-        }
-        write!(f, "\"{}\"", self.name)
-    }
 }

@@ -8,17 +8,21 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row as _};
 
 use super::database::Database;
-use super::sql::{Bytes, Key, Text};
+use super::sql::{Key, Text};
 use crate::dead_letter::{DeadLetter, DeadLetters, ListedLetter};
 use crate::event::EventKey;
-use crate::sql::letters::{COLUMNS, Row, SUPERSEDE, listed, row};
+use crate::sql::letters::{COLUMNS, COLUMNS_AS_TEXT, Row, SUPERSEDE, listed, row};
 use crate::storage::{StoreError, StoreFuture};
 
 /// Keeps dead letters in PostgreSQL, beside the events of a [`PostgresStore`](crate::PostgresStore), which makes
 /// them: [`dead_letters`](crate::PostgresStore::dead_letters).
 ///
-/// The table holds recipients and whatever else the events and the handler's errors say. Its ids and errors are UTF-8 in
-/// `bytea`, which keeps every character in a database of any encoding: read them with `convert_from(error, 'UTF8')`.
+/// The table holds recipients and whatever else the events and the handler's errors say:
+///
+/// ```sql
+/// SELECT event_id, reason, error, attempts, first_at, last_at, convert_from(body, 'UTF8')
+/// FROM sendarix_dead_letters WHERE endpoint = 'default' ORDER BY last_at DESC;
+/// ```
 #[derive(Clone)]
 pub struct PostgresDeadLetters(Arc<Database>);
 
@@ -35,7 +39,7 @@ impl PostgresDeadLetters {
         let record = format!(
             "WITH claim AS (SELECT state, until FROM {claims} WHERE endpoint = $1 AND event_id = $2 FOR SHARE)
              INSERT INTO {letters} AS l ({COLUMNS})
-             SELECT $1::text, $2::bytea, $3::text, $4::bytea, $5::bigint, $6::text, $7::text, $8::text, $9::bigint,
+             SELECT $1::text, $2::text, $3::text, $4::text, $5::bigint, $6::text::timestamptz, $7::text::timestamptz, $8::text, $9::bigint,
                 $10::bigint, $11::bigint, $12::bytea
              WHERE NOT EXISTS (SELECT FROM claim WHERE state = 'completed' AND until > clock_timestamp()) {SUPERSEDE}"
         );
@@ -51,12 +55,12 @@ impl PostgresDeadLetters {
         // Whatever the role's setting: sqlx reads nothing but this.
         let select = format!(
             "SET LOCAL bytea_output = hex;
-             SELECT {COLUMNS} FROM {letters} WHERE {condition} ORDER BY event_id LIMIT {limit}"
+             SELECT {COLUMNS_AS_TEXT} FROM {letters} WHERE {condition} ORDER BY event_id LIMIT {limit}"
         );
         let rows = self.0.fetch(&select).await.map_err(StoreError::new)?;
         let read = |row: &PgRow| {
-            let event_id = row.try_get_unchecked::<Vec<u8>, _>("event_id").unwrap_or_default();
-            listed(endpoint, &event_id, Row::from_row(row))
+            let event_id = row.try_get_unchecked("event_id").unwrap_or_default();
+            listed(endpoint, event_id, Row::from_row(row))
         };
         Ok(rows.iter().map(read).collect())
     }
@@ -85,7 +89,7 @@ impl DeadLetters for PostgresDeadLetters {
         limit: usize,
     ) -> StoreFuture<'a, Vec<ListedLetter>> {
         // No id is empty, so what comes behind the empty one is all.
-        let after = Bytes(after.unwrap_or_default().as_bytes());
+        let after = Text(after.unwrap_or_default());
         let condition = format!("endpoint = {} AND event_id > {after}", Text(endpoint));
         Box::pin(self.select(endpoint, condition, limit))
     }

@@ -3,6 +3,7 @@
 mod builder;
 mod database;
 mod letters;
+mod schema;
 mod sql;
 
 use std::fmt::{self, Display};
@@ -13,9 +14,10 @@ use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
 
 pub use self::builder::PostgresBuilder;
-use self::database::{Database, Table};
+use self::database::Database;
 pub use self::letters::PostgresDeadLetters;
-use self::sql::{Arguments, Bytes, Key, Statement};
+use self::schema::Table;
+use self::sql::{Arguments, Key, Statement, Token};
 use crate::contract::MAX_LEASE;
 use crate::dead_letter::DeadLetters;
 use crate::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, claim_state, units};
@@ -50,10 +52,19 @@ use crate::store::{
 ///
 /// # The tables
 ///
-/// `sendarix_claims` has a row for each event that is claimed or remembered, about 200 bytes with its indexes, and
-/// `sendarix_dead_letters` one for each dead letter. The store makes them when they are missing; if its role may not,
-/// run [`migration`](Self::migration) yourself. Rows that are over are deleted in the background, a thousand at a time. A
-/// purge passes by every row that is locked, and every live claim.
+/// `sendarix_claims` has a row for each event that is claimed or remembered, about 200 bytes with its indexes,
+/// `sendarix_dead_letters` one for each dead letter, and `sendarix_schema` the version of both. The store makes them when they
+/// are missing, and brings those of an earlier version to its own; if its role may not, run [`migration`](Self::migration)
+/// yourself. Do so too for a large table of an earlier version: the store gives a statement 3 s. Stop the instances of an
+/// earlier version first. Rows that are over are deleted in the background, a thousand at a
+/// time. A purge passes by every row that is locked, and every live claim. To look at what is going on:
+///
+/// ```sql
+/// SELECT endpoint, event_id, state, attempt, until FROM sendarix_claims WHERE state <> 'completed' ORDER BY until;
+/// ```
+///
+/// The database must have the encoding UTF8. In another, some event's id could not be written: the store says so, and every
+/// delivery is answered 503.
 ///
 /// # What PostgreSQL cannot promise
 ///
@@ -72,7 +83,7 @@ struct Inner {
 }
 
 /// The event, the token and a time in microseconds.
-const PARAMETERS: &str = "text, bytea, bytea, bigint";
+const PARAMETERS: &str = "text, text, uuid, bigint";
 
 impl PostgresStore {
     fn new(database: Database) -> Self {
@@ -94,7 +105,7 @@ impl PostgresStore {
                     OR (c.state = 'live' AND c.until > clock_timestamp() + {MAX_LEASE_INTERVAL})
                 RETURNING attempt
              )
-             SELECT 'granted' AS state, attempt AS number FROM claimed
+             SELECT 'granted' AS state, attempt::bigint AS number FROM claimed
              UNION ALL
              SELECT state, (extract(epoch FROM until - clock_timestamp()) * 1000000)::bigint FROM {claims}
              WHERE {row} AND NOT EXISTS (SELECT FROM claimed)"
@@ -199,7 +210,7 @@ impl PostgresStore {
             }
         };
         self.purge_if_due();
-        let token = Bytes(&claim.token().to_bytes()).to_string();
+        let token = Token(claim.token());
         let retention = units(claim.retention(), 1_000_000);
         // From live alone: this transaction is no repetition of another one.
         let claims = &self.0.database.claims;
@@ -215,8 +226,8 @@ impl PostgresStore {
 
     /// What the store itself sees of a claim, unless it is not this one's any more.
     async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, sqlx::Error> {
-        let (claims, token) = (&self.0.database.claims, claim.token().to_bytes());
-        let state = format!("SELECT state FROM {claims} WHERE {} AND token = {}", Key(claim.key()), Bytes(&token));
+        let (claims, token) = (&self.0.database.claims, Token(claim.token()));
+        let state = format!("SELECT state FROM {claims} WHERE {} AND token = {token}", Key(claim.key()));
         let rows = self.0.database.fetch(&state).await?;
         let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose()?;
         Ok(state.and_then(claim_state))

@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use crate::sql::units;
 use crate::store::{ClaimToken, EventKey};
 
-/// Bytes as an SQL expression: nothing but hex digits comes from outside.
-pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
-
-/// A text as an SQL expression, by the same way.
+/// A text as an SQL expression: nothing but hex digits comes from outside.
 pub(super) struct Text<'a>(pub(super) &'a str);
+
+/// A claim's token as an SQL expression.
+pub(super) struct Token(pub(super) ClaimToken);
 
 /// The condition that a row is that of a key.
 pub(super) struct Key<'a>(pub(super) &'a EventKey);
@@ -48,29 +48,27 @@ pub(super) struct Arguments<'a>(pub(super) &'a EventKey, pub(super) ClaimToken, 
 impl Display for Arguments<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(key, token, time) = self;
-        let (endpoint, event_id) = (Text(key.endpoint()), Bytes(key.event_id().as_bytes()));
-        write!(f, "{endpoint}, {event_id}, {}, {}", Bytes(&token.to_bytes()), units(*time, 1_000_000))
-    }
-}
-
-impl Display for Bytes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // As a literal, which costs the server less than a call of `decode`; with `E`, so that no setting changes it.
-        f.write_str("E'\\\\x")?;
-        f.write_str(&const_hex::encode(self.0))?;
-        f.write_str("'::bytea")
+        let (endpoint, event_id) = (Text(key.endpoint()), Text(key.event_id()));
+        write!(f, "{endpoint}, {event_id}, {}, {}", Token(*token), units(*time, 1_000_000))
     }
 }
 
 impl Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "convert_from({}, 'UTF8')", Bytes(self.0.as_bytes()))
+        // With `E`, so that no setting changes it.
+        write!(f, "convert_from(E'\\\\x{}'::bytea, 'UTF8')", const_hex::encode(self.0))
+    }
+}
+
+impl Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}'::uuid", const_hex::encode(self.0.to_bytes()))
     }
 }
 
 impl Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (endpoint, event_id) = (Text(self.0.endpoint()), Bytes(self.0.event_id().as_bytes()));
+        let (endpoint, event_id) = (Text(self.0.endpoint()), Text(self.0.event_id()));
         write!(f, "endpoint = {endpoint} AND event_id = {event_id}")
     }
 }

@@ -9,6 +9,13 @@ use crate::verify::Signature;
 pub(crate) const COLUMNS: &str = "endpoint, event_id, reason, error, attempts, first_at, last_at, signature, \
     timestamp_header, error_line, error_column, body";
 
+/// The columns as a [`Row`] is read, where the database has a type for times.
+#[cfg(feature = "postgres")]
+pub(crate) const COLUMNS_AS_TEXT: &str = "endpoint, event_id, reason, error, attempts::bigint, \
+    to_char(first_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS first_at, \
+    to_char(last_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS last_at, signature, timestamp_header, \
+    error_line, error_column, body";
+
 /// The end of an INSERT into the table `AS l`: [`DeadLetter::superseding`] in SQL.
 pub(crate) const SUPERSEDE: &str = "
     ON CONFLICT (endpoint, event_id) DO UPDATE SET
@@ -25,9 +32,9 @@ pub(crate) const SUPERSEDE: &str = "
 
 pub(crate) type Row = (
     String,
-    Vec<u8>,
     String,
-    Vec<u8>,
+    String,
+    String,
     i64,
     String,
     String,
@@ -38,13 +45,14 @@ pub(crate) type Row = (
     Vec<u8>,
 );
 
-/// The row of a letter. Times are texts that sort as the times do.
+/// The row of a letter. Times are texts that sort as the times do, and that both databases read.
 pub(crate) fn row(letter: &DeadLetter) -> Row {
     (
         letter.key.endpoint().to_owned(),
-        letter.key.event_id().into(),
+        letter.key.event_id().to_owned(),
         letter.reason.as_str().to_owned(),
-        letter.error.clone().into_bytes(),
+        // No text of a database can hold a NUL.
+        letter.error.replace('\0', "\u{fffd}"),
         letter.attempts.into(),
         letter.first_at.to_sortable(),
         letter.last_at.to_sortable(),
@@ -57,10 +65,10 @@ pub(crate) fn row(letter: &DeadLetter) -> Row {
 }
 
 /// A letter of a page, by the row if it could be read, and by its key if not.
-pub(crate) fn listed(endpoint: &str, event_id: &[u8], row: Result<Row, sqlx::Error>) -> ListedLetter {
+pub(crate) fn listed(endpoint: &str, event_id: &str, row: Result<Row, sqlx::Error>) -> ListedLetter {
     row.map_err(StoreError::new)
         .and_then(letter)
-        .map_err(|error| UnreadableLetter::new(EventKey::new(endpoint, String::from_utf8_lossy(event_id)), error))
+        .map_err(|error| UnreadableLetter::new(EventKey::new(endpoint, event_id), error))
 }
 
 fn letter(row: Row) -> Result<DeadLetter, StoreError> {
@@ -82,12 +90,12 @@ fn letter(row: Row) -> Result<DeadLetter, StoreError> {
         Some(Place { line: usize::try_from(line).ok()?, column: usize::try_from(column).ok()? })
     };
     Ok(DeadLetter {
-        key: EventKey::new(endpoint, String::from_utf8(event_id).map_err(StoreError::new)?),
+        key: EventKey::new(endpoint, event_id),
         body: body.into(),
         signature: signature.map(|text| Signature::parse(text.as_bytes())).transpose().map_err(StoreError::new)?,
         timestamp_header: timestamp_header.map(i64::cast_unsigned),
         reason: reason.into(),
-        error: String::from_utf8(error).map_err(StoreError::new)?,
+        error,
         place: line.zip(column).and_then(|(line, column)| place(line, column)),
         attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         first_at: first_at.parse().map_err(StoreError::new)?,

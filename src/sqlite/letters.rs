@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, FromRow, Row as _};
 
-use super::Database;
+use super::connection::Database;
 use crate::dead_letter::{DeadLetter, DeadLetters, ListedLetter};
 use crate::event::EventKey;
 use crate::sql::letters::{COLUMNS, Row, SUPERSEDE, listed, row};
@@ -16,8 +16,13 @@ use crate::storage::{StoreError, StoreFuture};
 /// Keeps dead letters in an SQLite file, beside the events of a [`SqliteStore`](crate::SqliteStore), which makes
 /// them: [`dead_letters`](crate::SqliteStore::dead_letters).
 ///
-/// A letter is on the disk before it counts as kept. The table `sendarix_dead_letters` holds recipients and whatever else
-/// the events and the handler's errors say.
+/// A letter is on the disk before it counts as kept. The table holds recipients and whatever else the events and the
+/// handler's errors say:
+///
+/// ```sql
+/// SELECT event_id, reason, error, attempts, first_at, last_at, CAST(body AS TEXT)
+/// FROM sendarix_dead_letters WHERE endpoint = 'default' ORDER BY last_at DESC;
+/// ```
 #[derive(Clone)]
 pub struct SqliteDeadLetters(Arc<Database>);
 
@@ -48,7 +53,7 @@ impl SqliteDeadLetters {
 
     async fn try_resolve(&self, key: &EventKey) -> Result<(), sqlx::Error> {
         let mut lent = self.0.letters().await?;
-        let resolve = sqlx::query(RESOLVE).bind(key.endpoint()).bind(key.event_id().as_bytes());
+        let resolve = sqlx::query(RESOLVE).bind(key.endpoint()).bind(key.event_id());
         lent.ask(|connection| resolve.execute(connection)).await?;
         lent.give_back();
         Ok(())
@@ -66,15 +71,15 @@ impl SqliteDeadLetters {
             "SELECT {COLUMNS} FROM sendarix_dead_letters
              WHERE endpoint = ?1 AND event_id {comparison} ?2 ORDER BY event_id LIMIT ?3"
         );
-        let select = sqlx::query(AssertSqlSafe(select)).bind(endpoint).bind(event_id.as_bytes());
+        let select = sqlx::query(AssertSqlSafe(select)).bind(endpoint).bind(event_id);
         let select = select.bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let mut lent = self.0.letters().await.map_err(StoreError::new)?;
         let rows = lent.ask(|connection| select.fetch_all(connection)).await;
         let rows: Vec<SqliteRow> = rows.map_err(StoreError::new)?;
         lent.give_back();
         let read = |row: &SqliteRow| {
-            let event_id = row.try_get_unchecked::<Vec<u8>, _>("event_id").unwrap_or_default();
-            listed(endpoint, &event_id, Row::from_row(row))
+            let event_id = row.try_get_unchecked("event_id").unwrap_or_default();
+            listed(endpoint, event_id, Row::from_row(row))
         };
         Ok(rows.iter().map(read).collect())
     }

@@ -1,6 +1,8 @@
 //! Events and dead letters of one machine, in an SQLite file.
 
+mod connection;
 mod letters;
+mod schema;
 mod statements;
 
 use std::fmt;
@@ -8,21 +10,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Row, Sqlite, Transaction};
-use tokio::time::{Instant, sleep};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Row, Sqlite, Transaction};
 
+use self::connection::Database;
 pub use self::letters::SqliteDeadLetters;
 use self::statements::{
-    CLAIM, CLAMP, COMPLETE, COMPLETE_ONCE, CREATE, FIND, GIVE_UP, IS_COMPLETED, PURGE, RELEASE, REOPEN, STATE,
+    CLAIM, CLAMP, COMPLETE, COMPLETE_ONCE, FIND, GIVE_UP, IS_COMPLETED, PURGE, RELEASE, REOPEN, STATE,
 };
 use crate::contract::MAX_LEASE;
 use crate::dead_letter::DeadLetters;
-use crate::sql::{
-    BEYOND_RECEIVER, Connections, FAILED_FOR, Housekeeping, Lent, PURGE_BATCH, StepLimit, claim_state, units,
-};
+use crate::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, claim_state, units};
 use crate::store::{
     Claim, ClaimHandle, ClaimState, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError,
     StoreFuture,
@@ -52,24 +50,22 @@ use crate::store::{
 ///
 /// # The file
 ///
-/// The table `sendarix_claims`, made when it is missing, has a row for each event that is claimed or remembered, about 150
-/// bytes. Rows that are over are deleted in the background, a thousand at a time, and their pages used again. Do not
-/// delete or replace the file while a process has it open: that process would go on with the old one.
+/// The table `sendarix_claims` has a row for each event that is claimed or remembered, about 150 bytes,
+/// `sendarix_dead_letters` one for each dead letter, and `sendarix_schema` the version of both. The store makes them when they
+/// are missing, and brings those of an earlier version to its own: stop the processes of an earlier version first. Rows that are
+/// over are deleted in the background, a thousand at a time, and their pages used again. Do not delete or replace the file
+/// while a process has it open: that process would go on with the old one. To look at what is going on:
+///
+/// ```sql
+/// SELECT endpoint, event_id, state, attempt, datetime(until / 1000, 'unixepoch') AS until
+/// FROM sendarix_claims WHERE state <> 'completed' ORDER BY sendarix_claims.until;
+/// ```
 #[derive(Clone)]
-pub struct SqliteStore(Arc<Database>);
+pub struct SqliteStore(Arc<Inner>);
 
-/// A file, with a connection for each purpose.
-#[derive(Debug)]
-pub(super) struct Database {
-    claims: Connections<SqliteConnection>,
-    letters: Connections<SqliteConnection>,
-    limit: Arc<StepLimit>,
+struct Inner {
+    database: Arc<Database>,
     housekeeping: Housekeeping,
-}
-
-/// How long to wait for another process's transaction: less than the receiver waits for the store, so that it hears why.
-fn busy_timeout(limit: Duration) -> Duration {
-    limit.saturating_sub(BEYOND_RECEIVER) * 3 / 4
 }
 
 impl SqliteStore {
@@ -85,31 +81,14 @@ impl SqliteStore {
             let message = format!("`{found}` is no file; SQLite needs one, or use a MemoryStore");
             return Err(StoreConfigError::new(message, None));
         }
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .auto_vacuum(SqliteAutoVacuum::None)
-            // A slow statement's text has ids in it, and the inbox logs what fails.
-            .disable_statement_logging();
-        let limit = Arc::new(StepLimit::new());
-        // One is enough: the file has one writer at a time, and its callers wait in order.
-        let connection = |synchronous| {
-            let fit = |options: SqliteConnectOptions, limit| options.busy_timeout(busy_timeout(limit));
-            Connections::new(options.clone().synchronous(synchronous), fit, Arc::clone(&limit), 1)
-        };
-        Ok(Self(Arc::new(Database {
-            claims: connection(SqliteSynchronous::Normal),
-            letters: connection(SqliteSynchronous::Full),
-            limit: Arc::clone(&limit),
-            housekeeping: Housekeeping::default(),
-        })))
+        let (database, housekeeping) = (Arc::new(Database::new(path)), Housekeeping::default());
+        Ok(Self(Arc::new(Inner { database, housekeeping })))
     }
 
     /// The dead letters, which are in the same file.
     #[must_use]
     pub fn dead_letters(&self) -> SqliteDeadLetters {
-        SqliteDeadLetters::new(Arc::clone(&self.0))
+        SqliteDeadLetters::new(Arc::clone(&self.0.database))
     }
 
     /// Commits the handler's transaction together with the completion of its claim: both happen, or neither.
@@ -156,12 +135,9 @@ impl SqliteStore {
 
     /// What the store itself sees of a claim, unless it is not this one's any more.
     async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, CommitError> {
-        let (key, token) = (claim.key(), claim.token().to_bytes());
-        let state = sqlx::query_scalar::<_, String>(STATE)
-            .bind(key.endpoint())
-            .bind(key.event_id().as_bytes())
-            .bind(token.as_slice());
-        let mut lent = self.0.claims().await.map_err(CommitError::Failed)?;
+        let (key, token) = (claim.key(), hex(claim.token()));
+        let state = sqlx::query_scalar::<_, String>(STATE).bind(key.endpoint()).bind(key.event_id()).bind(token);
+        let mut lent = self.0.database.claims().await.map_err(CommitError::Failed)?;
         let state = lent.ask(|connection| state.fetch_all(connection)).await;
         let state = state.map_err(|error| CommitError::Failed(StoreError::new(error)))?;
         lent.give_back();
@@ -185,7 +161,7 @@ impl SqliteStore {
     pub async fn purge(&self) -> Result<u64, StoreError> {
         let mut purged = 0;
         loop {
-            let mut lent = self.0.claims().await?;
+            let mut lent = self.0.database.claims().await?;
             let kept = units(FAILED_FOR, 1000);
             let batch = i64::try_from(PURGE_BATCH).unwrap_or(i64::MAX);
             let purge = sqlx::query(PURGE).bind(kept).bind(batch);
@@ -197,7 +173,7 @@ impl SqliteStore {
                 break;
             }
         }
-        let mut lent = self.0.claims().await?;
+        let mut lent = self.0.database.claims().await?;
         let clamp = sqlx::query(CLAMP).bind(units(MAX_LEASE, 1000));
         lent.ask(|connection| clamp.execute(connection)).await.map_err(StoreError::new)?;
         lent.give_back();
@@ -205,14 +181,14 @@ impl SqliteStore {
     }
 
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: i64) -> Result<Claim, StoreError> {
-        let mut lent = self.0.claims().await?;
+        let mut lent = self.0.database.claims().await?;
         let claim = lent.ask(|connection| try_claim(connection, key, token, lease)).await.map_err(StoreError::new)?;
         lent.give_back();
         claim.ok_or_else(|| StoreError::new("the event's state went on changing"))
     }
 
     async fn step(&self, sql: &'static str, key: &EventKey, token: ClaimToken, kept: i64) -> Result<bool, StoreError> {
-        let mut lent = self.0.claims().await?;
+        let mut lent = self.0.database.claims().await?;
         let row = lent.ask(|connection| step(connection, sql, key, token, kept)).await.map_err(StoreError::new)?;
         lent.give_back();
         Ok(row.is_some())
@@ -230,21 +206,24 @@ async fn try_claim(
 ) -> Result<Option<Claim>, sqlx::Error> {
     for _ in 0..TRIES {
         // Copies of an event are common, and reading waits for no lock.
-        let find = sqlx::query(FIND).bind(key.endpoint()).bind(key.event_id().as_bytes());
+        let find = sqlx::query(FIND).bind(key.endpoint()).bind(key.event_id());
         if let Some(row) = find.fetch_all(&mut *connection).await?.first()
             && let Some(claim) = refusal(row, token)?
         {
             return Ok(Some(claim));
         }
-        let claim = sqlx::query(CLAIM).bind(key.endpoint()).bind(key.event_id().as_bytes());
-        let bytes = token.to_bytes();
-        let claim = claim.bind(bytes.as_slice()).bind(lease).bind(units(MAX_LEASE, 1000));
+        let claim = sqlx::query(CLAIM).bind(key.endpoint()).bind(key.event_id());
+        let claim = claim.bind(hex(token)).bind(lease).bind(units(MAX_LEASE, 1000));
         if let Some(row) = claim.fetch_all(&mut *connection).await?.first() {
             let attempt = u32::try_from(row.try_get::<i64, _>("attempt")?).unwrap_or(u32::MAX);
             return Ok(Some(Claim::Granted { attempt }));
         }
     }
     Ok(None)
+}
+
+fn hex(token: ClaimToken) -> String {
+    const_hex::encode(token.to_bytes())
 }
 
 /// Why the event in this row cannot be claimed, if that is so.
@@ -255,7 +234,7 @@ fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Er
     Ok(match row.try_get("state")? {
         "completed" => Some(Claim::Completed),
         "given_up" => Some(Claim::GivenUp),
-        "live" if row.try_get::<&[u8], _>("token")? != token.to_bytes() => {
+        "live" if row.try_get::<&str, _>("token")? != hex(token) => {
             // A lease that ends later than any may be was given before the clock stepped back.
             (remaining <= MAX_LEASE).then_some(Claim::InFlight { remaining })
         }
@@ -271,9 +250,8 @@ async fn step(
     token: ClaimToken,
     milliseconds: i64,
 ) -> Result<Option<SqliteRow>, sqlx::Error> {
-    let step = sqlx::query(sql).bind(key.endpoint()).bind(key.event_id().as_bytes());
-    let token = token.to_bytes();
-    let rows = step.bind(token.as_slice()).bind(milliseconds).fetch_all(connection).await?;
+    let step = sqlx::query(sql).bind(key.endpoint()).bind(key.event_id());
+    let rows = step.bind(hex(token)).bind(milliseconds).fetch_all(connection).await?;
     Ok(rows.into_iter().next())
 }
 
@@ -302,9 +280,9 @@ impl DedupStore for SqliteStore {
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let reopen = sqlx::query(REOPEN).bind(key.endpoint()).bind(key.event_id().as_bytes());
+            let reopen = sqlx::query(REOPEN).bind(key.endpoint()).bind(key.event_id());
             let reopen = reopen.bind(units(FAILED_FOR, 1000));
-            let mut lent = self.0.claims().await?;
+            let mut lent = self.0.database.claims().await?;
             lent.ask(|connection| reopen.execute(connection)).await.map_err(StoreError::new)?;
             lent.give_back();
             Ok(())
@@ -313,8 +291,8 @@ impl DedupStore for SqliteStore {
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            let find = sqlx::query(IS_COMPLETED).bind(key.endpoint()).bind(key.event_id().as_bytes());
-            let mut lent = self.0.claims().await?;
+            let find = sqlx::query(IS_COMPLETED).bind(key.endpoint()).bind(key.event_id());
+            let mut lent = self.0.database.claims().await?;
             let rows = lent.ask(|connection| find.fetch_all(connection)).await.map_err(StoreError::new)?;
             lent.give_back();
             Ok(!rows.is_empty())
@@ -326,57 +304,12 @@ impl DedupStore for SqliteStore {
     }
 
     fn set_time_limit(&self, limit: Duration) {
-        self.0.allow(limit);
+        self.0.database.allow(limit);
     }
-}
-
-impl Database {
-    async fn claims(&self) -> Result<Lent<'_, SqliteConnection>, StoreError> {
-        self.lend(&self.claims).await.map_err(StoreError::new)
-    }
-
-    pub(crate) async fn letters(&self) -> Result<Lent<'_, SqliteConnection>, sqlx::Error> {
-        self.lend(&self.letters).await
-    }
-
-    pub(crate) fn allow(&self, limit: Duration) {
-        self.limit.allow(limit);
-    }
-
-    async fn lend<'a>(
-        &self,
-        connections: &'a Connections<SqliteConnection>,
-    ) -> Result<Lent<'a, SqliteConnection>, sqlx::Error> {
-        let give_up = Instant::now() + busy_timeout(connections.limit());
-        loop {
-            match open(connections).await {
-                // Unlike everything else, a file's change to WAL does not wait for its turn.
-                Err(error) if is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
-                lent => return lent,
-            }
-        }
-    }
-}
-
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
-
-/// A connection to a file that has the tables. Each new connection makes them: the file may be another than before.
-async fn open(connections: &Connections<SqliteConnection>) -> Result<Lent<'_, SqliteConnection>, sqlx::Error> {
-    let mut lent = connections.lend().await?;
-    if lent.is_fresh() {
-        lent.ask(|connection| sqlx::raw_sql(CREATE).execute(connection)).await?;
-    }
-    Ok(lent)
-}
-
-/// `SQLITE_BUSY` with any extension of the code.
-fn is_busy(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
-    code.is_some_and(|code| code & 0xff == 5)
 }
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SqliteStore").field(&self.0.claims).finish()
+        f.debug_tuple("SqliteStore").field(&self.0.database).finish()
     }
 }

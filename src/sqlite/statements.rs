@@ -1,40 +1,4 @@
-//! The tables, and what is asked of them.
-
-pub(super) const CREATE: &str = "
-    CREATE TABLE IF NOT EXISTS sendarix_claims (
-        endpoint TEXT NOT NULL,
-        event_id BLOB NOT NULL,
-        token BLOB NOT NULL,
-        attempt INTEGER NOT NULL,
-        -- 'live', 'failed', 'given_up' or 'completed'
-        state TEXT NOT NULL,
-        -- In Unix milliseconds: the end of a live claim's lease; after it, how long the row is needed
-        until INTEGER NOT NULL,
-        PRIMARY KEY (endpoint, event_id)
-    ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS sendarix_claims_until ON sendarix_claims (until);
-    CREATE INDEX IF NOT EXISTS sendarix_claims_live ON sendarix_claims (until) WHERE state = 'live';
-    CREATE TABLE IF NOT EXISTS sendarix_dead_letters (
-        endpoint TEXT NOT NULL,
-        event_id BLOB NOT NULL,
-        reason TEXT NOT NULL,
-        error BLOB NOT NULL,
-        attempts INTEGER NOT NULL,
-        first_at TEXT NOT NULL,
-        last_at TEXT NOT NULL,
-        signature TEXT,
-        timestamp_header INTEGER,
-        error_line INTEGER,
-        error_column INTEGER,
-        body BLOB NOT NULL,
-        PRIMARY KEY (endpoint, event_id)
-    );
-    -- An event that has been handled leaves no letter, whatever happens to the process just then
-    CREATE TRIGGER IF NOT EXISTS sendarix_completed
-    AFTER UPDATE OF state ON sendarix_claims WHEN NEW.state = 'completed'
-    BEGIN
-        DELETE FROM sendarix_dead_letters WHERE endpoint = NEW.endpoint AND event_id = NEW.event_id;
-    END;";
+//! What the table of claims is asked.
 
 /// This moment in Unix milliseconds, when the statement has its lock. The clock has no more digits, so a
 /// duration begins with the next one.

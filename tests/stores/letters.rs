@@ -113,13 +113,9 @@ async fn one_letter_that_cannot_be_read_blocks_no_other_and_not_its_own_event() 
                 backend.redis(&["HSET", "sendarix:letters:{default}", id, &letter.to_string()]).unwrap();
             }
             _ => {
-                let row = match kind {
-                    Kind::Sqlite => format!("CAST(event_id AS TEXT) = '{id}'"),
-                    _ => format!("convert_from(event_id, 'UTF8') = '{id}'"),
-                };
                 let signature = if signature.is_empty() { "signature".to_owned() } else { format!("'{signature}'") };
                 backend.sql(&format!(
-                    "UPDATE sendarix_dead_letters SET reason = '{reason}', signature = {signature} WHERE {row}"
+                    "UPDATE sendarix_dead_letters SET reason = '{reason}', signature = {signature} WHERE event_id = '{id}'"
                 ));
             }
         };

@@ -16,5 +16,6 @@ mod redis;
 mod redrive;
 mod rig;
 mod round_trips;
+mod schema;
 mod support;
 mod transactions;

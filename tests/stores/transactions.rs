@@ -95,7 +95,7 @@ impl Shop {
 
     /// Somebody else claims the event while the handler runs.
     fn take_over(&self) {
-        let token = if self.backend.kind == Kind::Sqlite { "x'00'" } else { "'\\x00'" };
+        let token = if self.backend.kind == Kind::Sqlite { "'00'" } else { "gen_random_uuid()" };
         self.backend.sql(&format!("UPDATE sendarix_claims SET token = {token}, attempt = attempt + 1"));
     }
 

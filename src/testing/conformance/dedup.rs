@@ -247,8 +247,8 @@ impl DedupSuite {
             EventKey::new("a", id.to_uppercase()),
             EventKey::new("a", format!("{id} ")),
             EventKey::new("a", format!(" {id}")),
-            EventKey::new("a", format!("{id}\0")),
-            EventKey::new("a", format!("{id}\0\u{1F4E7}'\";--{{}}:*%")),
+            EventKey::new("a", format!("{id}\u{1}")),
+            EventKey::new("a", format!("{id}\u{1}\u{1F4E7}'\";--{{}}:*%")),
             EventKey::new("a", format!("{id}{}", "x".repeat(255 - id.len()))),
             EventKey::new("a", format!("{id}{}", "y".repeat(255 - id.len()))),
         ];
