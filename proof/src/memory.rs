@@ -8,12 +8,12 @@ mod cache;
 mod digest;
 #[path = "../../src/store/memory/page.rs"]
 mod page;
-mod primitives;
+mod platform;
 #[path = "../../src/store/memory/store.rs"]
 mod store;
 
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 
 pub use self::cache::reach_the_bound;
-pub use self::primitives::Instant;
+pub use self::platform::Instant;
 pub use self::store::MemoryStore;

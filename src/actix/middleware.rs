@@ -12,7 +12,7 @@ use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_core::Stream;
 
-use super::response::{Unplaced, answer_response, misconfigured, with_unread};
+use super::response::{AnswerWithoutRequest, answer_response, misconfigured, with_unread};
 use crate::inbox::{Delivery, HandlerError};
 use crate::outcome::Outcome;
 use crate::receiver::Receiver;
@@ -123,7 +123,7 @@ where
             let request = if outcome == Outcome::Slow { None } else { place.take() };
             match request {
                 Some(request) => Ok(ServiceResponse::new(request, answer_response(&answer)).map_into_right_body()),
-                None => Err(Unplaced(answer).into()),
+                None => Err(AnswerWithoutRequest(answer).into()),
             }
         })
     }

@@ -36,15 +36,15 @@ impl<B> HandlerResponse for ServiceResponse<B> {
 
 /// An answer for a request that the handler still has, or has taken with it.
 #[derive(Debug)]
-pub(super) struct Unplaced(pub(super) Answer);
+pub(super) struct AnswerWithoutRequest(pub(super) Answer);
 
-impl fmt::Display for Unplaced {
+impl fmt::Display for AnswerWithoutRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.text())
     }
 }
 
-impl ResponseError for Unplaced {
+impl ResponseError for AnswerWithoutRequest {
     fn status_code(&self) -> StatusCode {
         status(&self.0)
     }

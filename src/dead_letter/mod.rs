@@ -25,7 +25,7 @@
 //! letter, and so does redriving it, without the handler. Redriving a letter that is older than the retention must be asked
 //! for [by name](crate::Inbox::redrive_beyond_retention).
 
-mod file;
+mod file_dead_letters;
 mod journal;
 mod record;
 mod recovered;
@@ -42,7 +42,7 @@ use crate::event::{EventKey, Place, Timestamp};
 pub use crate::storage::{StoreError, StoreFuture};
 use crate::verify::Signature;
 
-pub use self::file::FileDeadLetters;
+pub use self::file_dead_letters::FileDeadLetters;
 #[cfg(feature = "redis")]
 pub(crate) use self::record::StoredLetter;
 

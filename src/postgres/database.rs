@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::schema::{Found, Schema, Table};
 use super::sql::Statement;
 use crate::sql::letters::Row;
-use crate::sql::{Connections, Lent, StepLimit};
+use crate::sql::{Connections, PooledConnection, StepLimit};
 
 /// A few connections, and the tables that they lead to.
 #[derive(Debug)]
@@ -72,22 +72,22 @@ impl Database {
     async fn send(&self, question: &Question<'_>) -> Result<Vec<PgRow>, Error> {
         let (mut looked_for_tables, mut tries) = (false, 0);
         loop {
-            let mut lent = self.lend().await?;
-            let error = match question.ask(&mut lent, self.connections.limit()).await {
+            let mut pooled = self.lend().await?;
+            let error = match question.ask(&mut pooled, self.connections.limit()).await {
                 Ok(rows) => {
-                    lent.give_back();
+                    pooled.put_back();
                     return Ok(rows);
                 }
                 Err(error) => error,
             };
             if speaks_against_connection(&error) {
                 // Dropping it drops the idle ones too, so the next is new.
-                if lent.is_fresh() {
+                if pooled.is_fresh() {
                     return Err(error);
                 }
                 continue;
             }
-            lent.give_back();
+            pooled.put_back();
             // This may be another database than it was: the next caller looks for the tables again.
             let tables_are_gone = self.migrate && !looked_for_tables && has_code(&error, UNDEFINED_TABLE);
             if tables_are_gone {
@@ -107,32 +107,33 @@ impl Database {
     }
 
     pub(super) async fn migrate(&self) -> Result<(), Error> {
-        let mut lent = self.connections.lend().await?;
-        self.migrate_over(&mut lent).await?;
-        lent.give_back();
+        let mut pooled = self.connections.lend().await?;
+        self.migrate_over(&mut pooled).await?;
+        pooled.put_back();
         Ok(())
     }
 
     /// A connection to a database that has the tables.
-    async fn lend(&self) -> Result<Lent<'_, PgConnection>, Error> {
-        let mut lent = self.connections.lend().await?;
+    async fn lend(&self) -> Result<PooledConnection<'_, PgConnection>, Error> {
+        let mut pooled = self.connections.lend().await?;
         if self.migrate && !self.migrated.load(Ordering::Acquire) {
-            self.migrate_over(&mut lent).await?;
+            self.migrate_over(&mut pooled).await?;
             self.migrated.store(true, Ordering::Release);
         }
-        Ok(lent)
+        Ok(pooled)
     }
 
-    async fn migrate_over(&self, lent: &mut Lent<'_, PgConnection>) -> Result<(), Error> {
+    async fn migrate_over(&self, pooled: &mut PooledConnection<'_, PgConnection>) -> Result<(), Error> {
         // Asked first: a role that may not make tables may not say IF NOT EXISTS either.
         let limit = self.connections.limit();
-        let found = Found::read(&ask(lent, limit, &self.schema.find()).await?)?;
-        let version = if found.has_version { ask(lent, limit, &self.schema.find_version()).await? } else { Vec::new() };
+        let found = Found::read(&ask(pooled, limit, &self.schema.find()).await?)?;
+        let version =
+            if found.has_version { ask(pooled, limit, &self.schema.find_version()).await? } else { Vec::new() };
         if self.schema.is_current(&found, version.first())? {
             return Ok(());
         }
         // Several statements in one are one transaction, and the lock makes instances that start together take turns.
-        ask(lent, limit, &format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}", self.migration()))
+        ask(pooled, limit, &format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}", self.migration()))
             .await
             .map(drop)
     }
@@ -150,31 +151,31 @@ enum Question<'a> {
 }
 
 impl Question<'_> {
-    async fn ask(&self, lent: &mut Lent<'_, PgConnection>, limit: Duration) -> Result<Vec<PgRow>, Error> {
+    async fn ask(&self, pooled: &mut PooledConnection<'_, PgConnection>, limit: Duration) -> Result<Vec<PgRow>, Error> {
         match self {
-            Self::Simple(sql) => ask(lent, limit, sql).await,
-            Self::Prepared { statement, execute } => match ask(lent, limit, execute).await {
+            Self::Simple(sql) => ask(pooled, limit, sql).await,
+            Self::Prepared { statement, execute } => match ask(pooled, limit, execute).await {
                 Err(error) if has_code(&error, UNKNOWN_STATEMENT) => {
-                    ask(lent, limit, &format!("{}; {execute}", statement.prepare())).await
+                    ask(pooled, limit, &format!("{}; {execute}", statement.prepare())).await
                 }
                 answer => answer,
             },
-            Self::Bound { sql, row } => ask_bound(lent, limit, sql, row).await,
+            Self::Bound { sql, row } => ask_bound(pooled, limit, sql, row).await,
         }
     }
 }
 
 /// Sends what is one transaction. The server gives it up in time, since it goes on with abandoned statements: in
 /// the queue for a lock, for example.
-async fn ask(lent: &mut Lent<'_, PgConnection>, limit: Duration, sql: &str) -> Result<Vec<PgRow>, Error> {
+async fn ask(pooled: &mut PooledConnection<'_, PgConnection>, limit: Duration, sql: &str) -> Result<Vec<PgRow>, Error> {
     let sql = format!("{}; {sql}", set_timeout(limit));
-    lent.ask(|connection| sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await
+    pooled.ask(|connection| sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await
 }
 
 /// As [`ask`], with values that are bound. Within a transaction, since a pooler may else take another session for the
 /// statement than for its values.
 async fn ask_bound(
-    lent: &mut Lent<'_, PgConnection>,
+    pooled: &mut PooledConnection<'_, PgConnection>,
     limit: Duration,
     sql: &str,
     row: &Row,
@@ -185,16 +186,17 @@ async fn ask_bound(
     let statement = sqlx::query(AssertSqlSafe(sql)).persistent(false);
     let statement = statement.bind(&row.0).bind(&row.1).bind(&row.2).bind(&row.3).bind(row.4).bind(&row.5);
     let statement = statement.bind(&row.6).bind(&row.7).bind(row.8).bind(row.9).bind(row.10).bind(&row.11);
-    lent.ask(|connection| async move {
-        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
-        let answer = statement.fetch_all(&mut *connection).await;
-        let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        let ended = sqlx::raw_sql(end).execute(&mut *connection).await;
-        // A connection that cannot be rolled back must not be used again, whatever the server had said before.
-        ended?;
-        answer
-    })
-    .await
+    pooled
+        .ask(|connection| async move {
+            sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
+            let answer = statement.fetch_all(&mut *connection).await;
+            let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
+            let ended = sqlx::raw_sql(end).execute(&mut *connection).await;
+            // A connection that cannot be rolled back must not be used again, whatever the server had said before.
+            ended?;
+            answer
+        })
+        .await
 }
 
 fn set_timeout(limit: Duration) -> String {

@@ -87,16 +87,16 @@ impl Own {
     async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
         loop {
             let (mut connection, number, fresh) = self.connection().await?;
-            let doubt = Doubt { own: self, number };
+            let guard = DiscardOnDrop { own: self, number };
             match command.query_async(&mut connection).await {
                 Err(error) if is_doubtful(&error) => {
-                    drop(doubt);
+                    drop(guard);
                     if fresh {
                         return Err(error);
                     }
                 }
                 answer => {
-                    doubt.dispel();
+                    guard.keep();
                     return answer;
                 }
             }
@@ -142,18 +142,18 @@ fn is_doubtful(error: &RedisError) -> bool {
 }
 
 /// Gives up the connection when it is dropped: its answer was an error, or the caller was cancelled.
-struct Doubt<'a> {
+struct DiscardOnDrop<'a> {
     own: &'a Own,
     number: u64,
 }
 
-impl Doubt<'_> {
-    fn dispel(self) {
+impl DiscardOnDrop<'_> {
+    fn keep(self) {
         std::mem::forget(self);
     }
 }
 
-impl Drop for Doubt<'_> {
+impl Drop for DiscardOnDrop<'_> {
     fn drop(&mut self) {
         let mut current = self.own.current();
         if current.number == self.number {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Expectation, Script, Server, claim_key, letters_keys};
+use super::{Script, Server, ServerSetting, claim_key, letters_keys};
 use crate::dead_letter::{DeadLetter, DeadLetters, ListedLetter, StoredLetter, UnreadableLetter};
 use crate::event::EventKey;
 use crate::logging::{Chain, TARGET};
@@ -28,7 +28,7 @@ struct Inner {
     replace: Script,
     resolve: Script,
     list: Script,
-    keeps_letters: Arc<Expectation>,
+    keeps_letters: Arc<ServerSetting>,
 }
 
 /// So often at most is a letter put in the place of another that keeps changing.
@@ -45,7 +45,7 @@ impl RedisDeadLetters {
             replace: Script::new(include_str!("replace.lua")),
             resolve: Script::new(include_str!("resolve.lua")),
             list: Script::new(include_str!("list.lua")),
-            keeps_letters: Expectation::new(
+            keeps_letters: ServerSetting::new(
                 "aof_enabled",
                 "1",
                 "this Redis has no append-only file, so a restart may lose dead letters; set appendonly to yes and \

@@ -70,7 +70,7 @@ pub(super) struct Server {
     claim: Script,
     settle: Script,
     reopen: Script,
-    keeps_events: Arc<Expectation>,
+    keeps_events: Arc<ServerSetting>,
 }
 
 /// How long the number of a failed attempt is remembered: a day, which is longer than the sender's schedule.
@@ -119,7 +119,7 @@ impl RedisStore {
         let claim = Script::new(include_str!("claim.lua"));
         let settle = Script::new(include_str!("settle.lua"));
         let reopen = Script::new(include_str!("reopen.lua"));
-        let keeps_events = Expectation::new(
+        let keeps_events = ServerSetting::new(
             "maxmemory_policy",
             "noeviction",
             "this Redis may evict events to make room, and copies of them would be handled again; set maxmemory-policy to \
@@ -251,50 +251,50 @@ impl Server {
     }
 
     /// Looks in the background how the server is set up, once for each connection, and warns if it is not as expected.
-    pub(super) fn expect(self: &Arc<Self>, expectation: &Arc<Expectation>) {
+    pub(super) fn expect(self: &Arc<Self>, expected: &Arc<ServerSetting>) {
         let opened = self.connections.opened();
-        if expectation.looked_at.swap(opened, Ordering::Relaxed) == opened {
+        if expected.looked_at.swap(opened, Ordering::Relaxed) == opened {
             return;
         }
-        let (server, expectation) = (Arc::clone(self), Arc::clone(expectation));
+        let (server, expected) = (Arc::clone(self), Arc::clone(expected));
         drop(tokio::spawn(async move {
             match server.send(&redis::cmd("INFO")).await {
                 Ok(info) => {
-                    if let Some(value) = expectation.disappointed_by(info) {
-                        let setting = expectation.field;
-                        tracing::warn!(target: TARGET, setting, value, "{}", expectation.advice);
+                    if let Some(value) = expected.deviation(info) {
+                        let setting = expected.field;
+                        tracing::warn!(target: TARGET, setting, value, "{}", expected.advice);
                     }
                 }
                 Err(error) if is_refusal(&error) => {
-                    let (error, setting) = (Chain(&error), expectation.field);
+                    let (error, setting) = (Chain(&error), expected.field);
                     let message = "this Redis does not tell how it is set up; see to the setting yourself";
-                    tracing::warn!(target: TARGET, %error, setting, expected = expectation.value, message);
+                    tracing::warn!(target: TARGET, %error, setting, expected = expected.value, message);
                 }
                 // The next one looks.
-                Err(_) => expectation.looked_at.store(0, Ordering::Relaxed),
+                Err(_) => expected.looked_at.store(0, Ordering::Relaxed),
             }
         }));
     }
 }
 
-/// How the server should be set up, or else there is something to be said.
+/// A setting of the server that the store warns of when it has another value.
 #[derive(Debug)]
-pub(super) struct Expectation {
-    /// One of those that `INFO` lists.
+pub(super) struct ServerSetting {
+    /// Its name in `INFO`.
     field: &'static str,
     value: &'static str,
     advice: &'static str,
-    /// At which connection this was.
+    /// The number of the connection over which the setting was last asked for.
     looked_at: AtomicU64,
 }
 
-impl Expectation {
+impl ServerSetting {
     pub(super) fn new(field: &'static str, value: &'static str, advice: &'static str) -> Arc<Self> {
         Arc::new(Self { field, value, advice, looked_at: AtomicU64::new(0) })
     }
 
-    /// The value that is not as expected.
-    fn disappointed_by(&self, info: Value) -> Option<String> {
+    /// The value that the server has instead.
+    fn deviation(&self, info: Value) -> Option<String> {
         // Over a connection to a cluster, each server answers.
         let infos = match info {
             Value::Map(servers) => servers.into_iter().map(|(_, info)| info).collect(),
@@ -348,19 +348,16 @@ mod tests {
 
     #[test]
     fn one_server_of_a_cluster_is_enough_to_be_warned_of() {
-        let expectation = Expectation::new("maxmemory_policy", "noeviction", "advice");
+        let setting = ServerSetting::new("maxmemory_policy", "noeviction", "advice");
         let info = |policy: &str| {
             Value::BulkString(format!("# Memory\r\nused_memory:1\r\nmaxmemory_policy:{policy}\r\n").into_bytes())
         };
         let cluster = |policies: [&str; 2]| {
             Value::Map(policies.map(|policy| (Value::SimpleString("a server".to_owned()), info(policy))).to_vec())
         };
-        assert_eq!(expectation.disappointed_by(info("noeviction")), None);
-        assert_eq!(expectation.disappointed_by(info("allkeys-lru")).as_deref(), Some("allkeys-lru"));
-        assert_eq!(expectation.disappointed_by(cluster(["noeviction", "noeviction"])), None);
-        assert_eq!(
-            expectation.disappointed_by(cluster(["noeviction", "volatile-ttl"])).as_deref(),
-            Some("volatile-ttl")
-        );
+        assert_eq!(setting.deviation(info("noeviction")), None);
+        assert_eq!(setting.deviation(info("allkeys-lru")).as_deref(), Some("allkeys-lru"));
+        assert_eq!(setting.deviation(cluster(["noeviction", "noeviction"])), None);
+        assert_eq!(setting.deviation(cluster(["noeviction", "volatile-ttl"])).as_deref(), Some("volatile-ttl"));
     }
 }

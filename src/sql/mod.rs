@@ -30,10 +30,10 @@ pub(crate) struct Connections<C: Connection + 'static> {
     permits: Arc<Semaphore>,
 }
 
-/// A connection that is closed when it is dropped, unless it is given back.
-pub(crate) struct Lent<'a, C: Connection + 'static> {
+/// A connection that is closed when it is dropped, unless it is put back.
+pub(crate) struct PooledConnection<'a, C: Connection + 'static> {
     home: &'a Connections<C>,
-    /// `None` once it has been given back.
+    /// `None` once it has been put back.
     connection: Option<C>,
     fresh: bool,
     /// Whether it has not answered yet.
@@ -62,10 +62,10 @@ impl<C: Connection + 'static> Connections<C> {
     }
 
     /// Lends a connection that is idle, or else a new one, when it is this caller's turn.
-    pub(crate) async fn lend(&self) -> Result<Lent<'_, C>, sqlx::Error> {
+    pub(crate) async fn lend(&self) -> Result<PooledConnection<'_, C>, sqlx::Error> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
-        Ok(Lent {
+        Ok(PooledConnection {
             home: self,
             fresh: idle.is_none(),
             asking: false,
@@ -90,7 +90,7 @@ impl<C: Connection + 'static> Connections<C> {
     }
 }
 
-impl<C: Connection + 'static> Lent<'_, C> {
+impl<C: Connection + 'static> PooledConnection<'_, C> {
     /// Asks the database something, and notices if the caller is cancelled.
     pub(crate) async fn ask<'c, T, F>(&'c mut self, question: impl FnOnce(&'c mut C) -> F) -> Result<T, sqlx::Error>
     where
@@ -110,12 +110,12 @@ impl<C: Connection + 'static> Lent<'_, C> {
     }
 
     /// The database has answered everything that it was asked.
-    pub(crate) fn give_back(mut self) {
+    pub(crate) fn put_back(mut self) {
         self.home.idle().extend(self.connection.take());
     }
 }
 
-impl<C: Connection + 'static> Drop for Lent<'_, C> {
+impl<C: Connection + 'static> Drop for PooledConnection<'_, C> {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         self.home.idle().clear();

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, Sql
 use tokio::time::{Instant, sleep};
 
 use super::schema;
-use crate::sql::{BEYOND_RECEIVER, Connections, Lent, StepLimit};
+use crate::sql::{BEYOND_RECEIVER, Connections, PooledConnection, StepLimit};
 use crate::storage::StoreError;
 
 #[derive(Debug)]
@@ -46,11 +46,11 @@ impl Database {
         }
     }
 
-    pub(super) async fn claims(&self) -> Result<Lent<'_, SqliteConnection>, StoreError> {
+    pub(super) async fn claims(&self) -> Result<PooledConnection<'_, SqliteConnection>, StoreError> {
         self.lend(&self.claims).await.map_err(StoreError::new)
     }
 
-    pub(super) async fn letters(&self) -> Result<Lent<'_, SqliteConnection>, sqlx::Error> {
+    pub(super) async fn letters(&self) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
         self.lend(&self.letters).await
     }
 
@@ -61,13 +61,13 @@ impl Database {
     async fn lend<'a>(
         &self,
         connections: &'a Connections<SqliteConnection>,
-    ) -> Result<Lent<'a, SqliteConnection>, sqlx::Error> {
+    ) -> Result<PooledConnection<'a, SqliteConnection>, sqlx::Error> {
         let give_up = Instant::now() + busy_timeout(connections.limit());
         loop {
             match open(connections).await {
                 // Unlike everything else, a file's change to WAL does not wait for its turn.
                 Err(error) if is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
-                lent => return lent,
+                pooled => return pooled,
             }
         }
     }
@@ -76,12 +76,14 @@ impl Database {
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection to a file that has the tables. Each new connection looks: the file may be another than before.
-async fn open(connections: &Connections<SqliteConnection>) -> Result<Lent<'_, SqliteConnection>, sqlx::Error> {
-    let mut lent = connections.lend().await?;
-    if lent.is_fresh() {
-        lent.ask(schema::prepare).await?;
+async fn open(
+    connections: &Connections<SqliteConnection>,
+) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
+    let mut pooled = connections.lend().await?;
+    if pooled.is_fresh() {
+        pooled.ask(schema::prepare).await?;
     }
-    Ok(lent)
+    Ok(pooled)
 }
 
 /// `SQLITE_BUSY` with any extension of the code.

@@ -45,17 +45,17 @@ impl SqliteDeadLetters {
         let row = row(letter);
         let record = sqlx::query(AssertSqlSafe(record)).bind(row.0).bind(row.1).bind(row.2).bind(row.3).bind(row.4);
         let record = record.bind(row.5).bind(row.6).bind(row.7).bind(row.8).bind(row.9).bind(row.10).bind(row.11);
-        let mut lent = self.0.letters().await?;
-        lent.ask(|connection| record.execute(connection)).await?;
-        lent.give_back();
+        let mut pooled = self.0.letters().await?;
+        pooled.ask(|connection| record.execute(connection)).await?;
+        pooled.put_back();
         Ok(())
     }
 
     async fn try_resolve(&self, key: &EventKey) -> Result<(), sqlx::Error> {
-        let mut lent = self.0.letters().await?;
+        let mut pooled = self.0.letters().await?;
         let resolve = sqlx::query(RESOLVE).bind(key.endpoint()).bind(key.event_id());
-        lent.ask(|connection| resolve.execute(connection)).await?;
-        lent.give_back();
+        pooled.ask(|connection| resolve.execute(connection)).await?;
+        pooled.put_back();
         Ok(())
     }
 
@@ -73,10 +73,10 @@ impl SqliteDeadLetters {
         );
         let select = sqlx::query(AssertSqlSafe(select)).bind(endpoint).bind(event_id);
         let select = select.bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let mut lent = self.0.letters().await.map_err(StoreError::new)?;
-        let rows = lent.ask(|connection| select.fetch_all(connection)).await;
+        let mut pooled = self.0.letters().await.map_err(StoreError::new)?;
+        let rows = pooled.ask(|connection| select.fetch_all(connection)).await;
         let rows: Vec<SqliteRow> = rows.map_err(StoreError::new)?;
-        lent.give_back();
+        pooled.put_back();
         let read = |row: &SqliteRow| {
             let event_id = row.try_get_unchecked("event_id").unwrap_or_default();
             listed(endpoint, event_id, Row::from_row(row))

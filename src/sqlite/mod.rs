@@ -137,10 +137,10 @@ impl SqliteStore {
     async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, CommitError> {
         let (key, token) = (claim.key(), hex(claim.token()));
         let state = sqlx::query_scalar::<_, String>(STATE).bind(key.endpoint()).bind(key.event_id()).bind(token);
-        let mut lent = self.0.database.claims().await.map_err(CommitError::Failed)?;
-        let state = lent.ask(|connection| state.fetch_all(connection)).await;
+        let mut pooled = self.0.database.claims().await.map_err(CommitError::Failed)?;
+        let state = pooled.ask(|connection| state.fetch_all(connection)).await;
         let state = state.map_err(|error| CommitError::Failed(StoreError::new(error)))?;
-        lent.give_back();
+        pooled.put_back();
         Ok(state.first().and_then(|state| claim_state(state)))
     }
 
@@ -161,36 +161,36 @@ impl SqliteStore {
     pub async fn purge(&self) -> Result<u64, StoreError> {
         let mut purged = 0;
         loop {
-            let mut lent = self.0.database.claims().await?;
+            let mut pooled = self.0.database.claims().await?;
             let kept = units(FAILED_FOR, 1000);
             let batch = i64::try_from(PURGE_BATCH).unwrap_or(i64::MAX);
             let purge = sqlx::query(PURGE).bind(kept).bind(batch);
-            let purged_now = lent.ask(|connection| purge.execute(connection)).await.map_err(StoreError::new)?;
+            let purged_now = pooled.ask(|connection| purge.execute(connection)).await.map_err(StoreError::new)?;
             let deleted = purged_now.rows_affected();
-            lent.give_back();
+            pooled.put_back();
             purged += deleted;
             if deleted < PURGE_BATCH {
                 break;
             }
         }
-        let mut lent = self.0.database.claims().await?;
+        let mut pooled = self.0.database.claims().await?;
         let clamp = sqlx::query(CLAMP).bind(units(MAX_LEASE, 1000));
-        lent.ask(|connection| clamp.execute(connection)).await.map_err(StoreError::new)?;
-        lent.give_back();
+        pooled.ask(|connection| clamp.execute(connection)).await.map_err(StoreError::new)?;
+        pooled.put_back();
         Ok(purged)
     }
 
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: i64) -> Result<Claim, StoreError> {
-        let mut lent = self.0.database.claims().await?;
-        let claim = lent.ask(|connection| try_claim(connection, key, token, lease)).await.map_err(StoreError::new)?;
-        lent.give_back();
+        let mut pooled = self.0.database.claims().await?;
+        let claim = pooled.ask(|connection| try_claim(connection, key, token, lease)).await.map_err(StoreError::new)?;
+        pooled.put_back();
         claim.ok_or_else(|| StoreError::new("the event's state went on changing"))
     }
 
     async fn step(&self, sql: &'static str, key: &EventKey, token: ClaimToken, kept: i64) -> Result<bool, StoreError> {
-        let mut lent = self.0.database.claims().await?;
-        let row = lent.ask(|connection| step(connection, sql, key, token, kept)).await.map_err(StoreError::new)?;
-        lent.give_back();
+        let mut pooled = self.0.database.claims().await?;
+        let row = pooled.ask(|connection| step(connection, sql, key, token, kept)).await.map_err(StoreError::new)?;
+        pooled.put_back();
         Ok(row.is_some())
     }
 }
@@ -282,9 +282,9 @@ impl DedupStore for SqliteStore {
         Box::pin(async move {
             let reopen = sqlx::query(REOPEN).bind(key.endpoint()).bind(key.event_id());
             let reopen = reopen.bind(units(FAILED_FOR, 1000));
-            let mut lent = self.0.database.claims().await?;
-            lent.ask(|connection| reopen.execute(connection)).await.map_err(StoreError::new)?;
-            lent.give_back();
+            let mut pooled = self.0.database.claims().await?;
+            pooled.ask(|connection| reopen.execute(connection)).await.map_err(StoreError::new)?;
+            pooled.put_back();
             Ok(())
         })
     }
@@ -292,9 +292,9 @@ impl DedupStore for SqliteStore {
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             let find = sqlx::query(IS_COMPLETED).bind(key.endpoint()).bind(key.event_id());
-            let mut lent = self.0.database.claims().await?;
-            let rows = lent.ask(|connection| find.fetch_all(connection)).await.map_err(StoreError::new)?;
-            lent.give_back();
+            let mut pooled = self.0.database.claims().await?;
+            let rows = pooled.ask(|connection| find.fetch_all(connection)).await.map_err(StoreError::new)?;
+            pooled.put_back();
             Ok(!rows.is_empty())
         })
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::{Arc, PoisonError};
 
 use super::page::PageHandle;
-use super::primitives::{Instant, Mutex};
+use super::platform::{Instant, Mutex};
 use super::store::Shards;
 
 pub(super) struct PageCache {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 use super::EventKey;
-use super::primitives::RandomState;
+use super::platform::RandomState;
 
 /// A digest of an [`EventKey`] under random keys of the store: words rather than one number, because the alignment of a
 /// `u128` would pad every entry of a map.

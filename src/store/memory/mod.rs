@@ -12,13 +12,13 @@
 //! moka has no thread and does nothing without a call. A thread of the store calls it once a second, so that a store gives
 //! its memory back while no events come. A task would depend on the runtime of the event that started it.
 //!
-//! `proof` compiles `store`, `page` and `digest` on another `cache` and other `primitives`, and tries every interleaving.
+//! `proof` compiles `store`, `page` and `digest` on another `cache` and another `platform`, and tries every interleaving.
 
 mod builder;
 mod cache;
 mod digest;
 mod page;
-mod primitives;
+mod platform;
 mod store;
 mod telemetry;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::digest::{Digest, DigestMap};
-use super::primitives::{FIRST_IDS, Instant, SHARDS};
+use super::platform::{FIRST_IDS, Instant, SHARDS};
 
 /// The ids of one shard with a value each, in pages from old to new. An id is in at most one page.
 pub(super) struct Remembered<V>(Vec<Page<V>>);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::cache::PageCache;
 use super::digest::{Digest, DigestMap, Digester};
 use super::page::{LONGEST, PageHandle, PagePlan, Remembered};
-use super::primitives::{Instant, Mutex, MutexGuard, SHARDS};
+use super::platform::{Instant, Mutex, MutexGuard, SHARDS};
 use super::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 
 /// Remembers events in the memory of this process, for one instance that may forget on a restart.
