@@ -60,13 +60,13 @@ impl Timestamp {
         (later.0 - self.0).try_into().ok()
     }
 
-    /// RFC 3339 in a fixed width, so that texts compare as the times do.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    /// Without what is shorter than a microsecond.
     pub(crate) fn to_microsecond(self) -> Self {
         let microsecond = self.0.nanosecond() / 1000 * 1000;
         Self(self.0.replace_nanosecond(microsecond).unwrap_or(self.0))
     }
 
+    /// RFC 3339 in a fixed width, so that texts compare as the times do.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn to_sortable(self) -> String {
         let (date, time) = (self.0.date(), self.0.time());

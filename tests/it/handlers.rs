@@ -13,11 +13,10 @@ use axum::routing::post;
 use sendarix_webhooks::inbox::LocalTask;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Head, Outcome, Receiver, ReceiverBuilder, SendarixLayer};
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Connection, Departure, Endpoint, FaultyStores, Front, PATH, PATIENCE, Post, eventually, parity, secret, serve,
+    Connection, Departure, Endpoint, FaultyStores, Front, Gate, PATH, PATIENCE, Post, eventually, parity, secret, serve,
 };
 
 parity! {
@@ -148,15 +147,15 @@ async fn a_panic_in_the_making_of_a_response() {
 
 async fn a_slow_handler_that_fails_in_the_end_leaves_a_letter_and_the_event(front: Front) {
     for panics in [false, true] {
-        let finish = Arc::new(Notify::new());
-        let waits = Arc::clone(&finish);
+        let gate = Gate::default();
+        let waits = gate.clone();
         let handler = move |delivery: Delivery| {
-            let waits = Arc::clone(&waits);
+            let waits = waits.clone();
             async move {
                 if delivery.attempt() > 1 {
                     return Ok(());
                 }
-                waits.notified().await;
+                waits.pass().await;
                 assert!(!panics, "after the deadline");
                 Err(HandlerError::retry("after the deadline"))
             }
@@ -172,7 +171,7 @@ async fn a_slow_handler_that_fails_in_the_end_leaves_a_letter_and_the_event(fron
         let body = body();
         endpoint.post(&body).await.assert_is(503, "still processing");
         assert_eq!(stores.letters(), []);
-        finish.notify_one();
+        gate.open();
         eventually("the failure is kept", || stores.letters().len() == 1).await;
         assert!(stores.letters()[0].error.contains("after the deadline"));
         assert_eq!(endpoint.post_until_settled(&body).await.body, "");
@@ -206,13 +205,13 @@ async fn a_client_that_goes_away_in_its_body_leaves_nothing_behind(front: Front)
 
 async fn a_client_that_goes_away_cancels_nothing(front: Front) {
     for departure in Departure::ALL {
-        let (finish, effects) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let (gate, effects) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
         let handler = {
-            let (finish, effects) = (Arc::clone(&finish), Arc::clone(&effects));
+            let (gate, effects) = (gate.clone(), Arc::clone(&effects));
             move |_| {
-                let (finish, effects) = (Arc::clone(&finish), Arc::clone(&effects));
+                let (gate, effects) = (gate.clone(), Arc::clone(&effects));
                 async move {
-                    finish.notified().await;
+                    gate.pass().await;
                     effects.fetch_add(1, Ordering::SeqCst);
                 }
             }
@@ -222,7 +221,7 @@ async fn a_client_that_goes_away_cancels_nothing(front: Front) {
         begin_and_leave(&endpoint, &body, departure).await;
         let reply = endpoint.post(&body).await;
         reply.assert_is(503, "another delivery of this event is being processed");
-        finish.notify_one();
+        gate.open();
         endpoint.receiver.drain().await;
         assert_eq!(effects.load(Ordering::SeqCst), 1, "{departure:?}");
         assert_eq!(endpoint.handled(), 1, "{departure:?}");
@@ -231,17 +230,17 @@ async fn a_client_that_goes_away_cancels_nothing(front: Front) {
 
 async fn a_client_that_goes_away_before_a_failure_leaves_the_event_redeliverable(front: Front) {
     for departure in Departure::ALL {
-        let finish = Arc::new(Notify::new());
+        let gate = Gate::default();
         let broken = Arc::new(AtomicBool::new(true));
         let handler = {
-            let (finish, broken) = (Arc::clone(&finish), Arc::clone(&broken));
+            let (gate, broken) = (gate.clone(), Arc::clone(&broken));
             move |_| {
-                let (finish, broken) = (Arc::clone(&finish), Arc::clone(&broken));
+                let (gate, broken) = (gate.clone(), Arc::clone(&broken));
                 async move {
                     if !broken.load(Ordering::SeqCst) {
                         return Ok(());
                     }
-                    finish.notified().await;
+                    gate.pass().await;
                     broken.store(false, Ordering::SeqCst);
                     Err(HandlerError::retry("after the client has gone"))
                 }
@@ -255,7 +254,7 @@ async fn a_client_that_goes_away_before_a_failure_leaves_the_event_redeliverable
         let is_kept = || stores.letters().iter().any(|letter| letter.error == "after the client has gone");
         assert!(!is_kept());
         endpoint.post(&body).await.assert_is(503, "another delivery of this event is being processed");
-        finish.notify_one();
+        gate.open();
         eventually("the failure is kept", is_kept).await;
         // The letter is kept before the claim is released.
         let reply = endpoint.post_until_settled(&body).await;

@@ -8,9 +8,8 @@ use sendarix_webhooks::dead_letter::DeadLetterReason;
 use sendarix_webhooks::testing::{ManualClock, Sample};
 use sendarix_webhooks::verify::Clock;
 use sendarix_webhooks::{EventKind, EventType, HandlerError, Outcome, RETRY_SCHEDULE, UnknownTypes};
-use tokio::sync::Notify;
 
-use crate::support::{Endpoint, FaultyStores, Front, Given, INTERNAL, Post, eventually, parity};
+use crate::support::{Endpoint, FaultyStores, Front, Gate, Given, INTERNAL, Post, parity};
 
 parity! {
     processed,
@@ -60,27 +59,17 @@ async fn duplicate(front: Front) {
 }
 
 async fn in_flight(front: Front) {
-    let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let handler = {
-        let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
-        move |_| {
-            let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
-            async move {
-                begun.notify_one();
-                finish.notified().await;
-            }
-        }
-    };
-    let endpoint = Endpoint::start(front, |builder| builder, handler).await;
+    let gate = Gate::default();
+    let endpoint = Endpoint::start(front, |builder| builder, gate.handler()).await;
     let body = body();
     let mut first = endpoint.begin(&Post::signed(&body)).await;
-    begun.notified().await;
+    gate.reached().await;
 
     let second = endpoint.post(&body).await;
     second.assert_is(503, "another delivery of this event is being processed");
     second.assert_retry_within(60);
 
-    finish.notify_one();
+    gate.open();
     assert_eq!(first.reply().await.status, 200);
     endpoint.post(&body).await.assert_is(200, "already processed");
     assert_eq!(endpoint.handled(), 1);
@@ -248,12 +237,7 @@ async fn failed_by_running_past_its_limit(front: Front) {
 }
 
 async fn slow(front: Front) {
-    let finish = Arc::new(Notify::new());
-    let waits = Arc::clone(&finish);
-    let handler = move |_| {
-        let waits = Arc::clone(&waits);
-        async move { waits.notified().await }
-    };
+    let gate = Gate::default();
     let deadline = Duration::from_millis(300);
     let endpoint = Endpoint::start(
         front,
@@ -261,7 +245,7 @@ async fn slow(front: Front) {
             let builder = builder.acknowledgement_deadline(deadline);
             builder.body_timeout(deadline / 2).store_timeout(deadline / 2)
         },
-        handler,
+        gate.handler(),
     )
     .await;
     let body = body();
@@ -269,7 +253,7 @@ async fn slow(front: Front) {
     reply.assert_is(503, "still processing");
     reply.assert_retry_within(50);
     endpoint.post(&body).await.assert_is(503, "another delivery of this event is being processed");
-    finish.notify_one();
+    gate.open();
     endpoint.post_until_settled(&body).await.assert_is(200, "already processed");
     assert_eq!(endpoint.handled(), 1);
 }
@@ -398,16 +382,11 @@ async fn a_success_that_cannot_be_recorded_is_acknowledged_and_recorded_later(fr
 }
 
 async fn draining(front: Front) {
-    let finish = Arc::new(Notify::new());
-    let waits = Arc::clone(&finish);
-    let handler = move |_| {
-        let waits = Arc::clone(&waits);
-        async move { waits.notified().await }
-    };
-    let endpoint = Endpoint::start(front, |builder| builder, handler).await;
+    let gate = Gate::default();
+    let endpoint = Endpoint::start(front, |builder| builder, gate.handler()).await;
     let body = body();
     let mut running = endpoint.begin(&Post::signed(&body)).await;
-    eventually("the handler runs", || endpoint.handled() == 1).await;
+    gate.reached().await;
 
     let receiver = endpoint.receiver.clone();
     let drained = tokio::spawn(async move { receiver.drain().await });
@@ -420,7 +399,7 @@ async fn draining(front: Front) {
         }
     }
     assert!(!drained.is_finished(), "a handler is running");
-    finish.notify_one();
+    gate.open();
     assert_eq!(running.reply().await.status, 200);
     drained.await.unwrap();
 }

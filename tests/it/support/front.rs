@@ -35,53 +35,56 @@ pub enum Version {
 
 impl Front {
     /// For what depends on no adapter.
-    pub const ANY: Self = Self { server: Server::AxumLayer, version: Version::Http1 };
+    pub const ANY: Self = Self::on(Server::AxumLayer, Version::Http1);
 
     pub const ALL: [Self; 10] = {
         use self::Server::{Actix, AxumAround, AxumLayer, Hyper, Receiver};
         use self::Version::{Http1, Http2};
-        const fn on(server: Server, version: Version) -> Front {
-            Front { server, version }
-        }
         [
-            on(AxumLayer, Http1),
-            on(AxumLayer, Http2),
-            on(AxumAround, Http1),
-            on(AxumAround, Http2),
-            on(Hyper, Http1),
-            on(Hyper, Http2),
-            on(Receiver, Http1),
-            on(Receiver, Http2),
-            on(Actix, Http1),
-            on(Actix, Http2),
+            Self::on(AxumLayer, Http1),
+            Self::on(AxumLayer, Http2),
+            Self::on(AxumAround, Http1),
+            Self::on(AxumAround, Http2),
+            Self::on(Hyper, Http1),
+            Self::on(Hyper, Http2),
+            Self::on(Receiver, Http1),
+            Self::on(Receiver, Http2),
+            Self::on(Actix, Http1),
+            Self::on(Actix, Http2),
         ]
     };
+
+    pub const fn on(server: Server, version: Version) -> Self {
+        Self { server, version }
+    }
 }
 
 /// Makes a test of each case on every front. Where one cannot hold as the others do, the case says so and asserts what
 /// holds instead.
 macro_rules! parity {
     ($(#[$test:meta])? $($case:ident),* $(,)?) => {
-        parity!(@axum_layer_http1 0 ($($test)?) $($case)*);
-        parity!(@axum_layer_http2 1 ($($test)?) $($case)*);
-        parity!(@axum_around_http1 2 ($($test)?) $($case)*);
-        parity!(@axum_around_http2 3 ($($test)?) $($case)*);
-        parity!(@hyper_http1 4 ($($test)?) $($case)*);
-        parity!(@hyper_http2 5 ($($test)?) $($case)*);
-        parity!(@receiver_http1 6 ($($test)?) $($case)*);
-        parity!(@receiver_http2 7 ($($test)?) $($case)*);
-        parity!(@actix_http1 8 ($($test)?) $($case)*);
-        parity!(@actix_http2 9 ($($test)?) $($case)*);
+        parity!(@axum_layer_http1 AxumLayer Http1 ($($test)?) $($case)*);
+        parity!(@axum_layer_http2 AxumLayer Http2 ($($test)?) $($case)*);
+        parity!(@axum_around_http1 AxumAround Http1 ($($test)?) $($case)*);
+        parity!(@axum_around_http2 AxumAround Http2 ($($test)?) $($case)*);
+        parity!(@hyper_http1 Hyper Http1 ($($test)?) $($case)*);
+        parity!(@hyper_http2 Hyper Http2 ($($test)?) $($case)*);
+        parity!(@receiver_http1 Receiver Http1 ($($test)?) $($case)*);
+        parity!(@receiver_http2 Receiver Http2 ($($test)?) $($case)*);
+        parity!(@actix_http1 Actix Http1 ($($test)?) $($case)*);
+        parity!(@actix_http2 Actix Http2 ($($test)?) $($case)*);
     };
-    (@$front:ident $index:literal () $($case:ident)*) => {
-        parity!(@$front $index (tokio::test) $($case)*);
+    (@$front:ident $server:ident $version:ident () $($case:ident)*) => {
+        parity!(@$front $server $version (tokio::test) $($case)*);
     };
-    (@$front:ident $index:literal ($test:meta) $($case:ident)*) => {
+    (@$front:ident $server:ident $version:ident ($test:meta) $($case:ident)*) => {
         mod $front {
+            use $crate::support::{Front, Server, Version};
+
             $(
                 #[$test]
                 async fn $case() {
-                    super::$case($crate::support::Front::ALL[$index]).await;
+                    super::$case(Front::on(Server::$server, Version::$version)).await;
                 }
             )*
         }

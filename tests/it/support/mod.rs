@@ -2,6 +2,7 @@
 
 mod client;
 mod front;
+mod gate;
 mod servers;
 mod stores;
 
@@ -17,6 +18,7 @@ use sendarix_webhooks::{Delivery, Outcome, Receiver, ReceiverBuilder, SigningSec
 pub use self::client::{Client, Connection, Departure, Exchange, Post, Reply};
 pub(crate) use self::front::parity;
 pub use self::front::{Front, Given, Handler, Returned, Server, Version};
+pub use self::gate::Gate;
 pub use self::servers::{ActixServer, serve};
 pub use self::stores::{FaultyStores, INTERNAL};
 
