@@ -1,11 +1,11 @@
-//! Real events beside those who mean harm: do they keep their latency, and does memory stay within its bound?
+//! Real events under attack: their latency, and the bound of the memory.
 //!
 //! ```sh
 //! ulimit -n 20000
 //! cargo bench --package sendarix-webhooks-benches --bench hostile
 //! ```
 //!
-//! The server is a process of its own, with the limits of `examples/shared/production.rs`. Real events come at 100 a second on
+//! The server is a separate process, with the limits of `examples/shared/production.rs`. Real events come at 100 a second on
 //! connections that stay open, in rounds: one in peace, one under attack, one in peace, and so on. Attackers and senders share
 //! the machine with the server. Fails if the p99 under any attack is more than twice that in peace, in the median of the
 //! rounds, or if the peak of the server's memory grows by more than its bound.
@@ -58,7 +58,7 @@ const REAL_PER_SECOND: u64 = 100;
 const ROUND: Duration = Duration::from_secs(4);
 const MOST: f64 = 2.0;
 
-/// What somebody does who means harm.
+/// What an attacker does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Attack {
     /// 10,000 connections that send nothing.
@@ -69,7 +69,7 @@ enum Attack {
     SlowBodies,
     /// 1,000 bodies of the greatest length that is read, up to their last byte.
     HeldBodies,
-    /// 1,000 requests a second with a signature of nobody, ten to each that is real.
+    /// 1,000 requests a second with a forged signature, ten to each that is real.
     Forged,
 }
 
@@ -309,7 +309,7 @@ async fn one_connection(
     Ok(())
 }
 
-/// Of now, and signed by nobody.
+/// Of now, and not signed.
 fn head(length: usize) -> String {
     let [(_, _), (name, now)] = signed_headers(&secret(), b"", SystemTime::now());
     format!(

@@ -80,7 +80,7 @@ fn main() {
     row("the same on axum", "the vendor's steps in Express on Node.js", AtLeast(15.0), rounds.ratio(4, 1));
 }
 
-/// In a thread that runs until the process ends, and has a worker of its own.
+/// In a thread that runs until the process ends, with its worker.
 fn actix(configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static) -> SocketAddr {
     let (sender, bound) = mpsc::channel();
     std::thread::spawn(move || {
@@ -92,7 +92,7 @@ fn actix(configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static) -
     bound.recv().unwrap()
 }
 
-/// `benches/node/server.mjs`, in a process of its own, with one thread for JavaScript as always.
+/// `benches/node/server.mjs`, in a separate process, with one thread for JavaScript as always.
 struct Node {
     process: Child,
     addr: SocketAddr,

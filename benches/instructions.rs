@@ -19,7 +19,7 @@ use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, MemorySt
 use sendarix_webhooks::{Outcome, Receiver, SendarixEvent};
 use sendarix_webhooks_benches::{Event, secret};
 
-/// What is counted, and what it was when somebody last looked.
+/// What is counted, and what it was at the last look.
 const STAGES: [(&str, i64); 4] = [("decode", 9_360), ("store", 2_960), ("accept", 16_400), ("forged", 1_640)];
 const FEW: usize = 1_000;
 const MANY: usize = 3_000;
@@ -62,7 +62,7 @@ fn an_event(stage: &str) -> Profile {
     callgrind(stage, MANY).into_iter().map(|(owner, count)| (owner.clone(), more(&owner, count))).collect()
 }
 
-/// Runs a stage for so many events; what it needs is there beforehand, and is the same for each number of them.
+/// Runs a stage for this many events; what it needs is there beforehand, and is the same for each number of them.
 fn run(stage: &str, count: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let receiver = Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap();
@@ -94,7 +94,7 @@ fn run(stage: &str, count: usize) {
 /// The instructions of each owner of source files.
 type Profile = HashMap<String, i64>;
 
-/// Runs a stage for so many events under callgrind.
+/// Runs a stage for this many events under callgrind.
 fn callgrind(stage: &str, count: usize) -> Profile {
     let output = std::env::temp_dir().join(format!("sendarix-callgrind-{}", std::process::id()));
     let run = Command::new("valgrind")

@@ -5,7 +5,7 @@
 //! cargo bench --package sendarix-webhooks-benches --bench memory
 //! ```
 //!
-//! Bytes are the growth of the process's resident memory. moka is filled in a process of its own, so that neither gets
+//! Bytes are the growth of the process's resident memory. moka is filled in a separate process, so that neither gets
 //! memory that the other has given back. The ids are of five retentions, and so in as many pages as in a store that has been
 //! in use for a day, and all that are claimed are new, which is what takes longest: every page is asked. The stores take
 //! turns. A step, which is a claim or a completion, is measured in the time that its thread had a processor.

@@ -6,7 +6,7 @@
 //! cargo bench --package sendarix-webhooks-benches --bench stores
 //! ```
 //!
-//! It starts servers of its own. The candidates take turns; each figure is the median of its rounds.
+//! It starts its servers. The candidates take turns; each figure is the median of its rounds.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(dead_code, unreachable_pub, missing_docs)]
@@ -32,7 +32,7 @@ use self::server::{Backend, Kind};
 const ROUNDS: usize = 20;
 const ROUNDS_AGAINST_THE_DRIVER: usize = 100;
 const EVENTS: usize = 500;
-/// So many events are under way at the same time.
+/// How many events are under way at the same time.
 const AT_ONCE: usize = 8;
 const MANY_AT_ONCE: usize = 64;
 const LEASE: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ fn main() {
             for kind in Kind::ALL {
                 many_at_once(kind).await;
             }
-            println!("a claim and a completion with so many ids remembered");
+            println!("a claim and a completion, by the number of remembered ids");
             for kind in Kind::ALL {
                 with_a_million(kind).await;
             }
@@ -136,7 +136,7 @@ fn new_key() -> EventKey {
     EventKey::new("default", format!("evt_{:016x}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// So many events, some at the same time.
+/// This many events, some at the same time.
 async fn at_once<F>(workers: usize, count: usize, event: impl Fn(usize) -> F) -> Duration
 where
     F: Future<Output = ()> + Send + 'static,
@@ -332,7 +332,7 @@ async fn redis_event(connection: &mut MultiplexedConnection, [claim, settle]: &[
     assert!(settle.invoke_async::<bool>(connection).await.unwrap());
 }
 
-/// Makes the store remember so many ids.
+/// Makes the store remember this many ids.
 async fn remember(backend: &Backend, ids: usize) {
     match backend.kind {
         Kind::Sqlite => drop(backend.sql(&format!(

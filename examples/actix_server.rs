@@ -43,6 +43,6 @@ async fn main() -> anyhow::Result<()> {
     });
     // A moment for the answers to go out, which a connection that never sends its request must not make longer.
     server.shutdown_timeout(1).run().await?;
-    // Rather than wait for a line that nobody reads.
+    // Rather than wait for a reader that may never come.
     std::process::exit(0)
 }

@@ -123,6 +123,6 @@ async fn main() -> anyhow::Result<()> {
     drop(listener);
     receiver.drain().await;
     drop(tokio::time::timeout(Duration::from_secs(1), connections.shutdown()).await);
-    // Rather than wait for a line that nobody reads.
+    // Rather than wait for a reader that may never come.
     std::process::exit(0)
 }

@@ -50,7 +50,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 const WINDOW: Duration = Duration::from_secs(60 * 60);
 
-/// All that the page shows, and whoever looks at it.
+/// All that the page shows, and its viewers.
 struct Board {
     shown: Mutex<Shown>,
     changes: broadcast::Sender<Change>,
@@ -62,7 +62,7 @@ struct Board {
 
 type Shared = Arc<Board>;
 
-/// What somebody who comes now is told first.
+/// What a new viewer is told first.
 #[derive(Clone, Default, Serialize)]
 struct Shown {
     messages: VecDeque<Message>,
@@ -127,7 +127,7 @@ async fn on_event(board: Shared, delivery: Delivery) -> Result<(), HandlerError>
     // Last, since an event whose handler fails comes again.
     board.reputation.record(event);
     let change = board.shown().add(event);
-    // Nobody may be looking.
+    // There may be no viewer.
     let _ = board.changes.send(change);
     Ok(())
 }

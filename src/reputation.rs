@@ -189,7 +189,7 @@ impl Reputation {
 }
 
 impl ReputationBuilder {
-    /// Looks at the last so long, or a minute if that is longer. Without any window there is one of an hour.
+    /// Adds a sliding window of at least one minute. Without any window there is one of an hour.
     pub fn window(mut self, length: Duration) -> Self {
         self.windows.push(length.max(MINUTE));
         self

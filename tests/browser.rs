@@ -56,7 +56,7 @@ impl Page {
         let webhook = lines.find_map(|line| line.split_once("listening on ").map(|(_, url)| url.to_owned())).unwrap();
         std::thread::spawn(move || lines.for_each(drop));
 
-        // It chooses the port itself: one that is free now may be somebody else's when it starts.
+        // It chooses the port itself: one that is free now may be taken when it starts.
         let mut command = Command::new("chromedriver");
         let command = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = Process::spawn(command).expect("chromedriver is installed; `bash tests/run` installs it");
@@ -245,7 +245,7 @@ async fn it_fits_a_phone_and_follows_the_dark_scheme() {
     assert_eq!(grounds, ["rgb(246, 247, 249)", "rgb(20, 23, 28)"]);
 }
 
-/// The page belongs to nobody else: another site can neither read nor change anything.
+/// Another site can neither read nor change anything.
 #[tokio::test]
 async fn another_site_changes_nothing() {
     let page = Page::open(1200, false).await;

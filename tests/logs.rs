@@ -1,5 +1,5 @@
-//! What stands in the log, and what must not. In a process of its own: a thread without a subscriber may be the first to
-//! reach a line of the log, and `tracing` can then take it for one that nobody wants.
+//! What stands in the log, and what must not. In a separate process: a thread without a subscriber may be the first to
+//! reach a line of the log, and `tracing` can then take it for one that no subscriber wants.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
 #![allow(unreachable_pub, unused)]

@@ -1,4 +1,4 @@
-//! What a flood of forged requests costs: nothing that stays. In a process of its own, whose memory it measures.
+//! What a flood of forged requests costs: nothing that stays. In a separate process, whose memory it measures.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![cfg(target_os = "linux")]

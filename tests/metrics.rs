@@ -1,4 +1,4 @@
-//! What the receiver counts. In a process of its own, since there is one recorder in a process.
+//! What the receiver counts. In a separate process, since there is one recorder in a process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
 #![allow(unreachable_pub, unused)]
@@ -141,7 +141,7 @@ async fn every_request_counts_under_its_outcome_and_every_event_once() {
     assert_eq!(numbers.of(names::STORE_ERRORS, "store=\"dead_letters\""), 1.0);
 }
 
-/// Sendarix gives up, and nobody else will notice.
+/// Sendarix gives up, and nothing else would show it.
 #[tokio::test]
 async fn the_last_failure_counts_as_such() {
     let (endpoint, numbers) =
@@ -181,7 +181,7 @@ async fn refusals_count_by_reason() {
     assert_eq!(numbers.requests(Outcome::MethodNotAllowed), 1.0);
 }
 
-/// Whoever sends requests decides about no label.
+/// A sender decides about no label.
 #[tokio::test]
 async fn nobody_outside_makes_a_series() {
     let (endpoint, numbers) = endpoint("bounded", &FaultyStores::default(), by_type).await;

@@ -20,7 +20,7 @@ use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFut
 /// its memory back. The number of them is not bounded: at the default retention of 24 h, 10,000 events a minute around
 /// the clock come to 18,000,000 ids.
 ///
-/// Ids are kept as 128-bit digests under keys that are random for each process, so nobody can choose two ids that
+/// Ids are kept as 128-bit digests under keys that are random for each process, so no sender can choose two ids that
 /// collide. The probability that any two of 18,000,000 ids do, and an event is taken for a duplicate, is below 10⁻²⁴
 /// (n² / 2¹²⁹).
 const SHARDS: usize = 64;

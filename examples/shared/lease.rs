@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sendarix_webhooks::receiver::ReceiverBuilder;
 
-/// Lets a crashed process keep an event from being handled elsewhere for so many seconds, and shortens what must be over by
+/// Lets a crashed process keep an event from being handled elsewhere for this many seconds, and shortens what must be over by
 /// then.
 pub fn set(builder: ReceiverBuilder, seconds: u64) -> ReceiverBuilder {
     let lease = Duration::from_secs(seconds);

@@ -48,7 +48,7 @@ pub fn secrets(listening: SocketAddr) -> anyhow::Result<SigningSecrets> {
         return Ok(secrets);
     }
     let secret = format!("{:032x}", rand::random::<u128>());
-    eprintln!("listening on {url}\n\n{SECRET_VARIABLE} is not set, so this run has a secret of its own.");
+    eprintln!("listening on {url}\n\n{SECRET_VARIABLE} is not set, so this run uses a new one.");
     eprintln!("Send it a first event from another terminal:\n\n    {SECRET_VARIABLE}={secret} {command}\n");
     Ok(SigningSecret::new(secret)?.into())
 }
@@ -76,7 +76,7 @@ pub fn terminated() -> std::io::Result<impl Future<Output = ()>> {
 pub async fn print(event: &SendarixEvent) -> Result<(), HandlerError> {
     let [id, message, recipient] = [&event.event_id, &event.message_id, &event.recipient].map(|text| one_word(text));
     let line = format!("handled {} {id} {message} {recipient}\n", one_word(event.type_name()));
-    // Not on this thread: whoever reads the other end of the pipe may be slow. A closed pipe is an error like any other:
+    // Not on this thread: the reader of the pipe may be slow. A closed pipe is an error like any other:
     // Sendarix delivers the event again. Without std's buffer, which would keep the line and write it later all the same.
     let write = move || File::from(std::io::stdout().as_fd().try_clone_to_owned()?).write_all(line.as_bytes());
     tokio::task::spawn_blocking(write).await??;

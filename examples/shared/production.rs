@@ -81,11 +81,11 @@ pub async fn serve(
     drop(listener);
     receiver.drain().await;
     drop(timeout(Duration::from_secs(1), connections.shutdown()).await);
-    // Rather than wait for a line that nobody reads.
+    // Rather than wait for a reader that may never come.
     std::process::exit(0)
 }
 
-/// Whoever is refused has to connect again: else a request that costs him nothing would keep his place, and answers to many at
+/// A sender that is refused has to connect again: else a request that costs nothing would keep its place, and answers to many at
 /// once, none of them read, would pile up here.
 async fn close_after_refusal(mut response: Response) -> Response {
     let status = response.status();

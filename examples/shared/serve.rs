@@ -28,6 +28,6 @@ pub async fn until(
             drop(tokio::time::timeout(Duration::from_secs(1), server).await);
         }
     }
-    // Rather than wait for a line that nobody reads.
+    // Rather than wait for a reader that may never come.
     std::process::exit(0)
 }

@@ -21,13 +21,13 @@ struct Made {
 
 #[derive(Clone, Copy, Debug, PartialEq, TypeGenerator)]
 enum Sender {
-    /// Whoever has the secret.
+    /// A sender with the secret.
     Sendarix,
-    /// Somebody with a secret of his own, who does everything else right.
+    /// A sender with another secret, which does everything else right.
     Forger,
-    /// Somebody who signs something else.
+    /// A sender that signs something else.
     Splicer,
-    /// Somebody who only makes up headers.
+    /// A sender that only makes up headers.
     Stranger,
 }
 

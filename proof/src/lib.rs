@@ -1,4 +1,4 @@
-//! The evidence for what `sendarix-webhooks` promises, apart from its tests: what takes longer, needs tools of its own, or
+//! The evidence for what `sendarix-webhooks` promises, apart from its tests: what takes longer, needs other tools, or
 //! looks at the design instead of the code.
 //!
 //! `docs/reliability.md` has the figures, each with the command that prints it.

@@ -102,7 +102,7 @@ fn event_id(json: &str) -> Result<Option<String>, DecodeError> {
     })
 }
 
-/// Names a body that has no id of its own, or stands for an id that is too long.
+/// The id of a body that has none, or whose id is too long: a digest.
 pub(crate) fn digest_id(bytes: &[u8]) -> String {
     format!("{DIGEST_PREFIX}{}", const_hex::encode(Sha256::digest(bytes)))
 }

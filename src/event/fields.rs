@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn depth_costs_no_stack() {
-        // An authentic sender may nest as it likes in a field that nobody reads.
+        // An authentic sender may nest as it likes in a field that is never read.
         let deep = format!(r#"{{"x":{}{},"smtp_code":550}}"#, "[".repeat(50_000), "]".repeat(50_000));
         assert_eq!(read(&deep).integer("smtp_code"), Some(550_u16));
     }

@@ -96,7 +96,7 @@ impl SendarixEvent {
     }
 }
 
-/// The id, or where it has anything but graphic ASCII its digest, for those who take nothing else or take it for less.
+/// The id, or its digest where it has anything but graphic ASCII: for systems that take nothing else.
 #[cfg(any(feature = "apalis", feature = "nats"))]
 pub(crate) fn printable_id(event_id: &str) -> std::borrow::Cow<'_, str> {
     if event_id.bytes().all(|byte| byte.is_ascii_graphic()) {

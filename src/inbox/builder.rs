@@ -48,7 +48,7 @@ pub(crate) enum LettersSetting {
 macro_rules! inbox_settings {
     () => {
         /// The endpoint's name, 1 to 64 ASCII letters, digits, `.`, `_` or `-`. Endpoints of different names share nothing,
-        /// even in one store. Default: `default`.
+        /// even in one store. Default of a receiver: `default`.
         pub fn endpoint(mut self, name: impl Into<std::sync::Arc<str>>) -> Self {
             self.inbox().settings.endpoint = name.into();
             self

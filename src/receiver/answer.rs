@@ -84,7 +84,7 @@ impl<R> Settlement<R> {
     }
 }
 
-/// For handlers that return no response of their own.
+/// For handlers that return `()`.
 impl Settlement {
     /// The answer to send.
     pub fn into_answer(self) -> Answer {

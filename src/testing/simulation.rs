@@ -18,7 +18,7 @@ use crate::verify::SigningSecret;
 /// Delivers events as Sendarix does, and keeps a ledger of what became of each.
 ///
 /// Each event is sent until it is answered with a 2xx, six times at most and on Sendarix's schedule, signed anew each time.
-/// An answer that takes longer than 10 s is none. On top of that come the faults that you choose: answers that are lost on
+/// An answer that takes longer than 10 s counts as no answer. On top of that come the faults that you choose: answers that are lost on
 /// their way back, load balancers that send a request twice, events that overtake each other, bursts. Chance follows from
 /// the [`seed`](Self::seed).
 ///
@@ -166,7 +166,7 @@ impl Simulation {
         Self { seed, ..self }
     }
 
-    /// Lets the schedule of the attempts, and [`reorder`](Self::reorder), pass so many times faster. The timeout stays.
+    /// Lets the schedule of the attempts, and [`reorder`](Self::reorder), pass this many times faster. The timeout stays.
     pub fn compress(self, times: f64) -> Self {
         Self { compression: times.max(f64::MIN_POSITIVE), ..self }
     }
@@ -197,7 +197,7 @@ impl Simulation {
         Self { reorder_within: within, ..self }
     }
 
-    /// Begins so many events a second, in bursts of so many at once.
+    /// Begins this many events a second, in bursts of this many at once.
     pub fn pace(self, events_per_second: f64, burst: usize) -> Self {
         Self { per_second: events_per_second.max(f64::MIN_POSITIVE), burst: burst.max(1), ..self }
     }
@@ -220,7 +220,7 @@ impl Simulation {
         let sender = Arc::new(Sender { settings: self, start, permits, send });
         let mut deliveries = JoinSet::new();
         for (number, body) in bodies.into_iter().enumerate() {
-            #[expect(clippy::cast_precision_loss, reason = "nobody sends that many events")]
+            #[expect(clippy::cast_precision_loss, reason = "no sender sends that many events")]
             let due = Duration::try_from_secs_f64((number / burst * burst) as f64 / per_second);
             sleep_until(start + due.unwrap_or_default()).await;
             let (sender, body) = (Arc::clone(&sender), body.into());

@@ -1,4 +1,4 @@
-//! An event is acknowledged once it has been handled or is kept, and not because somebody answered 2xx.
+//! An event is acknowledged once it has been handled or is kept, and not because a service answered 2xx.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -174,7 +174,7 @@ async fn an_unknown_type_that_no_destination_wants_is_kept() {
     assert_eq!(deliver_it(unknown.clone()).await, Outcome::UnknownType);
     assert_eq!(stores.letters()[0].reason, DeadLetterReason::UnknownType);
     assert_eq!(deliver_it(unknown).await, Outcome::Duplicate);
-    // A documented type that nobody subscribed to is another matter.
+    // A documented type that no destination wants is another matter.
     assert_eq!(deliver_it(Sample::new(EventType::Open).body()).await, Outcome::Processed);
     assert_eq!(stores.letters().len(), 1);
 }

@@ -364,7 +364,7 @@ async fn an_error_of_middleware_inside_is_a_failure_of_the_handler() {
         let kind = request.extensions().get::<Delivery>().unwrap().event().kind.event_type();
         match kind {
             Some(EventType::Open) => Err(ErrorForbidden("at 10.0.0.7")),
-            // A status that would acknowledge what nobody has handled.
+            // A status that would acknowledge what has not been handled.
             Some(EventType::Click) => Err(InternalError::new("", StatusCode::OK).into()),
             Some(EventType::Bounce) => Err(HandlerError::permanent("never").into()),
             _ => Err(ErrorImATeapot("")),

@@ -26,7 +26,7 @@ parity! {
 
 const LIMIT: usize = 4096;
 
-/// An authentic event, padded to so many bytes.
+/// An authentic event, padded to this many bytes.
 fn event_of(bytes: usize) -> Vec<u8> {
     let mut body = Sample::new(EventType::Open).body();
     body.resize(bytes, b' ');
@@ -119,7 +119,7 @@ async fn broken_chunks_are_never_handled(front: Front) {
     assert_eq!(endpoint.handled(), 0);
 }
 
-/// Otherwise anybody could keep connections for ever, without a secret.
+/// Otherwise a client without a secret could keep connections for ever.
 async fn a_refused_body_that_goes_on_ends_with_its_connection(front: Front) {
     if front.version == Version::Http2 {
         return; // where the refusal ends the stream, and other streams need the connection

@@ -95,7 +95,7 @@ async fn a_large_refused_body_does_not_cost_the_answer(front: Front) {
     }
 }
 
-/// A client may shut its sending side once the request is out. Where the server lets go of such a request, nobody answers it.
+/// A client may shut its sending side once the request is out. Where the server lets go of such a request, it gets no answer.
 async fn a_client_that_closes_its_sending_side_is_answered(front: Front) {
     // `axum::serve` lets go of it, and has no setting for that: see `abandoned requests` in the metrics.
     let lets_go = matches!(front.server, Server::AxumLayer | Server::AxumAround);

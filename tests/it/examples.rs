@@ -239,7 +239,7 @@ fn assert_says_why(name: &str) {
 fn the_server_for_production_lets_nobody_hold_a_connection_for_ever() {
     let file = TempFile::new("held");
     let server = Server::start("production_server", file.path(), None);
-    // Whoever is refused does not stay.
+    // A client that is refused does not stay.
     let mut refused = std::net::TcpStream::connect(server.url.split('/').nth(2).unwrap()).unwrap();
     refused.set_read_timeout(Some(PATIENCE)).unwrap();
     refused.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();

@@ -254,7 +254,7 @@ async fn behind_another_receiver_it_takes_nothing() {
     assert!(good.taken().is_empty());
 }
 
-/// A worker whose name looks like that of a destination has a record of its own.
+/// A worker whose name looks like that of a destination has its record.
 #[tokio::test]
 async fn a_worker_is_no_destination() {
     let stores = FaultyStores::default();

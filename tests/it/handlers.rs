@@ -180,7 +180,7 @@ async fn a_slow_handler_that_fails_in_the_end_leaves_a_letter_and_the_event(fron
 }
 
 /// Sends a request, waits until the handler has begun, and goes away. On actix-web over HTTP/2 that cancels nothing: each
-/// stream is handled in a task of its own, which goes on.
+/// stream is handled in a separate task, which goes on.
 async fn begin_and_leave(endpoint: &Endpoint, body: &[u8], departure: Departure) {
     let begun = endpoint.handled() + 1;
     let exchange = endpoint.begin(&Post::signed(body)).await;

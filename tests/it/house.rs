@@ -78,7 +78,7 @@ fn top_names(list: &str) -> Vec<String> {
     names
 }
 
-/// The rooms that a file names. A name that `lib.rs` exports is none, and hides which room is meant.
+/// The rooms that a file names. A name that `lib.rs` exports is no room, and hides which room is meant.
 fn named_rooms(text: &str) -> Vec<String> {
     let code = code(text).join(" ");
     let paths = code.split("crate::").skip(1);

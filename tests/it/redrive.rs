@@ -83,7 +83,7 @@ async fn a_failed_event_is_handled_and_then_a_duplicate() {
     desk.assert_no_letters();
 }
 
-/// It was given up, so that copies of it are duplicates. Whoever redrives it means it.
+/// It was given up, so that copies of it are duplicates. Redriving it is asked for by name.
 #[tokio::test]
 async fn an_event_that_was_given_up_is_handled_all_the_same_and_once() {
     let desk = Desk::new();
@@ -238,7 +238,7 @@ async fn what_cannot_be_redriven_says_why() {
     assert_eq!(desk.receiver.inbox().redrive(desk.letter()).unwrap_err().kind(), RedriveErrorKind::Draining);
 }
 
-/// Somebody else has given the event up again just then, or a failover has lost that it was reopened.
+/// Another delivery has given the event up again just then, or a failover has lost that it was reopened.
 #[tokio::test]
 async fn an_event_that_is_not_handled_keeps_its_letter() {
     let desk = Desk::new();
@@ -251,7 +251,7 @@ async fn an_event_that_is_not_handled_keeps_its_letter() {
     desk.assert_no_letters();
 }
 
-/// The letter was kept and nobody heard of it, so the event was given back: Sendarix and the operator both have it.
+/// The letter was kept and the reply was lost, so the event was given back: Sendarix and the operator both have it.
 #[tokio::test]
 async fn an_event_that_the_sender_still_has_is_handled_once() {
     let desk = Desk::new();
@@ -264,7 +264,7 @@ async fn an_event_that_the_sender_still_has_is_handled_once() {
     desk.assert_no_letters();
 }
 
-/// Nobody waits for an acknowledgement, so the next letter waits for the end of this one.
+/// No sender waits for an acknowledgement, so the next letter waits for the end of this one.
 #[tokio::test]
 async fn a_slow_handler_is_waited_for() {
     let short = Duration::from_millis(20);

@@ -39,7 +39,7 @@ fn simulate_delivers_every_event_once_although_answers_are_lost() {
     assert_eq!((ids.len(), handled.lines().count()), (events, events), "{summary}");
 }
 
-/// A request that was captured, and what somebody has done to it.
+/// A request that was captured, and what was done to it.
 struct Captured {
     secret: Vec<u8>,
     also: Option<&'static str>,
@@ -147,7 +147,7 @@ fn explain_accepts_what_the_receiver_accepts() {
     assert!(!explain("the new one", "", SECRET).status.success());
 }
 
-/// What somebody sends who hopes that it will be explained.
+/// What a confused sender sends.
 #[test]
 fn explain_is_not_exhausted_by_what_it_explains() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);

@@ -35,7 +35,7 @@ async fn postgres() {
     conforms(Backend::start(Kind::Postgres)).await;
 }
 
-/// Whoever comes second is refused, instead of waiting for the first.
+/// The second is refused, instead of waiting for the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_with_serializable_transactions() {
     conforms(Backend::with_settings(Kind::Postgres, &["-c", "default_transaction_isolation=serializable"])).await;

@@ -141,7 +141,7 @@ async fn a_transaction_that_completes_the_claim_is_made_once_wherever_it_is_kill
     kills.join_all().await;
 }
 
-/// The process stops before its commit, with the event's row locked, and nobody kills it.
+/// The process stops before its commit, with the event's row locked, and is not killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_stops_before_its_commit_holds_nobody_up_for_long() {
     let backend = Backend::start(Kind::Postgres);
@@ -170,7 +170,7 @@ async fn credited_once(backend: &Backend, id: &str, what: &str) {
     assert_eq!(balance, "1", "{kind:?}, killed at {what}");
 }
 
-/// Nobody hears of the commit: the handler fails, and the event has been handled all the same.
+/// The reply to the commit is lost: the handler fails, and the event has been handled all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_reply_is_lost_is_found_out() {
     let backend = Backend::start(Kind::Postgres);

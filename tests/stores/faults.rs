@@ -1,5 +1,5 @@
 //! Stores that fail in every way: deliveries are answered 503 without reaching the handler, and go through again within
-//! five seconds of the store's return, without anybody's help.
+//! five seconds of the store's return, without an operator.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ async fn killed_and_restarted() {
     }
 }
 
-/// An idle connection that has died costs nobody anything.
+/// An idle connection that has died costs no delivery.
 #[tokio::test(flavor = "multi_thread")]
 async fn restarted_unnoticed() {
     for kind in Kind::SERVERS {
@@ -105,7 +105,7 @@ async fn paused_for_30_seconds() {
     pauses.join_all().await;
 }
 
-/// The claims that were sent before the pause begin their lease after it, and nobody is there any more to complete them.
+/// The claims that were sent before the pause begin their lease after it, and no delivery is there any more to complete them.
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_for_longer_than_the_lease() {
     let mut pauses = JoinSet::new();
@@ -305,7 +305,7 @@ async fn sqlite_locked_by_another_process() {
     all_are_handled(&instance, "another process had the file").await;
 }
 
-/// Whoever gives up waiting here goes on waiting there, in the queue for the lock, but not for long.
+/// A statement that is given up here goes on waiting there, in the queue for the lock, but not for long.
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_locked() {
     let backend = Backend::start(Kind::Postgres);

@@ -163,7 +163,7 @@ async fn a_clock_that_steps_back_keeps_no_event_away() {
         let took = instance.send_until_acknowledged("evt_1").await;
         assert!(took < Duration::from_secs(30), "{kind:?}: taken over after {took:?}");
         assert_eq!(std::fs::read_to_string(&effects).unwrap(), "evt_1\n", "{kind:?}");
-        // And a row that nobody claims again is no exception for the purge.
+        // And a row that is not claimed again is no exception for the purge.
         if kind != Kind::Redis {
             let far = match kind {
                 Kind::Sqlite => "1000 * (unixepoch() + 31536000)",

@@ -1,4 +1,4 @@
-//! A real proxy in front of two servers: requests that nobody signed must not make it take the servers for broken.
+//! A real proxy in front of two servers: unsigned requests must not make it take the servers for broken.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};

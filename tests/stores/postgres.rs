@@ -165,7 +165,7 @@ async fn instances_that_start_together_take_turns() {
     }
 }
 
-/// A row that is past its time goes; one that is claimed, remembered, or owned by somebody late stays.
+/// A row that is past its time goes; one that is claimed, remembered, or owned by a late delivery stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_takes_what_is_over_and_nothing_else() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
@@ -199,7 +199,7 @@ async fn a_purge_takes_what_is_over_and_nothing_else() {
     }
 }
 
-/// More than one batch, and rows that somebody has locked are passed by.
+/// More than one batch, and rows that are locked are passed by.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_goes_on_and_waits_for_nobody() {
     let backend = Backend::start(Kind::Postgres);
@@ -217,7 +217,7 @@ async fn a_purge_goes_on_and_waits_for_nobody() {
     assert_eq!(store.purge().await.unwrap(), 1);
 }
 
-/// Somebody drops the tables, or fails over to a database without them.
+/// An operator drops the tables, or fails over to a database without them.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_gone_are_made_again() {
     for kind in [Kind::Sqlite, Kind::Postgres] {

@@ -93,7 +93,7 @@ impl Shop {
         }
     }
 
-    /// Somebody else claims the event while the handler runs.
+    /// Another delivery claims the event while the handler runs.
     fn take_over(&self) {
         let token = if self.backend.kind == Kind::Sqlite { "'00'" } else { "gen_random_uuid()" };
         self.backend.sql(&format!("UPDATE sendarix_claims SET token = {token}, attempt = attempt + 1"));
@@ -142,7 +142,7 @@ async fn a_claim_is_committed_once() {
     }
 }
 
-/// The handler hands its claim to somebody else and returns, and the receiver completes the event.
+/// The handler hands its claim to a task and returns, and the receiver completes the event.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_comes_after_the_handler_has_returned_is_refused() {
     for kind in Shop::KINDS {

@@ -10,7 +10,7 @@ use sendarix_webhooks::{Signature, SigningSecret};
 #[derive(Clone, Copy)]
 pub(super) struct Change(pub(super) &'static str);
 
-/// The signature that a header stands for which is none.
+/// The signature that a malformed header stands for.
 pub(super) fn signature(header: &str) -> Option<Signature> {
     let bare = header.trim_matches(['"', '\'', ' ']);
     let bare = bare.split_once('=').filter(|(prefix, _)| prefix.len() < 10).map_or(bare, |(_, rest)| rest);
@@ -165,7 +165,7 @@ const DECODED: [(&str, Make); 7] = [
     ("before it was compressed by raw deflate", |body| inflated(flate2::read::DeflateDecoder::new(body))),
 ];
 
-/// Whole encodings that somebody on the way has undone.
+/// Whole encodings that a proxy on the way has undone.
 const ENCODED: [(&str, Make); 3] = [
     ("in base64, before a gateway decoded it", |body| Some(STANDARD.encode(body).into_bytes())),
     ("as a JSON string, before it was taken out of it", |body| serde_json::to_vec(text(body)?).ok()),
@@ -185,7 +185,7 @@ pub(super) fn of_timestamp(timestamp: &str, body: &[u8]) -> Vec<(Vec<Change>, Ve
     forms.into_iter().map(|(what, front)| (vec![Change(what)], [front.as_bytes(), body].concat())).collect()
 }
 
-/// So many bytes at most are tried, of which an event has some hundred. A large body takes its time to be signed.
+/// How many bytes are tried at most; an event has some hundred. A large body takes its time to be signed.
 const MAX_TOTAL: usize = 4 * 1024 * 1024;
 
 /// The body as it is, and as it may have been: up to two changes before.

@@ -3,15 +3,15 @@ use super::{Effects, property};
 /// A mistake that a receiver could make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// Completes an event whoever owns it by now.
+    /// Completes an event without asking who owns it by now.
     UnconditionalCompletion,
-    /// Takes an event back from whoever owns it by now.
+    /// Takes an event back without asking who owns it by now.
     UnconditionalRelease,
     /// Commits the effect of a handler whose claim was taken over.
     UnconditionalCommit,
     /// A claim lives for ever.
     NoLease,
-    /// Claims an event for a request that nobody has verified yet.
+    /// Claims an event for a request that has not been verified yet.
     ClaimBeforeVerification,
     /// Answers 200 to an event that another delivery is handling.
     AcknowledgeInFlight,
@@ -19,7 +19,7 @@ pub enum Flaw {
     CompletionBeforeHandler,
     /// Remembers that an event was given up, and then keeps it as a dead letter.
     GiveUpBeforeLetter,
-    /// Acknowledges an event that nobody could keep.
+    /// Acknowledges an event that could not be kept.
     AcknowledgeWithoutLetter,
 }
 

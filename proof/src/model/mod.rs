@@ -45,7 +45,7 @@ pub struct Protocol {
     pub flaw: Option<Flaw>,
     /// How many deliveries can be under way at once.
     pub instances: usize,
-    /// How many requests somebody makes who does not know the secret.
+    /// How many requests an attacker makes without the secret.
     pub forgeries: u8,
     /// How many faults must not be enough to keep an event away.
     pub tolerated_faults: u8,
@@ -54,7 +54,7 @@ pub struct Protocol {
 /// By Sendarix's schedule.
 pub const ATTEMPTS: u8 = 6;
 
-/// So many faults leave one of the six attempts undisturbed, whenever they come. A crash may cost two: its own, and the next
+/// This many faults leave one of the six attempts undisturbed, whenever they come. A crash may cost two: its own, and the next
 /// if that comes within the lease.
 pub const TOLERATED_FAULTS: u8 = 2;
 
@@ -79,7 +79,7 @@ pub enum Handling {
 pub enum Action {
     /// The sender makes its next attempt.
     Begin,
-    /// Somebody else sends the same event.
+    /// An attacker sends the same event.
     Forge,
     HangUp,
     LeaseEnds,

@@ -257,7 +257,7 @@ impl State {
         self.deliveries[number].tie == Tie::Owner
     }
 
-    /// A claim that is taken over, or freed, is nobody's token any more.
+    /// A claim that is taken over, or freed, has no owner any more.
     fn disown(&mut self) {
         for delivery in &mut self.deliveries {
             delivery.tie = Tie::Stranger;
@@ -266,7 +266,7 @@ impl State {
 
     fn complete(&mut self, number: usize) {
         let delivery = &mut self.deliveries[number];
-        // The same completion, sent again, is none.
+        // The same completion, sent again, changes nothing.
         self.completions += u8::from(delivery.tie != Tie::Ended);
         delivery.tie = Tie::Ended;
         self.record = Record::Completed;

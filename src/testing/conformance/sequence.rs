@@ -7,7 +7,7 @@ use crate::store::{Claim, ClaimToken, DedupStore, EventKey};
 
 /// Checks [`DedupStore`] against a model of the protocol, over one random sequence of steps: a few claims fight for a few
 /// events, leases end, and any step may be sent again as if its reply had been lost.
-/// [`dedup_store`](super::dedup_store) runs it once with a seed of its own.
+/// [`dedup_store`](super::dedup_store) runs it once with a random seed.
 ///
 /// # Panics
 ///

@@ -73,7 +73,7 @@ impl Post {
         [self.head(), self.body.clone()].concat()
     }
 
-    /// The same request with its body in pieces of so many bytes, in HTTP/1.1.
+    /// The same request with its body in pieces of this many bytes, in HTTP/1.1.
     pub fn chunked(&self, size: usize) -> Self {
         let post = self.clone().without("content-length").with("transfer-encoding", "chunked");
         let chunk = |chunk: &[u8]| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
@@ -145,7 +145,7 @@ impl Client {
         }
     }
 
-    /// Sends a body in pieces of so many bytes, without telling its length.
+    /// Sends a body in pieces of this many bytes, without telling its length.
     pub async fn send_in_pieces(self, post: &Post, size: usize) -> Reply {
         match self {
             Self::Http1(mut connection) => connection.exchange(&post.chunked(size).bytes()).await,
@@ -262,7 +262,7 @@ impl Http2 {
     }
 }
 
-/// A request in a stream of its own.
+/// A request in a separate stream.
 pub struct Http2Exchange {
     body: Option<mpsc::UnboundedSender<Result<Bytes, io::Error>>>,
     response: JoinHandle<hyper::Result<Response<Incoming>>>,
@@ -393,7 +393,7 @@ impl Reply {
         assert!(text.len() < 80 && !text.contains('\n'));
     }
 
-    /// Asserts that the sender is asked to come again, within so many seconds.
+    /// Asserts that the sender is asked to come again, within this many seconds.
     #[track_caller]
     pub fn assert_retry_within(&self, seconds: u64) {
         let retry_after: u64 = self.header("retry-after").expect("a Retry-After header").parse().unwrap();

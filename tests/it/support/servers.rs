@@ -192,7 +192,7 @@ where
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// An actix-web server in a thread of its own, stopped when it is dropped.
+/// An actix-web server in a separate thread, stopped when it is dropped.
 pub struct ActixServer {
     pub addr: SocketAddr,
     handle: ServerHandle,

@@ -37,7 +37,7 @@ pub struct Backend {
     pub port: u16,
     process: Option<Child>,
     settings: Vec<String>,
-    /// Whether the directory is a small disk of its own.
+    /// Whether the directory is a small separate disk.
     small: bool,
     /// A library that gives the server another time, and which.
     clock: Option<(PathBuf, String)>,
@@ -59,7 +59,7 @@ impl Backend {
         Self::in_dir(kind, settings, false, false)
     }
 
-    /// On a disk of its own, which is soon full.
+    /// On a small disk, which is soon full.
     pub fn on_small_disk(kind: Kind, settings: &[&str]) -> Self {
         Self::in_dir(kind, settings, true, false)
     }
