@@ -97,6 +97,7 @@ impl Schema {
         let (until, live, trigger) = (claims.index("until"), claims.index("live"), claims.trigger());
         let function = Table { schema: claims.schema.clone(), name: trigger.clone() };
         let name = &claims.name;
+        let is_old = "attname = 'event_id' AND atttypid = 'bytea'::regtype";
         format!(
             "\
 CREATE TABLE IF NOT EXISTS {versions} (
@@ -106,11 +107,13 @@ CREATE TABLE IF NOT EXISTS {versions} (
 );
 DO $$
 BEGIN
-    -- From the tables that had no version yet
-    IF to_regclass('{claims}') IS NOT NULL AND NOT EXISTS (SELECT FROM {versions} WHERE claims = '{name}') THEN
+    -- From the tables before version 1, which are told by the type of their ids
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('{claims}') AND {is_old}) THEN
         ALTER TABLE {claims}
             ALTER event_id TYPE text COLLATE \"C\" USING convert_from(event_id, 'UTF8'),
             ALTER token TYPE uuid USING encode(token, 'hex')::uuid;
+    END IF;
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('{letters}') AND {is_old}) THEN
         ALTER TABLE {letters}
             ALTER event_id TYPE text COLLATE \"C\" USING convert_from(event_id, 'UTF8'),
             ALTER error TYPE text USING CASE WHEN position(decode('00', 'hex') IN error) = 0

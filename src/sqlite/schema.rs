@@ -77,11 +77,10 @@ const MOVE: &str = "
 /// What is there of the tables.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
-    Nothing,
     /// The tables from before there were versions.
     WithoutVersion,
     Current,
-    /// A table or the trigger is missing.
+    /// A table or the trigger is missing, or all of them.
     Incomplete,
 }
 
@@ -98,7 +97,7 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), Err
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     let steps = match find(connection).await? {
         Found::Current => String::new(),
-        Found::Nothing | Found::Incomplete => CREATE.to_owned(),
+        Found::Incomplete => CREATE.to_owned(),
         Found::WithoutVersion => [SET_ASIDE, CREATE, MOVE].concat(),
     };
     // An error leaves the transaction open; the connection is then closed, which rolls it back.
@@ -113,8 +112,11 @@ async fn find(connection: &mut SqliteConnection) -> Result<Found, Error> {
     let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut *connection).await?;
     let has = |name: &str| names.iter().any(|found| found == name);
     if !has("sendarix_schema") {
-        let is_old = has("sendarix_claims") && has("sendarix_dead_letters");
-        return Ok(if is_old { Found::WithoutVersion } else { Found::Nothing });
+        // The tables before version 1 are told by the type of their ids.
+        let blobs = "SELECT count(*) FROM sqlite_schema AS t, pragma_table_info(t.name) AS c
+            WHERE t.name IN ('sendarix_claims', 'sendarix_dead_letters') AND c.name = 'event_id' AND c.type = 'BLOB'";
+        let blobs: i64 = sqlx::query_scalar(blobs).fetch_one(connection).await?;
+        return Ok(if blobs == 2 { Found::WithoutVersion } else { Found::Incomplete });
     }
     let version: Option<i64> =
         sqlx::query_scalar("SELECT version FROM sendarix_schema").fetch_optional(connection).await?;

@@ -103,6 +103,20 @@ async fn tables_are_taken_over_once_by_many_at_the_same_time() {
     }
 }
 
+/// A restored backup, say, has the tables and not their version.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_whose_version_was_lost_are_not_taken_for_old_ones() {
+    for kind in SQL {
+        let backend = Backend::start(kind);
+        assert_eq!(deliver(&receiver(&backend), "evt_1", |_| async { Ok(()) }).await, Outcome::Processed, "{kind:?}");
+        let token = || backend.sql("SELECT token FROM sendarix_claims");
+        let before = token();
+        backend.sql("DROP TABLE sendarix_schema");
+        assert_eq!(deliver(&receiver(&backend), "evt_1", |_| async { Ok(()) }).await, Outcome::Duplicate, "{kind:?}");
+        assert_eq!((token(), backend.sql("SELECT version FROM sendarix_schema")), (before, "1".to_owned()), "{kind:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_of_a_newer_version_are_left_alone() {
     for kind in SQL {
