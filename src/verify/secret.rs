@@ -363,11 +363,15 @@ mod tests {
         let secrets = read("new\r\n\nold\nolder\n").unwrap();
         assert_eq!(format!("{secrets:?}"), r#"["current", "previous", "previous-2"]"#);
         assert_eq!(secrets.verify(b"", &secret("old").sign(b"")).as_deref(), Some("previous"));
-        assert!(read("new\n# rotated\n").unwrap_err().to_string().contains("line 2: the line is a comment"));
-        assert!(read("\n\n").unwrap_err().to_string().contains("holds no signing secret"));
-        assert!(read("new\n old\n").unwrap_err().to_string().contains("line 2: the signing secret has white space"));
+        let line = |text| match read(text).unwrap_err().0 {
+            Fault::Line { line, fault, .. } => (line, *fault),
+            fault => panic!("{fault}"),
+        };
+        assert!(matches!(line("new\n# rotated\n"), (2, Fault::Comment)));
+        assert!(matches!(line("new\n old\n"), (2, Fault::WhiteSpace)));
+        assert!(matches!(read("\n\n").unwrap_err().0, Fault::EmptyFile { .. }));
         std::fs::remove_file(&path).unwrap();
         let missing = SigningSecrets::from_file(&path).unwrap_err();
-        assert!(missing.to_string().contains("cannot read the signing secrets"));
+        assert!(matches!(missing.0, Fault::File { .. }), "{missing}");
     }
 }

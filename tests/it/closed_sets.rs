@@ -15,7 +15,7 @@ where
     T: FromStr<Err = UnknownName> + Display + Debug + PartialEq,
 {
     let names: BTreeSet<String> = all.iter().map(T::to_string).collect();
-    assert_eq!(names.len(), all.len(), "each has a name of its own: {names:?}");
+    assert_eq!(names.len(), all.len(), "no two have the same name: {names:?}");
     let error = "Nothing".parse::<T>().unwrap_err().to_string();
     for value in all {
         let name = value.to_string();

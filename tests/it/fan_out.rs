@@ -108,7 +108,7 @@ async fn a_failure_names_the_destination_and_no_other_runs_again() {
     // None of the whole event, which would be news for every destination if it was redriven long after.
     assert_eq!(letters.len(), 1);
     assert_eq!((of("default/bad").error.as_str(), of("default/bad").attempts), ("it fails", 3));
-    assert_eq!(of("default/bad").signature, None, "the request was signed, and a part of it is none");
+    assert_eq!(of("default/bad").signature, None, "only the whole request was signed");
     bad.fail(false);
     assert_eq!(endpoint.post(&open("evt_1")).await.status, 200);
     assert_eq!((good.taken()["evt_1"], bad.taken()["evt_1"]), (1, 1));

@@ -242,6 +242,5 @@ fn receivers_with_different_retentions_share_a_store() {
 #[test]
 fn a_bound_that_forgets_at_once_is_refused() {
     let refused = MemoryStore::builder().max_bytes(LEAST - 1).build().unwrap_err();
-    assert!(refused.to_string().contains("must be at least 16777216"), "{refused}");
     assert_eq!(refused.to_string(), "max_bytes is 16777215; it must be at least 16777216 (16 MiB)");
 }
