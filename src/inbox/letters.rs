@@ -90,11 +90,12 @@ impl Attempt {
 
     /// The key of a letter that an event may have left, if completing the event has not deleted it.
     pub(super) fn letter_to_resolve(&self, claim: &EventKey) -> Option<EventKey> {
+        let redriven = self.letter_redriven().map(|letter| &letter.key);
         match self.inbox.0.letters {
             Letters::Nowhere => None,
-            Letters::Apart(_) => Some(self.letter_key(claim.event_id())),
+            Letters::Apart(_) => Some(redriven.unwrap_or(claim).clone()),
             // The letter of a body that could not be read has another key than the event that it turned out to be.
-            Letters::WithEvents(_) => Some(self.letter_key(claim.event_id())).filter(|letter| letter != claim),
+            Letters::WithEvents(_) => redriven.filter(|letter| *letter != claim).cloned(),
         }
     }
 }

@@ -105,7 +105,7 @@ impl PostgresStore {
                     OR (c.state = 'live' AND c.until > clock_timestamp() + {MAX_LEASE_INTERVAL})
                 RETURNING attempt
              )
-             SELECT 'granted' AS state, attempt::bigint AS number FROM claimed
+             SELECT 'granted' AS state, attempt AS number FROM claimed
              UNION ALL
              SELECT state, (extract(epoch FROM until - clock_timestamp()) * 1000000)::bigint FROM {claims}
              WHERE {row} AND NOT EXISTS (SELECT FROM claimed)"

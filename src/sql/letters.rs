@@ -11,7 +11,7 @@ pub(crate) const COLUMNS: &str = "endpoint, event_id, reason, error, attempts, f
 
 /// The columns as a [`Row`] is read, where the database has a type for times.
 #[cfg(feature = "postgres")]
-pub(crate) const COLUMNS_AS_TEXT: &str = "endpoint, event_id, reason, error, attempts::bigint, \
+pub(crate) const COLUMNS_AS_TEXT: &str = "endpoint, event_id, reason, error, attempts, \
     to_char(first_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS first_at, \
     to_char(last_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS last_at, signature, timestamp_header, \
     error_line, error_column, body";

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Signature;
 use crate::contract::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
-use crate::outcome::RefusalKind;
+use crate::outcome::{Outcome, RefusalKind};
 
 /// What the receiver reads of a request's head, whatever the framework.
 #[derive(Clone, Debug)]
@@ -44,16 +44,32 @@ impl<'a> Head<'a> {
     }
 }
 
+/// What the log says beside the reason of a refusal. It is made only where the line is written: requests that cost nothing
+/// to send must cost little to refuse.
+#[derive(Debug)]
+pub(crate) enum Detail<'a> {
+    /// What the header looks like instead of a signature.
+    Signature(&'a [u8]),
+    /// Beside the time of the line, it shows by how much a clock is wrong.
+    Timestamp(Header<'a>),
+}
+
 impl Head<'_> {
-    /// What the log says beside the reason of a refusal: what the header looks like, which shows by how much a clock is wrong.
-    pub(crate) fn detail(&self, refusal: RefusalKind) -> Option<String> {
-        match (refusal, self.signature) {
-            (RefusalKind::SignatureMalformed, Header::Once(value)) => {
-                Signature::parse(value).err().map(|error| error.to_string())
-            }
-            (RefusalKind::SignatureMissing | RefusalKind::SignatureRepeated, _) => None,
-            (RefusalKind::MethodNotAllowed, _) => Some(self.method.to_owned()),
-            _ => Some(self.timestamp.to_string()),
+    /// The detail of a refusal by a header.
+    pub(crate) fn detail(&self, refusal: RefusalKind) -> Option<Detail<'_>> {
+        match (refusal.outcome(), self.signature) {
+            (Outcome::Stale, _) => Some(Detail::Timestamp(self.timestamp)),
+            (_, Header::Once(value)) => Some(Detail::Signature(value)),
+            (_, Header::Missing | Header::Repeated) => None,
+        }
+    }
+}
+
+impl fmt::Display for Detail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signature(value) => Signature::parse(value).err().map_or(Ok(()), |error| error.fmt(f)),
+            Self::Timestamp(header) => header.fmt(f),
         }
     }
 }
