@@ -15,6 +15,7 @@ use crate::storage::StoreConfigError;
 pub struct PostgresBuilder {
     options: PgConnectOptions,
     max_connections: usize,
+    behind_pooler: bool,
     schema: Option<String>,
     claims: String,
     letters: String,
@@ -26,6 +27,7 @@ impl PostgresBuilder {
         Self {
             options,
             max_connections: 8,
+            behind_pooler: false,
             schema: None,
             claims: "sendarix_claims".to_owned(),
             letters: "sendarix_dead_letters".to_owned(),
@@ -55,6 +57,14 @@ impl PostgresBuilder {
     /// takes, so this is not the number of events that are handled at the same time.
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = max;
+        self
+    }
+
+    /// Reaches the server through a pooler in transaction mode, such as PgBouncer. Each step is then a transaction with a
+    /// time limit, without prepared statements: four round trips instead of one. Without this call, PgBouncer refuses the
+    /// connection, because it does not take a session's time limit.
+    pub fn behind_pooler(mut self) -> Self {
+        self.behind_pooler = true;
         self
     }
 
@@ -88,7 +98,8 @@ impl PostgresBuilder {
         }
         let table = |name| Table { schema: self.schema.clone(), name };
         let (claims, letters) = (table(self.claims), table(self.letters));
-        Ok(PostgresStore::new(Database::new(self.options, self.max_connections, claims, letters, self.migrate)))
+        let Self { options, max_connections, behind_pooler, migrate, .. } = self;
+        Ok(PostgresStore::new(Database::new(options, max_connections, behind_pooler, claims, letters, migrate)))
     }
 }
 

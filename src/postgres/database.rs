@@ -1,31 +1,38 @@
 //! The connections, and how a statement is sent again.
+//!
+//! sqlx does not send a statement again. Without that, these tests in `tests/stores` fail: `restarted_unnoticed` and
+//! `postgres_read_only` (connections that are dead, or lead to a replica), `tables_that_are_gone_are_made_again`, and
+//! `postgres_with_serializable_transactions` (two transactions collide). Without a time limit at the server, `postgres_locked` fails.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Error};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Error, Postgres};
 use tokio::time::sleep;
 
 use super::schema::{Found, Schema, Table};
-use super::sql::Statement;
-use crate::sql::letters::Row;
-use crate::sql::{Connections, PooledConnection, StepLimit};
+use super::statements::Statements;
+use crate::sql::{Connections, PooledConnection};
+use crate::storage::StoreError;
 
 /// A few connections, and the tables that they lead to.
 #[derive(Debug)]
 pub(super) struct Database {
     connections: Connections<PgConnection>,
-    limit: Arc<StepLimit>,
+    /// Statements keep no state in the server's session, which may be another one for the next.
+    pub(super) behind_pooler: bool,
     pub(super) claims: Table,
     pub(super) letters: Table,
+    pub(super) statements: Statements,
     schema: Schema,
     migrate: bool,
     /// Whether the tables have been seen.
     migrated: AtomicBool,
 }
+
+pub(super) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
 /// `Sendarix`, in ASCII.
 const ADVISORY_LOCK: i64 = 0x5365_6e64_6172_6978;
@@ -34,46 +41,46 @@ impl Database {
     pub(super) fn new(
         options: PgConnectOptions,
         max_connections: usize,
+        behind_pooler: bool,
         claims: Table,
         letters: Table,
         migrate: bool,
     ) -> Self {
         // A pooler may not know this setting, and no number here is a float. A slow statement's text has recipients in it.
         let options = options.extra_float_digits(None).disable_statement_logging();
-        let limit = Arc::new(StepLimit::new());
-        let connections = Connections::new(options, |options, _| options, Arc::clone(&limit), max_connections);
-        let schema = Schema::new(claims.clone(), letters.clone());
-        Self { connections, limit, claims, letters, schema, migrate, migrated: AtomicBool::new(false) }
+        let fit = if behind_pooler { |options, _| options } else { with_time_limit };
+        Self {
+            connections: Connections::new(options, fit, max_connections),
+            behind_pooler,
+            statements: Statements::new(&claims, &letters),
+            schema: Schema::new(claims.clone(), letters.clone()),
+            claims,
+            letters,
+            migrate,
+            migrated: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn allow(&self, limit: Duration) {
-        self.limit.allow(limit);
+        self.connections.allow(limit);
     }
 
     /// Runs one statement, which must be safe to run twice: if an idle connection turns out to be dead, it is sent again
     /// over a new one.
-    ///
-    /// It goes out as a simple query, with its values in it, which takes one round trip and leaves nothing behind.
-    pub(super) async fn fetch(&self, sql: &str) -> Result<Vec<PgRow>, Error> {
-        self.send(&Question::Simple(sql)).await
+    pub(super) async fn run<'q>(
+        &self,
+        statement: impl FnOnce(&Statements) -> &Arc<str>,
+        bind: impl Fn(Query<'q>) -> Query<'q>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        let sql = statement(&self.statements);
+        self.send(|| bind(sqlx::query(AssertSqlSafe(Arc::clone(sql))))).await.map_err(StoreError::new)
     }
 
-    /// Runs one statement with values that must not stand in its text, where the server's log would have them; otherwise as
-    /// [`fetch`](Self::fetch), but for four round trips.
-    pub(super) async fn run_bound(&self, sql: &str, row: &Row) -> Result<Vec<PgRow>, Error> {
-        self.send(&Question::Bound { sql, row }).await
-    }
-
-    /// Runs a statement that each session of the server plans once; otherwise as [`fetch`](Self::fetch).
-    pub(super) async fn run(&self, statement: &Statement, arguments: impl Display) -> Result<Vec<PgRow>, Error> {
-        self.send(&Question::Prepared { statement, execute: statement.execute(arguments) }).await
-    }
-
-    async fn send(&self, question: &Question<'_>) -> Result<Vec<PgRow>, Error> {
+    async fn send<'q>(&self, query: impl Fn() -> Query<'q>) -> Result<Vec<PgRow>, Error> {
         let (mut looked_for_tables, mut tries) = (false, 0);
         loop {
             let mut pooled = self.lend().await?;
-            let error = match question.ask(&mut pooled, self.connections.limit()).await {
+            let error = match self.ask(&mut pooled, query()).await {
                 Ok(rows) => {
                     pooled.put_back();
                     return Ok(rows);
@@ -89,25 +96,51 @@ impl Database {
             }
             pooled.put_back();
             // This may be another database than it was: the next caller looks for the tables again.
-            let tables_are_gone = self.migrate && !looked_for_tables && has_code(&error, UNDEFINED_TABLE);
-            if tables_are_gone {
+            if self.migrate && !looked_for_tables && has_code(&error, UNDEFINED_TABLE) {
                 looked_for_tables = true;
                 self.migrated.store(false, Ordering::Release);
-            }
-            if tables_are_gone {
                 continue;
             }
             tries += 1;
-            if !is_for_the_next_try(&error) || tries == TRIES {
+            if !is_conflict(&error) || tries == TRIES {
                 return Err(error);
             }
-            // The other transaction, which came first, needs time to end; and the waiting statements should not all come back at once.
+            // The other transaction needs time to end; and the waiting statements should not all come back at once.
             sleep(PAUSE * tries + PAUSE.mul_f64(rand::random())).await;
         }
     }
 
+    async fn ask(
+        &self,
+        pooled: &mut PooledConnection<'_, PgConnection>,
+        query: Query<'_>,
+    ) -> Result<Vec<PgRow>, Error> {
+        if !self.behind_pooler {
+            return pooled.ask(|connection| query.fetch_all(connection)).await;
+        }
+        // Within a transaction a pooler does not change the session between the statement and its values.
+        // While it is open, the event's row is locked, also when the process is stopped.
+        let limit = self.connections.limit();
+        let begin = format!(
+            "BEGIN; {}; SET LOCAL idle_in_transaction_session_timeout = {}",
+            set_time_limit(limit),
+            limit.as_millis()
+        );
+        let statement = query.persistent(false);
+        pooled
+            .ask(|connection| async move {
+                sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
+                let answer = statement.fetch_all(&mut *connection).await;
+                let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
+                // A connection that cannot be rolled back must not be used again, whatever the server had said before.
+                sqlx::raw_sql(end).execute(&mut *connection).await?;
+                answer
+            })
+            .await
+    }
+
     pub(super) async fn migrate(&self) -> Result<(), Error> {
-        let mut pooled = self.connections.lend().await?;
+        let mut pooled = self.connect().await?;
         self.migrate_over(&mut pooled).await?;
         pooled.put_back();
         Ok(())
@@ -115,7 +148,7 @@ impl Database {
 
     /// A connection to a database that has the tables.
     async fn lend(&self) -> Result<PooledConnection<'_, PgConnection>, Error> {
-        let mut pooled = self.connections.lend().await?;
+        let mut pooled = self.connect().await?;
         if self.migrate && !self.migrated.load(Ordering::Acquire) {
             self.migrate_over(&mut pooled).await?;
             self.migrated.store(true, Ordering::Release);
@@ -123,19 +156,45 @@ impl Database {
         Ok(pooled)
     }
 
+    async fn connect(&self) -> Result<PooledConnection<'_, PgConnection>, Error> {
+        self.connections.lend().await.map_err(|error| {
+            if self.behind_pooler || !has_code(&error, PROTOCOL_VIOLATION) {
+                return error;
+            }
+            let message = format!(
+                "the server refuses a session with statement_timeout ({error}); if it is a pooler in transaction mode, call \
+                 PostgresBuilder::behind_pooler"
+            );
+            Error::Configuration(message.into())
+        })
+    }
+
+    /// Makes the tables, or brings them to the current version.
     async fn migrate_over(&self, pooled: &mut PooledConnection<'_, PgConnection>) -> Result<(), Error> {
         // Asked first: a role that may not make tables may not say IF NOT EXISTS either.
-        let limit = self.connections.limit();
-        let found = Found::read(&ask(pooled, limit, &self.schema.find()).await?)?;
-        let version =
-            if found.has_version { ask(pooled, limit, &self.schema.find_version()).await? } else { Vec::new() };
-        if self.schema.is_current(&found, version.first())? {
+        if self.is_current(pooled).await? {
             return Ok(());
         }
-        // Several statements in one are one transaction, and the lock makes instances that start together take turns.
-        ask(pooled, limit, &format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}", self.migration()))
-            .await
-            .map(drop)
+        // Instances that start together take turns. An error leaves the transaction open; the connection is then closed,
+        // which rolls it back.
+        self.ask_raw(pooled, &format!("BEGIN; SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")).await?;
+        if !self.is_current(pooled).await? {
+            self.ask_raw(pooled, &self.migration()).await?;
+        }
+        self.ask_raw(pooled, "COMMIT").await.map(drop)
+    }
+
+    async fn is_current(&self, pooled: &mut PooledConnection<'_, PgConnection>) -> Result<bool, Error> {
+        let found = Found::read(&self.ask_raw(pooled, &self.schema.find()).await?)?;
+        let version =
+            if found.has_version { self.ask_raw(pooled, &self.schema.find_version()).await? } else { Vec::new() };
+        self.schema.is_current(&found, version.first())
+    }
+
+    /// Asks the database something that has no values. Several statements in one are one transaction.
+    async fn ask_raw(&self, pooled: &mut PooledConnection<'_, PgConnection>, sql: &str) -> Result<Vec<PgRow>, Error> {
+        let sql = format!("{}; {sql}", set_time_limit(self.connections.limit()));
+        pooled.ask(|connection| sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await
     }
 
     pub(super) fn migration(&self) -> String {
@@ -143,63 +202,13 @@ impl Database {
     }
 }
 
-/// What the database is asked.
-enum Question<'a> {
-    Simple(&'a str),
-    Prepared { statement: &'a Statement, execute: String },
-    Bound { sql: &'a str, row: &'a Row },
+/// The server gives a statement up in time, since it goes on with abandoned ones: in the queue for a lock, for example.
+fn with_time_limit(options: PgConnectOptions, limit: Duration) -> PgConnectOptions {
+    options.options([("statement_timeout", limit.as_millis().to_string())])
 }
 
-impl Question<'_> {
-    async fn ask(&self, pooled: &mut PooledConnection<'_, PgConnection>, limit: Duration) -> Result<Vec<PgRow>, Error> {
-        match self {
-            Self::Simple(sql) => ask(pooled, limit, sql).await,
-            Self::Prepared { statement, execute } => match ask(pooled, limit, execute).await {
-                Err(error) if has_code(&error, UNKNOWN_STATEMENT) => {
-                    ask(pooled, limit, &format!("{}; {execute}", statement.prepare())).await
-                }
-                answer => answer,
-            },
-            Self::Bound { sql, row } => ask_bound(pooled, limit, sql, row).await,
-        }
-    }
-}
-
-/// Sends what is one transaction. The server gives it up in time, since it goes on with abandoned statements: in
-/// the queue for a lock, for example.
-async fn ask(pooled: &mut PooledConnection<'_, PgConnection>, limit: Duration, sql: &str) -> Result<Vec<PgRow>, Error> {
-    let sql = format!("{}; {sql}", set_timeout(limit));
-    pooled.ask(|connection| sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await
-}
-
-/// As [`ask`], with values that are bound. Within a transaction, since a pooler may else take another session for the
-/// statement than for its values.
-async fn ask_bound(
-    pooled: &mut PooledConnection<'_, PgConnection>,
-    limit: Duration,
-    sql: &str,
-    row: &Row,
-) -> Result<Vec<PgRow>, Error> {
-    // While it is open, the event's row is locked, also when the process is stopped.
-    let idle = limit.as_millis();
-    let begin = format!("BEGIN; {}; SET LOCAL idle_in_transaction_session_timeout = {idle}", set_timeout(limit));
-    let statement = sqlx::query(AssertSqlSafe(sql)).persistent(false);
-    let statement = statement.bind(&row.0).bind(&row.1).bind(&row.2).bind(&row.3).bind(row.4).bind(&row.5);
-    let statement = statement.bind(&row.6).bind(&row.7).bind(row.8).bind(row.9).bind(row.10).bind(&row.11);
-    pooled
-        .ask(|connection| async move {
-            sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
-            let answer = statement.fetch_all(&mut *connection).await;
-            let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
-            let ended = sqlx::raw_sql(end).execute(&mut *connection).await;
-            // A connection that cannot be rolled back must not be used again, whatever the server had said before.
-            ended?;
-            answer
-        })
-        .await
-}
-
-fn set_timeout(limit: Duration) -> String {
+/// As [`with_time_limit`], for one transaction.
+fn set_time_limit(limit: Duration) -> String {
     format!("SET LOCAL statement_timeout = {}", limit.as_millis())
 }
 
@@ -207,24 +216,18 @@ fn set_timeout(limit: Duration) -> String {
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Codes of `PostgreSQL`, Appendix A: `invalid_sql_statement_name`, `duplicate_prepared_statement`, `undefined_table`,
-/// `serialization_failure`, `read_only_sql_transaction`.
-const UNKNOWN_STATEMENT: &str = "26000";
-const KNOWN_STATEMENT: &str = "42P05";
+/// Codes of `PostgreSQL`, Appendix A: `protocol_violation`, `undefined_table`, `read_only_sql_transaction`.
+const PROTOCOL_VIOLATION: &str = "08P01";
 const UNDEFINED_TABLE: &str = "42P01";
-const CONFLICT: &str = "40001";
 const READ_ONLY: &str = "25006";
+
+/// Class of codes: another transaction came first, where transactions are stricter by default than `READ COMMITTED`, or each
+/// waited for the other.
+const TRANSACTION_ROLLBACK: &str = "40";
 
 /// Classes of codes: the connection is broken, or the server is going away.
 const CONNECTION_EXCEPTION: &str = "08";
 const OPERATOR_INTERVENTION: &str = "57P";
-
-/// Whether a statement was refused for a reason that is over when it is sent again.
-fn is_for_the_next_try(error: &Error) -> bool {
-    // A pooler has gone over to a session that knows the statement after all; or transactions are stricter by default than
-    // `READ COMMITTED` here, and another one came first.
-    has_code(error, KNOWN_STATEMENT) || has_code(error, CONFLICT)
-}
 
 /// Whether an error is not about what was asked: the connection is dead, or leads to a server that is gone, or to
 /// a replica.
@@ -234,6 +237,11 @@ fn speaks_against_connection(error: &Error) -> bool {
         code == READ_ONLY || code.starts_with(CONNECTION_EXCEPTION) || code.starts_with(OPERATOR_INTERVENTION)
     };
     error.code().is_none_or(|code| of_it(&code))
+}
+
+fn is_conflict(error: &Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with(TRANSACTION_ROLLBACK))
 }
 
 fn has_code(error: &Error, code: &str) -> bool {

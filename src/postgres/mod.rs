@@ -4,9 +4,9 @@ mod builder;
 mod database;
 mod letters;
 mod schema;
-mod sql;
+mod statements;
 
-use std::fmt::{self, Display};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,8 @@ use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
 
 pub use self::builder::PostgresBuilder;
-use self::database::Database;
+use self::database::{Database, Query};
 pub use self::letters::PostgresDeadLetters;
-use self::schema::Table;
-use self::sql::{Arguments, Key, Statement, Token};
-use crate::contract::MAX_LEASE;
 use crate::dead_letter::DeadLetters;
 use crate::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, claim_state, units};
 use crate::store::{
@@ -46,9 +43,8 @@ use crate::store::{
 /// # Connections
 ///
 /// The store opens up to 8 connections, when they are needed. While the server cannot be reached, deliveries
-/// are answered 503; once it can, they go through again, and nothing has to be restarted. A pooler in transaction mode
-/// may stand in between: every statement is by itself, and one that is prepared bears a name that nothing else can have,
-/// and is prepared again wherever it is missing. For TLS switch on a `tls-…` feature of sqlx 0.9 in your own `Cargo.toml`.
+/// are answered 503; once it can, they go through again, and nothing has to be restarted. Behind a pooler in transaction
+/// mode, such as PgBouncer, call [`behind_pooler`](PostgresBuilder::behind_pooler). For TLS switch on a `tls-…` feature of sqlx 0.9 in your own `Cargo.toml`.
 ///
 /// # The tables
 ///
@@ -75,51 +71,12 @@ pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {
     database: Arc<Database>,
-    claim: Statement,
-    complete: Statement,
-    release: Statement,
-    give_up: Statement,
     housekeeping: Housekeeping,
 }
 
-/// The event, the token and a time in microseconds.
-const PARAMETERS: &str = "text, text, uuid, bigint";
-
 impl PostgresStore {
     fn new(database: Database) -> Self {
-        let claims = &database.claims;
-        let row = "endpoint = $1 AND event_id = $2";
-        // The second half sees the row as it was before, and answers only if the first half did not claim it.
-        let claim = format!(
-            "WITH claimed AS (
-                INSERT INTO {claims} AS c (endpoint, event_id, token, attempt, state, until)
-                VALUES ($1, $2, $3, 1, 'live', clock_timestamp() + $4 * interval '1 microsecond')
-                ON CONFLICT (endpoint, event_id) DO UPDATE SET
-                    attempt = CASE
-                        WHEN c.state = 'live' AND c.token = excluded.token THEN c.attempt
-                        WHEN c.state IN ('completed', 'given_up') THEN 1
-                        ELSE c.attempt + 1 END,
-                    token = excluded.token, state = 'live', until = excluded.until
-                WHERE (c.state = 'live' AND c.token = excluded.token)
-                    OR c.state = 'failed' OR c.until <= clock_timestamp()
-                    OR (c.state = 'live' AND c.until > clock_timestamp() + {MAX_LEASE_INTERVAL})
-                RETURNING attempt
-             )
-             SELECT 'granted' AS state, attempt AS number FROM claimed
-             UNION ALL
-             SELECT state, (extract(epoch FROM until - clock_timestamp()) * 1000000)::bigint FROM {claims}
-             WHERE {row} AND NOT EXISTS (SELECT FROM claimed)"
-        );
-        let settle = |state| settle(claims, state, state, row, "$3", "$4");
-        let statement = |text| Statement::new(PARAMETERS, text);
-        Self(Arc::new(Inner {
-            claim: statement(claim),
-            complete: statement(settle("completed")),
-            release: statement(settle("failed")),
-            give_up: statement(settle("given_up")),
-            database: Arc::new(database),
-            housekeeping: Housekeeping::default(),
-        }))
+        Self(Arc::new(Inner { database: Arc::new(database), housekeeping: Housekeeping::default() }))
     }
 
     /// A store at this URL (`postgres://user:password@host:port/database`), with every default. Does not connect yet.
@@ -201,7 +158,6 @@ impl PostgresStore {
     /// [`CommitError::Elsewhere`] if the transaction is nested in another one or of another database, and [`CommitError::Failed`] if the
     /// database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Postgres>, claim: &ClaimHandle) -> Result<(), CommitError> {
-        let failed = |error| CommitError::Failed(StoreError::new(error));
         let committing = match claim.begin_commit() {
             Ok(committing) => committing,
             Err(error) => {
@@ -210,26 +166,24 @@ impl PostgresStore {
             }
         };
         self.purge_if_due();
-        let token = Token(claim.token());
-        let retention = units(claim.retention(), 1_000_000);
-        // From live alone: this transaction is no repetition of another one.
-        let claims = &self.0.database.claims;
-        let complete = settle(claims, "completed", "live", Key(claim.key()), token, retention);
-        // While it is open the event's row is locked, also when the process is stopped. All in one simple query: a
-        // statement that is prepared and missing, behind a pooler, would end the transaction.
-        let complete = format!("SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_COMMIT}'; {complete}");
-        let completed = sqlx::raw_sql(AssertSqlSafe(complete)).fetch_all(&mut *tx).await.map_err(failed)?;
-        let recorded = !completed.is_empty();
+        let Database { statements, behind_pooler, .. } = &*self.0.database;
+        let complete = sqlx::query(AssertSqlSafe(Arc::clone(&statements.complete_once))).persistent(!behind_pooler);
+        let complete = bind_step(complete, claim.key(), claim.token(), claim.retention());
+        let recorded = !complete.fetch_all(&mut *tx).await.map_err(failed)?.is_empty();
         if recorded { tx.commit().await } else { tx.rollback().await }.map_err(failed)?;
-        committing.conclude(recorded, self.state(claim).await.map_err(failed)?)
+        committing.conclude(recorded, self.state(claim).await?)
     }
 
     /// What the store itself sees of a claim, unless it is not this one's any more.
-    async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, sqlx::Error> {
-        let (claims, token) = (&self.0.database.claims, Token(claim.token()));
-        let state = format!("SELECT state FROM {claims} WHERE {} AND token = {token}", Key(claim.key()));
-        let rows = self.0.database.fetch(&state).await?;
-        let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose()?;
+    async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, CommitError> {
+        let key = claim.key();
+        let rows = self
+            .0
+            .database
+            .run(|sql| &sql.state, |query| query.bind(key.endpoint()).bind(key.event_id()).bind(hex(claim.token())))
+            .await
+            .map_err(CommitError::Failed)?;
+        let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose().map_err(failed)?;
         Ok(state.and_then(claim_state))
     }
 
@@ -248,82 +202,58 @@ impl PostgresStore {
     ///
     /// The database failed.
     pub async fn purge(&self) -> Result<u64, StoreError> {
-        let (claims, kept) = (&self.0.database.claims, units(FAILED_FOR, 1_000_000));
-        // A live claim is not forgotten when its lease ends: its owner may still complete it, and its attempt still counts.
-        let purge = format!(
-            "DELETE FROM {claims} WHERE ctid = ANY (ARRAY(
-                SELECT ctid FROM {claims}
-                WHERE until < now() AND (state <> 'live' OR until < now() - interval '{kept} microseconds')
-                ORDER BY until LIMIT {PURGE_BATCH} FOR UPDATE SKIP LOCKED))
-             RETURNING 1"
-        );
         let mut purged = 0;
         loop {
-            let deleted = self.0.database.fetch(&purge).await.map_err(StoreError::new)?.len() as u64;
+            let deleted = self.0.database.run(|sql| &sql.purge, |query| query).await?.len() as u64;
             purged += deleted;
             if deleted < PURGE_BATCH {
                 break;
             }
         }
-        // Claims from before the clock stepped back: see the claim's own statement. From now on, their attempts count for a
-        // day.
-        let clamp = format!(
-            "UPDATE {claims} SET until = clock_timestamp()
-             WHERE state = 'live' AND until > clock_timestamp() + {MAX_LEASE_INTERVAL}"
-        );
-        self.0.database.fetch(&clamp).await.map_err(StoreError::new)?;
+        self.0.database.run(|sql| &sql.clamp, |query| query).await?;
         Ok(purged)
     }
 
-    async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Result<Claim, sqlx::Error> {
+    async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Result<Claim, StoreError> {
         for _ in 0..TRIES {
-            let rows = self.0.database.run(&self.0.claim, Arguments(key, token, lease)).await?;
+            let rows = self.0.database.run(|sql| &sql.claim, |query| bind_step(query, key, token, lease)).await?;
             if let Some(row) = rows.first()
-                && let Some(claim) = answer(row)?
+                && let Some(claim) = answer(row).map_err(StoreError::new)?
             {
                 return Ok(claim);
             }
         }
-        Err(sqlx::Error::Protocol("the event's state went on changing".to_owned()))
+        Err(StoreError::new("the event's state went on changing"))
     }
 
+    /// Brings the event from live into a state, unless the claim was lost.
     async fn settle(
         &self,
-        statement: &Statement,
+        state: &'static str,
         key: &EventKey,
         token: ClaimToken,
         kept: Duration,
     ) -> Result<bool, StoreError> {
-        let rows = self.0.database.run(statement, Arguments(key, token, kept)).await;
-        Ok(!rows.map_err(StoreError::new)?.is_empty())
+        let bind = |query| bind_step(query, key, token, kept).bind(state);
+        Ok(!self.0.database.run(|sql| &sql.settle, bind).await?.is_empty())
     }
 }
 
-/// How long the server waits for the commit of a transaction that has completed a claim.
-const LONGEST_COMMIT: &str = "5s";
+/// How often at most a claim is sent again because the row changed while the statement ran.
+const TRIES: usize = 5;
 
-/// Brings the row of a token's claim into a state: from live, or from one more. A trigger deletes the letter of an event that
-/// is completed.
-fn settle(
-    claims: &Table,
-    state: &str,
-    or_from: &str,
-    row: impl Display,
-    token: impl Display,
-    microseconds: impl Display,
-) -> String {
-    format!(
-        "UPDATE {claims} SET state = '{state}', until = clock_timestamp() + {microseconds} * interval '1 microsecond'
-         WHERE {row} AND token = {token} AND state IN ('live', '{or_from}') RETURNING 1"
-    )
+/// What every step of a claim binds: the event, the token, and a time.
+fn bind_step<'q>(query: Query<'q>, key: &'q EventKey, token: ClaimToken, time: Duration) -> Query<'q> {
+    query.bind(key.endpoint()).bind(key.event_id()).bind(hex(token)).bind(units(time, 1_000_000))
 }
 
-/// [`MAX_LEASE`] in SQL.
-const MAX_LEASE_INTERVAL: &str = "interval '330 seconds'";
-const _: () = assert!(MAX_LEASE.as_secs() == 330);
+fn hex(token: ClaimToken) -> String {
+    const_hex::encode(token.to_bytes())
+}
 
-/// So often at most is a claim sent again because the row changed while the statement ran.
-const TRIES: usize = 5;
+fn failed(error: sqlx::Error) -> CommitError {
+    CommitError::Failed(StoreError::new(error))
+}
 
 /// What a row says to a claim, unless the event is free by now.
 fn answer(row: &PgRow) -> Result<Option<Claim>, sqlx::Error> {
@@ -340,45 +270,39 @@ fn answer(row: &PgRow) -> Result<Option<Claim>, sqlx::Error> {
 
 impl DedupStore for PostgresStore {
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(async move { self.try_claim(key, token, lease).await.map_err(StoreError::new) })
+        Box::pin(self.try_claim(key, token, lease))
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             self.purge_if_due();
-            self.settle(&self.0.complete, key, token, retention).await
+            self.settle("completed", key, token, retention).await
         })
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(self.settle(&self.0.release, key, token, FAILED_FOR))
+        Box::pin(self.settle("failed", key, token, FAILED_FOR))
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             self.purge_if_due();
-            self.settle(&self.0.give_up, key, token, retention).await
+            self.settle("given_up", key, token, retention).await
         })
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let (claims, kept) = (&self.0.database.claims, units(FAILED_FOR, 1_000_000));
-            let reopen = format!(
-                "UPDATE {claims} SET state = 'failed', until = now() + interval '{kept} microseconds'
-                 WHERE {} AND state = 'given_up'",
-                Key(key)
-            );
-            self.0.database.fetch(&reopen).await.map(drop).map_err(StoreError::new)
+            let kept = units(FAILED_FOR, 1_000_000);
+            let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id()).bind(kept);
+            self.0.database.run(|sql| &sql.reopen, bind).await.map(drop)
         })
     }
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            let (claims, row) = (&self.0.database.claims, Key(key));
-            let find =
-                format!("SELECT 1 FROM {claims} WHERE {row} AND state = 'completed' AND until > clock_timestamp()");
-            Ok(!self.0.database.fetch(&find).await.map_err(StoreError::new)?.is_empty())
+            let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id());
+            Ok(!self.0.database.run(|sql| &sql.is_completed, bind).await?.is_empty())
         })
     }
 

@@ -5,8 +5,6 @@ use std::fmt::{self, Display};
 use sqlx::postgres::PgRow;
 use sqlx::{Error, Row};
 
-use super::sql::Text;
-
 /// A table's name. The builder has checked its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Table {
@@ -60,14 +58,13 @@ impl Schema {
 
     /// Asks what is there, as [`Found::read`] reads it.
     pub(super) fn find(&self) -> String {
-        let [claims, letters, versions] = [&self.claims, &self.letters, &self.versions].map(Table::to_string);
-        let [claims, letters, versions] = [&claims, &letters, &versions].map(|name| Text(name));
-        let trigger = self.claims.trigger();
+        let Self { claims, letters, versions } = self;
+        let trigger = claims.trigger();
         format!(
             "SELECT current_setting('server_encoding') AS encoding,
-                to_regclass({versions}) IS NOT NULL AS has_version,
-                to_regclass({claims}) IS NOT NULL AND to_regclass({letters}) IS NOT NULL AND EXISTS (
-                    SELECT FROM pg_trigger WHERE tgrelid = to_regclass({claims}) AND tgname = '{trigger}'
+                to_regclass('{versions}') IS NOT NULL AS has_version,
+                to_regclass('{claims}') IS NOT NULL AND to_regclass('{letters}') IS NOT NULL AND EXISTS (
+                    SELECT FROM pg_trigger WHERE tgrelid = to_regclass('{claims}') AND tgname = '{trigger}'
                 ) AS is_complete"
         )
     }

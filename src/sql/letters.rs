@@ -1,20 +1,65 @@
-//! Dead letters as rows: what SQLite and PostgreSQL share.
+//! Dead letters as rows: the statements and the shape that SQLite and PostgreSQL share.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use sqlx::{ColumnIndex, Decode, FromRow, Type};
 
 use crate::dead_letter::{DeadLetter, ListedLetter, UnreadableLetter};
 use crate::event::{EventKey, Place};
 use crate::storage::StoreError;
 use crate::verify::Signature;
 
-/// The columns in the order of a [`Row`].
-pub(crate) const COLUMNS: &str = "endpoint, event_id, reason, error, attempts, first_at, last_at, signature, \
-    timestamp_header, error_line, error_column, body";
+/// What a table of letters is asked. Both databases number parameters as `$1`.
+#[derive(Debug)]
+pub(crate) struct LetterStatements {
+    /// Binds a [`Row`], by [`bind_row`].
+    pub(crate) record: Arc<str>,
+    /// Binds the endpoint and the event's id.
+    pub(crate) resolve: Arc<str>,
+    /// Binds the endpoint and the event's id.
+    pub(crate) get: Arc<str>,
+    /// Binds the endpoint, the id after which the page begins, and how many letters it has at most.
+    pub(crate) list: Arc<str>,
+}
 
-/// The columns as a [`Row`] is read, where the database has a type for times.
-#[cfg(feature = "postgres")]
-pub(crate) const COLUMNS_AS_TEXT: &str = "endpoint, event_id, reason, error, attempts, \
-    to_char(first_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS first_at, \
-    to_char(last_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS last_at, signature, timestamp_header, \
-    error_line, error_column, body";
+/// Where the databases differ about letters.
+pub(crate) struct Dialect<'a> {
+    /// What stands before the INSERT.
+    pub(crate) with: &'a str,
+    /// A SELECT that finds a row if the event has been handled.
+    pub(crate) completed: &'a str,
+    /// From a text to a time as the column has it.
+    pub(crate) time: fn(&str) -> String,
+    /// From a time as the column has it to a text.
+    pub(crate) time_text: fn(&str) -> String,
+}
+
+impl LetterStatements {
+    pub(crate) fn new(letters: impl Display, dialect: &Dialect<'_>) -> Self {
+        let Dialect { with, completed, time, time_text } = dialect;
+        let [first, last] = ["$6", "$7"].map(time);
+        let [first_text, last_text] = ["first_at", "last_at"].map(time_text);
+        let columns = format!(
+            "endpoint, event_id, reason, error, attempts, {first_text} AS first_at, {last_text} AS last_at, signature,
+             timestamp_header, error_line, error_column, body"
+        );
+        let (resolved, found) = ("endpoint = $1 AND event_id = $2", "endpoint = $1 AND event_id > $2");
+        Self {
+            // An event that has been handled needs no letter: a delivery that has lost its claim would leave one behind.
+            record: format!(
+                "{with} INSERT INTO {letters} AS l (endpoint, event_id, reason, error, attempts, first_at, last_at,
+                    signature, timestamp_header, error_line, error_column, body)
+                 SELECT $1, $2, $3, $4, $5, {first}, {last}, $8, $9, $10, $11, $12
+                 WHERE NOT EXISTS ({completed}) {SUPERSEDE}"
+            )
+            .into(),
+            resolve: format!("DELETE FROM {letters} WHERE {resolved}").into(),
+            get: format!("SELECT {columns} FROM {letters} WHERE {resolved}").into(),
+            list: format!("SELECT {columns} FROM {letters} WHERE {found} ORDER BY event_id LIMIT $3").into(),
+        }
+    }
+}
 
 /// The end of an INSERT into the table `AS l`: [`DeadLetter::superseding`] in SQL.
 pub(crate) const SUPERSEDE: &str = "
@@ -64,11 +109,29 @@ pub(crate) fn row(letter: &DeadLetter) -> Row {
     )
 }
 
-/// A letter of a page, by the row if it could be read, and by its key if not.
-pub(crate) fn listed(endpoint: &str, event_id: &str, row: Result<Row, sqlx::Error>) -> ListedLetter {
-    row.map_err(StoreError::new)
-        .and_then(letter)
-        .map_err(|error| UnreadableLetter::new(EventKey::new(endpoint, event_id), error))
+/// Binds a [`Row`] to [`LetterStatements::record`].
+macro_rules! bind_row {
+    ($query:expr, $row:expr) => {{
+        let (query, row) = ($query, $row);
+        let query = query.bind(&row.0).bind(&row.1).bind(&row.2).bind(&row.3).bind(row.4).bind(&row.5).bind(&row.6);
+        query.bind(&row.7).bind(row.8).bind(row.9).bind(row.10).bind(&row.11)
+    }};
+}
+pub(crate) use bind_row;
+
+/// A letter of a page. A row that cannot be read costs that letter alone, and is told by its key.
+pub(crate) fn listed<'r, R>(endpoint: &str, row: &'r R) -> ListedLetter
+where
+    R: sqlx::Row,
+    Row: FromRow<'r, R>,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let letter = Row::from_row(row).map_err(StoreError::new).and_then(letter);
+    letter.map_err(|error| {
+        let event_id: String = row.try_get_unchecked("event_id").unwrap_or_default();
+        UnreadableLetter::new(EventKey::new(endpoint, event_id), error)
+    })
 }
 
 fn letter(row: Row) -> Result<DeadLetter, StoreError> {

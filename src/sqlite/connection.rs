@@ -1,23 +1,31 @@
-//! Connections to the file, one for each purpose.
+//! Connections to the file, and how a statement runs.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, SqlSafeStr, Sqlite};
 use tokio::time::{Instant, sleep};
 
 use super::schema;
-use crate::sql::{BEYOND_RECEIVER, Connections, PooledConnection, StepLimit};
+use crate::sql::{BEYOND_RECEIVER, Connections, PooledConnection};
 use crate::storage::StoreError;
 
+/// The connections to the file: one for each durability.
 #[derive(Debug)]
 pub(super) struct Database {
-    claims: Connections<SqliteConnection>,
-    letters: Connections<SqliteConnection>,
-    limit: Arc<StepLimit>,
+    pub(super) claims: FileConnection,
+    pub(super) letters: FileConnection,
 }
+
+/// One connection to the file. That is enough: the file has one writer at a time, and its callers wait in order.
+#[derive(Debug)]
+pub(super) struct FileConnection(Connections<SqliteConnection>);
+
+pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 /// How long to wait for another process's transaction: less than the receiver waits for the store, so that it hears why.
 fn busy_timeout(limit: Duration) -> Duration {
@@ -33,38 +41,37 @@ impl Database {
             .auto_vacuum(SqliteAutoVacuum::None)
             // A slow statement's text has ids in it, and the inbox logs what fails.
             .disable_statement_logging();
-        let limit = Arc::new(StepLimit::new());
-        // One is enough: the file has one writer at a time, and its callers wait in order.
         let connection = |synchronous| {
             let fit = |options: SqliteConnectOptions, limit| options.busy_timeout(busy_timeout(limit));
-            Connections::new(options.clone().synchronous(synchronous), fit, Arc::clone(&limit), 1)
+            FileConnection(Connections::new(options.clone().synchronous(synchronous), fit, 1))
         };
-        Self {
-            claims: connection(SqliteSynchronous::Normal),
-            letters: connection(SqliteSynchronous::Full),
-            limit: Arc::clone(&limit),
-        }
-    }
-
-    pub(super) async fn claims(&self) -> Result<PooledConnection<'_, SqliteConnection>, StoreError> {
-        self.lend(&self.claims).await.map_err(StoreError::new)
-    }
-
-    pub(super) async fn letters(&self) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
-        self.lend(&self.letters).await
+        Self { claims: connection(SqliteSynchronous::Normal), letters: connection(SqliteSynchronous::Full) }
     }
 
     pub(super) fn allow(&self, limit: Duration) {
-        self.limit.allow(limit);
+        self.claims.0.allow(limit);
+        self.letters.0.allow(limit);
+    }
+}
+
+impl FileConnection {
+    /// Runs a statement to its end, which is where SQLite commits it.
+    pub(super) async fn run<'q>(
+        &self,
+        sql: impl SqlSafeStr,
+        bind: impl FnOnce(Query<'q>) -> Query<'q>,
+    ) -> Result<Vec<SqliteRow>, StoreError> {
+        let query = bind(sqlx::query(sql));
+        let mut pooled = self.lend().await.map_err(StoreError::new)?;
+        let rows = pooled.ask(|connection| query.fetch_all(connection)).await.map_err(StoreError::new)?;
+        pooled.put_back();
+        Ok(rows)
     }
 
-    async fn lend<'a>(
-        &self,
-        connections: &'a Connections<SqliteConnection>,
-    ) -> Result<PooledConnection<'a, SqliteConnection>, sqlx::Error> {
-        let give_up = Instant::now() + busy_timeout(connections.limit());
+    async fn lend(&self) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
+        let give_up = Instant::now() + busy_timeout(self.0.limit());
         loop {
-            match open(connections).await {
+            match open(&self.0).await {
                 // Unlike everything else, a file's change to WAL does not wait for its turn.
                 Err(error) if is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
                 pooled => return pooled,

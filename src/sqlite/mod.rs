@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
-use self::connection::Database;
+use self::connection::{Database, Query};
 pub use self::letters::SqliteDeadLetters;
 use self::statements::{
     CLAIM, CLAMP, COMPLETE, COMPLETE_ONCE, FIND, GIVE_UP, IS_COMPLETED, PURGE, RELEASE, REOPEN, STATE,
@@ -117,7 +117,6 @@ impl SqliteStore {
     /// [`CommitError::Elsewhere`] if the transaction is nested in another one or on another file, and [`CommitError::Failed`] if the
     /// database failed.
     pub async fn commit(&self, mut tx: Transaction<'_, Sqlite>, claim: &ClaimHandle) -> Result<(), CommitError> {
-        let failed = |error| CommitError::Failed(StoreError::new(error));
         let committing = match claim.begin_commit() {
             Ok(committing) => committing,
             Err(error) => {
@@ -127,21 +126,22 @@ impl SqliteStore {
         };
         self.purge_if_due();
         let retention = units(claim.retention(), 1000);
-        let completed = step(&mut tx, COMPLETE_ONCE, claim.key(), claim.token(), retention).await.map_err(failed)?;
-        let recorded = completed.is_some();
+        let complete = bind_step(sqlx::query(COMPLETE_ONCE), claim.key(), claim.token(), retention);
+        let recorded = !complete.fetch_all(&mut *tx).await.map_err(failed)?.is_empty();
         if recorded { tx.commit().await } else { tx.rollback().await }.map_err(failed)?;
         committing.conclude(recorded, self.state(claim).await?)
     }
 
     /// What the store itself sees of a claim, unless it is not this one's any more.
     async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, CommitError> {
-        let (key, token) = (claim.key(), hex(claim.token()));
-        let state = sqlx::query_scalar::<_, String>(STATE).bind(key.endpoint()).bind(key.event_id()).bind(token);
-        let mut pooled = self.0.database.claims().await.map_err(CommitError::Failed)?;
-        let state = pooled.ask(|connection| state.fetch_all(connection)).await;
-        let state = state.map_err(|error| CommitError::Failed(StoreError::new(error)))?;
-        pooled.put_back();
-        Ok(state.first().and_then(|state| claim_state(state)))
+        let key = claim.key();
+        let claims = &self.0.database.claims;
+        let rows = claims
+            .run(STATE, |query| query.bind(key.endpoint()).bind(key.event_id()).bind(hex(claim.token())))
+            .await
+            .map_err(CommitError::Failed)?;
+        let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose().map_err(failed)?;
+        Ok(state.and_then(claim_state))
     }
 
     fn purge_if_due(&self) {
@@ -159,67 +159,55 @@ impl SqliteStore {
     ///
     /// The database failed.
     pub async fn purge(&self) -> Result<u64, StoreError> {
+        let claims = &self.0.database.claims;
+        let (kept, batch) = (units(FAILED_FOR, 1000), i64::try_from(PURGE_BATCH).unwrap_or(i64::MAX));
         let mut purged = 0;
         loop {
-            let mut pooled = self.0.database.claims().await?;
-            let kept = units(FAILED_FOR, 1000);
-            let batch = i64::try_from(PURGE_BATCH).unwrap_or(i64::MAX);
-            let purge = sqlx::query(PURGE).bind(kept).bind(batch);
-            let purged_now = pooled.ask(|connection| purge.execute(connection)).await.map_err(StoreError::new)?;
-            let deleted = purged_now.rows_affected();
-            pooled.put_back();
+            let deleted = claims.run(PURGE, |query| query.bind(kept).bind(batch)).await?.len() as u64;
             purged += deleted;
             if deleted < PURGE_BATCH {
                 break;
             }
         }
-        let mut pooled = self.0.database.claims().await?;
-        let clamp = sqlx::query(CLAMP).bind(units(MAX_LEASE, 1000));
-        pooled.ask(|connection| clamp.execute(connection)).await.map_err(StoreError::new)?;
-        pooled.put_back();
+        claims.run(CLAMP, |query| query.bind(units(MAX_LEASE, 1000))).await?;
         Ok(purged)
     }
 
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: i64) -> Result<Claim, StoreError> {
-        let mut pooled = self.0.database.claims().await?;
-        let claim = pooled.ask(|connection| try_claim(connection, key, token, lease)).await.map_err(StoreError::new)?;
-        pooled.put_back();
-        claim.ok_or_else(|| StoreError::new("the event's state went on changing"))
+        let claims = &self.0.database.claims;
+        for _ in 0..TRIES {
+            // Copies of an event are common, and reading waits for no lock.
+            let found = claims.run(FIND, |query| query.bind(key.endpoint()).bind(key.event_id())).await?;
+            if let Some(row) = found.first()
+                && let Some(claim) = refusal(row, token).map_err(StoreError::new)?
+            {
+                return Ok(claim);
+            }
+            let bind = |query| bind_step(query, key, token, lease).bind(units(MAX_LEASE, 1000));
+            if let Some(row) = claims.run(CLAIM, bind).await?.first() {
+                let attempt: i64 = row.try_get("attempt").map_err(StoreError::new)?;
+                return Ok(Claim::Granted { attempt: u32::try_from(attempt).unwrap_or(u32::MAX) });
+            }
+        }
+        Err(StoreError::new("the event's state went on changing"))
     }
 
     async fn step(&self, sql: &'static str, key: &EventKey, token: ClaimToken, kept: i64) -> Result<bool, StoreError> {
-        let mut pooled = self.0.database.claims().await?;
-        let row = pooled.ask(|connection| step(connection, sql, key, token, kept)).await.map_err(StoreError::new)?;
-        pooled.put_back();
-        Ok(row.is_some())
+        let rows = self.0.database.claims.run(sql, |query| bind_step(query, key, token, kept)).await?;
+        Ok(!rows.is_empty())
     }
 }
 
-/// So often at most is a claim tried again because the row changed between two statements.
+/// How often at most a claim is tried again because the row changed between two statements.
 const TRIES: usize = 5;
 
-async fn try_claim(
-    connection: &mut SqliteConnection,
-    key: &EventKey,
-    token: ClaimToken,
-    lease: i64,
-) -> Result<Option<Claim>, sqlx::Error> {
-    for _ in 0..TRIES {
-        // Copies of an event are common, and reading waits for no lock.
-        let find = sqlx::query(FIND).bind(key.endpoint()).bind(key.event_id());
-        if let Some(row) = find.fetch_all(&mut *connection).await?.first()
-            && let Some(claim) = refusal(row, token)?
-        {
-            return Ok(Some(claim));
-        }
-        let claim = sqlx::query(CLAIM).bind(key.endpoint()).bind(key.event_id());
-        let claim = claim.bind(hex(token)).bind(lease).bind(units(MAX_LEASE, 1000));
-        if let Some(row) = claim.fetch_all(&mut *connection).await?.first() {
-            let attempt = u32::try_from(row.try_get::<i64, _>("attempt")?).unwrap_or(u32::MAX);
-            return Ok(Some(Claim::Granted { attempt }));
-        }
-    }
-    Ok(None)
+fn failed(error: sqlx::Error) -> CommitError {
+    CommitError::Failed(StoreError::new(error))
+}
+
+/// What every step of a claim binds: the event, the token, and a time in milliseconds.
+fn bind_step<'q>(query: Query<'q>, key: &'q EventKey, token: ClaimToken, milliseconds: i64) -> Query<'q> {
+    query.bind(key.endpoint()).bind(key.event_id()).bind(hex(token)).bind(milliseconds)
 }
 
 fn hex(token: ClaimToken) -> String {
@@ -240,19 +228,6 @@ fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Er
         }
         _ => None,
     })
-}
-
-/// Runs a statement to its end, which is where SQLite commits it.
-async fn step(
-    connection: &mut SqliteConnection,
-    sql: &'static str,
-    key: &EventKey,
-    token: ClaimToken,
-    milliseconds: i64,
-) -> Result<Option<SqliteRow>, sqlx::Error> {
-    let step = sqlx::query(sql).bind(key.endpoint()).bind(key.event_id());
-    let rows = step.bind(hex(token)).bind(milliseconds).fetch_all(connection).await?;
-    Ok(rows.into_iter().next())
 }
 
 impl DedupStore for SqliteStore {
@@ -280,22 +255,16 @@ impl DedupStore for SqliteStore {
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let reopen = sqlx::query(REOPEN).bind(key.endpoint()).bind(key.event_id());
-            let reopen = reopen.bind(units(FAILED_FOR, 1000));
-            let mut pooled = self.0.database.claims().await?;
-            pooled.ask(|connection| reopen.execute(connection)).await.map_err(StoreError::new)?;
-            pooled.put_back();
-            Ok(())
+            let kept = units(FAILED_FOR, 1000);
+            let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id()).bind(kept);
+            self.0.database.claims.run(REOPEN, bind).await.map(drop)
         })
     }
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            let find = sqlx::query(IS_COMPLETED).bind(key.endpoint()).bind(key.event_id());
-            let mut pooled = self.0.database.claims().await?;
-            let rows = pooled.ask(|connection| find.fetch_all(connection)).await.map_err(StoreError::new)?;
-            pooled.put_back();
-            Ok(!rows.is_empty())
+            let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id());
+            Ok(!self.0.database.claims.run(IS_COMPLETED, bind).await?.is_empty())
         })
     }
 

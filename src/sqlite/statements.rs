@@ -78,7 +78,7 @@ pub(super) const PURGE: &str = concat!(
     " AND (state <> 'live' OR until < ",
     now!(),
     " - ?1)
-        ORDER BY until LIMIT ?2)"
+        ORDER BY until LIMIT ?2) RETURNING 1"
 );
 
 /// Ends the claims from before the clock stepped back: see [`CLAIM`]. From now on, their attempts count for a day.

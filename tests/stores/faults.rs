@@ -325,15 +325,18 @@ async fn postgres_locked() {
     all_are_handled(&instance, "the table was locked").await;
 }
 
-/// A receiver that waits longer has stores that wait as long: with the default of 2 s, they would have given up.
+/// A receiver that waits longer has stores that wait as long, also over connections that were opened before: with the default
+/// of 2 s, they would have given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_waits_as_long_as_its_receiver() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let backend = Backend::start(kind);
-        let builder = Receiver::builder(secret()).store(backend.store());
+        let store = backend.store();
+        let hasty = Receiver::builder(secret()).store(Arc::clone(&store)).build().unwrap();
+        assert_eq!(deliver(&hasty, "evt_before", |_| async { Ok(()) }).await, Outcome::Processed);
+        let builder = Receiver::builder(secret()).store(store);
         let builder = builder.store_timeout(Duration::from_secs(8)).lease(Duration::from_secs(90));
         let receiver = builder.build().unwrap();
-        assert_eq!(deliver(&receiver, "evt_before", |_| async { Ok(()) }).await, Outcome::Processed);
         let file = format!("sqlite:{}", backend.file().display());
         let (locked, unlock) = (Arc::new(Notify::new()), Duration::from_millis(3500));
         let (holds, url) = (Arc::clone(&locked), backend.url());

@@ -64,7 +64,7 @@ impl Drop for PgBouncer {
 async fn behind_a_pooler_in_transaction_mode() {
     let backend = Backend::start(Kind::Postgres);
     let (_pooler, url) = PgBouncer::start(&backend).await;
-    let store = PostgresStore::open(&url).unwrap();
+    let store = PostgresStore::builder(&url).unwrap().behind_pooler().build().unwrap();
     conformance::dead_letters(Arc::new(store.dead_letters())).await;
     conformance::dedup_store(Arc::new(store)).await;
     // More transactions than the pooler has sessions, so that they change places.
@@ -76,6 +76,17 @@ async fn behind_a_pooler_in_transaction_mode() {
     }
     assert_eq!(deliveries.join_all().await, [Outcome::Processed; 30]);
     assert_eq!(shop.effects(), "30");
+}
+
+/// Prepared statements would run in sessions that do not know them, or know others by their names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_the_store_does_not_know_of_is_refused() {
+    let backend = Backend::start(Kind::Postgres);
+    let (_pooler, url) = PgBouncer::start(&backend).await;
+    let store = PostgresStore::open(&url).unwrap();
+    let error = store.claim(&key("evt_1"), ClaimToken::random(), LEASE).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("call PostgresBuilder::behind_pooler"), "{cause}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,6 +56,12 @@ impl Shop {
         options.extra_float_digits(None).connect().await.unwrap()
     }
 
+    fn postgres_store(&self) -> PostgresStore {
+        let builder = PostgresStore::builder(&self.url).unwrap();
+        let behind_pooler = self.url != self.backend.url();
+        if behind_pooler { builder.behind_pooler() } else { builder }.build().unwrap()
+    }
+
     /// Writes an effect and commits it with the claim.
     async fn commit(&self, delivery: &Delivery) -> Result<(), CommitError> {
         let insert = "INSERT INTO effects VALUES ('an effect')";
@@ -70,7 +76,7 @@ impl Shop {
                 let mut connection = self.postgres().await;
                 let mut tx = connection.begin().await.unwrap();
                 sqlx::raw_sql(insert).execute(&mut *tx).await.unwrap();
-                PostgresStore::open(&self.url).unwrap().commit(tx, delivery.claim()).await
+                self.postgres_store().commit(tx, delivery.claim()).await
             }
         }
     }
@@ -87,8 +93,7 @@ impl Shop {
             _ => {
                 let mut connection = self.postgres().await;
                 let mut outer = connection.begin().await.unwrap();
-                let store = PostgresStore::open(&self.url).unwrap();
-                store.commit(outer.begin().await.unwrap(), delivery.claim()).await
+                self.postgres_store().commit(outer.begin().await.unwrap(), delivery.claim()).await
             }
         }
     }
