@@ -5,7 +5,7 @@
 //! cargo bench --package sendarix-webhooks-benches --bench hostile
 //! ```
 //!
-//! The server is a separate process, with the limits of `examples/shared/production.rs`. Real events come at 100 a second on
+//! The server is a separate process, `examples/production`. Real events come at 100 a second on
 //! connections that stay open, in rounds: one in peace, one under attack, one in peace, and so on. Attackers and senders share
 //! the machine with the server. Fails if the p99 under any attack is more than twice that in peace, in the median of the
 //! rounds, or if the peak of the server's memory grows by more than its bound.
@@ -19,30 +19,22 @@
     missing_docs
 )]
 
-#[path = "../examples/shared/production.rs"]
-mod production;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use axum::Router;
-use axum::routing::post;
 use clap::Parser;
 use sendarix_webhooks::testing::{Sample, signed_headers};
-use sendarix_webhooks::{EventType, Receiver, SendarixEvent, SendarixLayer, SigningSecret};
+use sendarix_webhooks::{EventType, SigningSecret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 #[derive(Parser)]
 struct Options {
-    /// Be the server
-    #[arg(long, hide = true)]
-    serve: bool,
     /// Rounds in peace and under attack, for each attack
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -53,6 +45,12 @@ struct Options {
 
 /// The receiver's, unless it is told otherwise.
 const BODY_LIMIT: usize = 256 * 1024;
+
+/// That of `examples/production`.
+const MAX_BUFFER: usize = 16 * 1024;
+
+const PATH: &str = "/webhooks/sendarix";
+const SECRET: &str = "whsec_0123456789abcdef";
 
 const REAL_PER_SECOND: u64 = 100;
 const ROUND: Duration = Duration::from_secs(4);
@@ -76,31 +74,20 @@ enum Attack {
 const ATTACKS: [Attack; 5] = [Attack::Idle, Attack::SlowHeads, Attack::SlowBodies, Attack::HeldBodies, Attack::Forged];
 
 fn secret() -> SigningSecret {
-    SigningSecret::new("whsec_0123456789abcdef").unwrap()
+    SigningSecret::new(SECRET).unwrap()
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if options.serve {
-        runtime.block_on(serve());
-        return ExitCode::SUCCESS;
-    }
     runtime.block_on(attack(options.rounds))
-}
-
-async fn serve() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("{}", listener.local_addr().unwrap());
-    let receiver = Receiver::builder(secret()).dangerously_without_dead_letters().build().unwrap();
-    let app = Router::new().route("/", post(async |_: SendarixEvent| {}).layer(SendarixLayer::new(receiver.clone())));
-    production::serve(std::future::pending(), listener, app, receiver).await.unwrap();
 }
 
 async fn attack(rounds: usize) -> ExitCode {
     println!("latency of real events, in ms, and what the server's memory grew by, in MiB; {rounds} rounds");
     println!("| attack | p50 in peace | p50 | p99 in peace | p99 | p99 ratio | memory | its bound |");
     println!("|---|---|---|---|---|---|---|---|");
+    Server::build();
     let mut holds = true;
     for attack in ATTACKS {
         // A new one each time: the allocator keeps what it has once been given.
@@ -149,7 +136,7 @@ impl Attack {
     /// so leaves as much again with the allocator.
     fn bound_mib(self) -> f64 {
         let body = if matches!(self, Self::Idle | Self::SlowHeads) { 0 } else { 2 * BODY_LIMIT };
-        (self.connections() * (production::MAX_BUFFER + 16 * 1024 + body)) as f64 / (1024.0 * 1024.0)
+        (self.connections() * (MAX_BUFFER + 16 * 1024 + body)) as f64 / (1024.0 * 1024.0)
     }
 }
 
@@ -161,11 +148,24 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        let mut process = command.arg("--serve").stdout(Stdio::piped()).spawn().unwrap();
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self { process, address: address.trim().to_owned() }
+        let program = std::env::current_exe().unwrap();
+        let program = program.parent().unwrap().parent().unwrap().join("production-example");
+        let mut command = Command::new(program);
+        command.env("SENDARIX_WEBHOOK_SECRET", SECRET).env("LISTEN", "127.0.0.1:0").current_dir(std::env::temp_dir());
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let url =
+            lines.find_map(|line| line.split_once("listening on http://").map(|(_, url)| url.to_owned())).unwrap();
+        // It prints a line for each event.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, address: url.trim_end_matches(PATH).to_owned() }
+    }
+
+    /// As it is now, with the profile of this bench.
+    fn build() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--release", "--package", "production-example"]);
+        assert!(build.status().unwrap().success(), "examples/production can be built");
     }
 
     /// The most that has been in memory, in MiB.
@@ -197,7 +197,7 @@ async fn real_events(address: &str) -> Latency {
     for number in 0..events {
         let due = ticks.tick().await;
         let body = Sample::new(EventType::Bounce).body();
-        let mut post = client.post(format!("http://{address}/"));
+        let mut post = client.post(format!("http://{address}{PATH}"));
         for (name, value) in signed_headers(&secret(), &body, SystemTime::now()) {
             post = post.header(name, value);
         }
@@ -270,7 +270,10 @@ async fn one_connection(
         }
         Attack::SlowHeads => {
             began();
-            for byte in b"POST / HTTP/1.1\r\nhost: a\r\nx-sendarix-signature: ".iter().chain(std::iter::repeat(&b'0')) {
+            for byte in b"POST /webhooks/sendarix HTTP/1.1\r\nhost: a\r\nx-sendarix-signature: "
+                .iter()
+                .chain(std::iter::repeat(&b'0'))
+            {
                 stream.write_all(&[*byte]).await?;
                 sleep(Duration::from_secs(1)).await;
             }
@@ -313,7 +316,7 @@ async fn one_connection(
 fn head(length: usize) -> String {
     let [(_, _), (name, now)] = signed_headers(&secret(), b"", SystemTime::now());
     format!(
-        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n{name}: {now}\r\nx-sendarix-signature: {}\r\n\r\n",
+        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n{name}: {now}\r\nx-sendarix-signature: {}\r\n\r\n",
         "0".repeat(64)
     )
 }

@@ -9,10 +9,6 @@
 //! It starts its servers. The candidates take turns; each figure is the median of its rounds.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(dead_code, unreachable_pub, missing_docs)]
-
-#[path = "../tests/stores/support/server.rs"]
-mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +23,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, PgConnection, Row, SqliteConnection};
 use tokio::sync::Mutex;
 
-use self::server::{Backend, Kind};
+use sendarix_webhooks_system_tests::{Backend, Kind};
 
 const ROUNDS: usize = 20;
 const ROUNDS_AGAINST_THE_DRIVER: usize = 100;

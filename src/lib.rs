@@ -37,6 +37,8 @@
 //!
 //! # Where to look
 //!
+//! The [guide] answers one question a page.
+//!
 //! | you want to | look at |
 //! |---|---|
 //! | wrap an axum route or any tower service | [`SendarixLayer`] |
@@ -104,6 +106,7 @@ pub mod dead_letter;
 pub mod deps;
 pub mod destination;
 pub mod event;
+pub mod guide;
 pub mod inbox;
 mod locked_file;
 mod logging;
@@ -164,6 +167,6 @@ pub use sqlite::{SqliteDeadLetters, SqliteStore};
 pub use verify::{Head, SecretError, Signature, SigningSecret, SigningSecrets};
 
 /// The code in README.md, as tests.
-#[cfg(all(doctest, feature = "actix", feature = "axum", feature = "postgres", feature = "testing"))]
+#[cfg(all(doctest, feature = "actix", feature = "axum", feature = "memory"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

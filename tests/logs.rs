@@ -4,11 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
 #![allow(unreachable_pub, unused)]
 
-#[path = "it/support/fill.rs"]
-mod fill;
-#[path = "it/support/mod.rs"]
-mod support;
-
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +13,7 @@ use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, HandlerError, ReceiverBuilder, SendarixEvent};
 use tracing_subscriber::fmt::MakeWriter;
 
-use self::support::{Endpoint, FaultyStores, Front, INTERNAL, Post, eventually};
+use sendarix_webhooks_test_support::{Endpoint, FaultyStores, Front, INTERNAL, Post, eventually};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -121,17 +116,19 @@ async fn a_completion_that_is_given_up_is_told_and_the_event_can_come_again() {
 #[tokio::test]
 async fn a_handler_without_its_layer_or_middleware_is_told() {
     let (log, _guard) = Log::capture(tracing::Level::ERROR);
-    let app = axum::Router::new().route(support::PATH, axum::routing::post(|_: SendarixEvent| async {}));
-    let request = axum::extract::Request::post(support::PATH).body(axum::body::Body::empty()).unwrap();
+    let app = axum::Router::new()
+        .route(sendarix_webhooks_test_support::PATH, axum::routing::post(|_: SendarixEvent| async {}));
+    let request =
+        axum::extract::Request::post(sendarix_webhooks_test_support::PATH).body(axum::body::Body::empty()).unwrap();
     assert_eq!(tower::ServiceExt::oneshot(app, request).await.unwrap().status(), 500);
     log.line("its route has no SendarixLayer");
 
     async fn optional(event: Option<SendarixEvent>) -> String {
         format!("{}", event.is_some())
     }
-    let app = actix_web::App::new().route(support::PATH, actix_web::web::post().to(optional));
+    let app = actix_web::App::new().route(sendarix_webhooks_test_support::PATH, actix_web::web::post().to(optional));
     let app = actix_web::test::init_service(app).await;
-    let request = actix_web::test::TestRequest::post().uri(support::PATH).to_request();
+    let request = actix_web::test::TestRequest::post().uri(sendarix_webhooks_test_support::PATH).to_request();
     assert_eq!(actix_web::test::call_and_read_body(&app, request).await, "false");
     log.line("its resource has no SendarixMiddleware");
 }
@@ -283,7 +280,7 @@ async fn a_request_that_ends_before_it_was_verified_is_told() {
     let head = Post { body: Vec::new(), ..post };
     let exchange = endpoint.connect().await.begin_open(&head).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    exchange.leave(support::Departure::Reset).await;
+    exchange.leave(sendarix_webhooks_test_support::Departure::Reset).await;
     eventually("it is told", || {
         let text = log.text();
         text.contains("ended before its body was verified") || text.contains("reason=\"body_incomplete\"")
@@ -294,12 +291,18 @@ async fn a_request_that_ends_before_it_was_verified_is_told() {
 #[tokio::test]
 async fn what_nobody_took_and_what_could_not_be_read_is_told() {
     let (log, _guard) = Log::capture(tracing::Level::INFO);
-    let receiver =
-        sendarix_webhooks::Receiver::builder(support::secret()).dangerously_without_dead_letters().build().unwrap();
+    let receiver = sendarix_webhooks::Receiver::builder(sendarix_webhooks_test_support::secret())
+        .dangerously_without_dead_letters()
+        .build()
+        .unwrap();
     let app = axum::Router::new().fallback(|| async { "the index page" });
     let app = app.layer(sendarix_webhooks::SendarixLayer::new(receiver));
     let body = Sample::new(EventType::Bounce).data("\"a text\"").body();
-    let request = sendarix_webhooks::testing::signed_request::<axum::body::Body>(&support::secret(), "/", body);
+    let request = sendarix_webhooks::testing::signed_request::<axum::body::Body>(
+        &sendarix_webhooks_test_support::secret(),
+        "/",
+        body,
+    );
     assert_eq!(tower::ServiceExt::oneshot(app, request).await.unwrap().status(), 500);
     assert_contains(&log.line("outcome="), &["ERROR", "outcome=\"not_taken\"", "status=500", "`_: Delivery`"]);
     assert_contains(&log.line("is no JSON object"), &["WARN"]);
@@ -309,7 +312,7 @@ async fn what_nobody_took_and_what_could_not_be_read_is_told() {
 async fn a_memory_that_is_full_is_told_once_a_minute_with_what_to_do() {
     let (log, _guard) = Log::capture(tracing::Level::INFO);
     let store = MemoryStore::builder().max_bytes(16 * 1024 * 1024).build().unwrap();
-    fill::fill(&store).await;
+    sendarix_webhooks_test_support::fill(&store).await;
     assert!(store.remembered_bytes() <= 16 * 1024 * 1024);
     let line = log.line("the dedup memory is full");
     assert_contains(

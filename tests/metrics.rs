@@ -3,12 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
 #![allow(unreachable_pub, unused)]
 
-#[path = "it/support/fill.rs"]
-mod fill;
-#[path = "it/support/mod.rs"]
-mod support;
-
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -21,7 +15,7 @@ use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Outcome};
 use tokio::sync::Semaphore;
 
-use self::support::{Endpoint, FaultyStores, Front, Post, eventually, redrive_all};
+use sendarix_webhooks_test_support::{Endpoint, FaultyStores, Front, Post, eventually, redrive_all};
 
 /// All names that there are.
 const NAMES: [&str; 17] = [
@@ -291,7 +285,7 @@ async fn requests_that_end_before_they_were_verified_count() {
     let told = || numbers.of(names::ABANDONED_REQUESTS, "") + numbers.of(names::REFUSALS, "reason=\"body_incomplete\"");
     for expected in 2..=5 {
         let exchange = endpoint.connect().await.begin_open(&head).await;
-        exchange.leave(self::support::Departure::Closed).await;
+        exchange.leave(sendarix_webhooks_test_support::Departure::Closed).await;
         eventually("it is counted", || told() == f64::from(expected)).await;
     }
     assert_eq!(endpoint.post(&Sample::new(EventType::Open).body()).await.status, 200);
@@ -329,7 +323,7 @@ async fn a_full_memory_counts_what_it_forgets_and_what_it_remembers() {
         value.map_or(0.0, |value| value.parse().unwrap())
     };
     let store = MemoryStore::builder().max_bytes(16 * 1024 * 1024).build().unwrap();
-    fill::fill(&store).await;
+    sendarix_webhooks_test_support::fill(&store).await;
     let remembered = store.remembered_bytes() as f64;
     assert_eq!(plain(names::FORGOTTEN), store.forgotten() as f64);
     assert!(plain(names::REMEMBERED_BYTES) >= remembered, "{remembered}");
@@ -361,14 +355,4 @@ fn rules_and_dashboard_use_names_that_there_are() {
     for name in NAMES {
         assert!(used.contains(name), "nobody looks at {name}");
     }
-}
-
-#[test]
-fn the_rules_say_what_their_tests_expect() {
-    let output = Command::new("promtool")
-        .args(["test", "rules", "alerts.test.yml"])
-        .current_dir(format!("{}/monitoring", env!("CARGO_MANIFEST_DIR")))
-        .output();
-    let output = output.expect("promtool is installed; `bash tests/run` installs it");
-    assert!(output.status.success(), "{output:?}");
 }

@@ -3,7 +3,7 @@
 //! Sendarix asks for an answer within a second and waits 10 s. Whatever may take longer, or may fail for an hour, belongs into
 //! a queue, with separate workers. [`Enqueue`] puts events into one of
 //! [apalis](https://docs.rs/apalis) 1, with PostgreSQL, Redis or SQLite behind it; a worker of apalis takes them out, and
-//! [`Inbox::process`](crate::Inbox::process) gives it claims and dead letters. `examples/job_queue.rs` shows both.
+//! [`Inbox::process`](crate::Inbox::process) gives it claims and dead letters. `examples/job-queue` shows both.
 
 use std::error::Error;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! The connections, and how a statement is sent again.
 //!
-//! sqlx does not send a statement again. Without that, these tests in `tests/stores` fail: `restarted_unnoticed` and
+//! sqlx does not send a statement again. Without that, these tests in `tests/system` fail: `restarted_unnoticed` and
 //! `postgres_read_only` (connections that are dead, or lead to a replica), `tables_that_are_gone_are_made_again`, and
 //! `postgres_with_serializable_transactions` (two transactions collide). Without a time limit at the server, `postgres_locked` fails.
 

@@ -44,7 +44,7 @@ use crate::store::{
 ///
 /// The store opens up to 8 connections, when they are needed. While the server cannot be reached, deliveries
 /// are answered 503; once it can, they go through again, and nothing has to be restarted. Behind a pooler in transaction
-/// mode, such as PgBouncer, call [`behind_pooler`](PostgresBuilder::behind_pooler). For TLS switch on a `tls-…` feature of sqlx 0.9 in your own `Cargo.toml`.
+/// mode, such as `PgBouncer`, call [`behind_pooler`](PostgresBuilder::behind_pooler). For TLS switch on a `tls-…` feature of sqlx 0.9 in your own `Cargo.toml`.
 ///
 /// # The tables
 ///

@@ -61,7 +61,7 @@
 //!
 //! # Where the body is a stream
 //!
-//! `examples/hyper_server.rs` does it for plain hyper, in 20 lines. On a server whose handlers must not leave their
+//! `examples/hyper` does it for plain hyper, in 20 lines. On a server whose handlers must not leave their
 //! thread, [`deliver_local`](Verified::deliver_local) takes the place of `deliver`.
 //!
 //! # In a queue consumer

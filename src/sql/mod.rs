@@ -18,7 +18,7 @@ use crate::store::ClaimState;
 
 /// A few connections to one database, opened when they are needed.
 ///
-/// By hand, since with sqlx's pool `an_event_takes_two_round_trips_and_a_copy_one` (tests/stores/round_trips.rs) fails: that
+/// By hand, since with sqlx's pool `an_event_takes_two_round_trips_and_a_copy_one` (`tests/system`) fails: that
 /// pool pings a connection each time it comes back, without a time limit, also one whose answer nothing waited for. Here a
 /// connection comes back only after it has answered. One that has not answered takes the idle ones with it, because what
 /// happened to it may have happened to them.

@@ -43,7 +43,7 @@ mod simulation;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::contract::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
-use crate::verify::SigningSecret;
+use crate::verify::{SigningSecret, SigningSecrets};
 
 pub use self::clock::ManualClock;
 pub use self::sample::Sample;
@@ -61,6 +61,28 @@ pub fn secret_of_bytes(key: &[u8]) -> SigningSecret {
 pub fn signed_headers(secret: &SigningSecret, body: &[u8], at: SystemTime) -> [(&'static str, String); 2] {
     let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     [(SIGNATURE_HEADER, secret.sign(body).to_string()), (TIMESTAMP_HEADER, seconds.to_string())]
+}
+
+/// A shell command that sends this sample to this URL as Sendarix would, at any later time: the signature covers the body
+/// alone, and the shell writes the timestamp.
+///
+/// ```
+/// use sendarix_webhooks::testing::{Sample, curl};
+/// use sendarix_webhooks::{EventType, SigningSecret, SigningSecrets};
+///
+/// let secrets = SigningSecrets::from(SigningSecret::new("try-it-out")?);
+/// let command = curl(&secrets, "http://127.0.0.1:3000/webhooks/sendarix", &Sample::new(EventType::Open));
+/// assert!(command.starts_with("curl -i http://127.0.0.1:3000/webhooks/sendarix "));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn curl(secrets: &SigningSecrets, url: &str, sample: &Sample) -> String {
+    let body = sample.body();
+    let signature = secrets.current().map(|secret| secret.sign(&body).to_string()).unwrap_or_default();
+    let quoted = String::from_utf8_lossy(&body).replace('\'', r"'\''");
+    format!(
+        r#"curl -i {url} -H "{SIGNATURE_HEADER}: {signature}" -H "{TIMESTAMP_HEADER}: $(date +%s)" --data-raw '{quoted}'"#
+    )
 }
 
 /// A request as Sendarix would send it now.

@@ -196,6 +196,12 @@ impl SigningSecrets {
         Some(label.clone())
     }
 
+    /// The secret that Sendarix signs with now.
+    #[cfg(feature = "testing")]
+    pub(crate) fn current(&self) -> Option<SigningSecret> {
+        self.0.load().first().map(|(_, secret)| secret.clone())
+    }
+
     fn new(secrets: Vec<(Label, SigningSecret)>) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(secrets)))
     }

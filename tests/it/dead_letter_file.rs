@@ -2,40 +2,15 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters, ListedLetter};
 use sendarix_webhooks::store::EventKey;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, HandlerError, Timestamp};
 
-use crate::support::{Endpoint, Front, secret};
-
-/// A path that nothing else uses, cleared when it is dropped.
-pub struct TempFile(PathBuf);
-
-impl TempFile {
-    pub fn new(name: &str) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sendarix-{}-{count}-{name}.jsonl", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        for suffix in ["", ".lock", ".new"] {
-            let _ = fs::remove_file(format!("{}{suffix}", self.0.display()));
-        }
-    }
-}
+use crate::support::{Endpoint, Front, TempFile, secret};
 
 fn letter(id: &str, error: &str) -> DeadLetter {
     let at = Timestamp::from_unix_seconds(1_776_600_000).unwrap();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
 #![allow(unreachable_pub)]
 
-mod support;
+use sendarix_webhooks_test_support as support;
 
 mod acknowledged;
 mod actix;
@@ -11,9 +11,9 @@ mod bodies;
 mod closed_sets;
 mod concurrency;
 mod dead_letter_file;
+mod documents;
 mod door;
 mod event;
-mod examples;
 mod fan_out;
 mod fixtures;
 mod glob_import;
@@ -30,4 +30,3 @@ mod settings;
 mod simulation;
 mod state;
 mod stores;
-mod trigger;

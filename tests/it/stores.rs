@@ -10,8 +10,7 @@ use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, MemorySt
 use sendarix_webhooks::testing::{Sample, conformance};
 use tokio::task::JoinSet;
 
-use crate::dead_letter_file::TempFile;
-use crate::support::{Endpoint, FaultyStores, Front, eventually};
+use crate::support::{Endpoint, FaultyStores, Front, TempFile, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory() {

@@ -1,0 +1,251 @@
+//! The live page in a real browser, by real clicks and keys.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)]
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use fantoccini::key::Key;
+use fantoccini::{Client, ClientBuilder, Locator};
+use sendarix_webhooks::testing::{Sample, signed_headers};
+use sendarix_webhooks::{EventType, SigningSecret};
+use sendarix_webhooks_system_tests::{TempDir, program};
+use serde_json::{Value, json};
+
+const SECRET: &str = "a secret for tests";
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A process that is killed when it is dropped, with all that it has started.
+struct Process(Child);
+
+impl Process {
+    fn spawn(command: &mut Command) -> std::io::Result<Self> {
+        command.process_group(0).spawn().map(Self)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = self.0.wait();
+    }
+}
+
+/// The example, and a browser that looks at it.
+struct Page {
+    browser: Client,
+    webhook: String,
+    _dir: TempDir,
+    _processes: [Process; 2],
+}
+
+impl Page {
+    async fn open(width: u32, is_dark: bool) -> Self {
+        let dir = TempDir::new();
+        let mut command = Command::new(program("live-page-example"));
+        command.env("LISTEN", "127.0.0.1:0").current_dir(dir.path()).env("SENDARIX_WEBHOOK_SECRET", SECRET);
+        let mut server = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::null())).unwrap();
+        let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let webhook = lines.find_map(|line| line.split_once("listening on ").map(|(_, url)| url.to_owned())).unwrap();
+        std::thread::spawn(move || lines.for_each(drop));
+
+        // It chooses the port itself: one that is free now may be taken when it starts.
+        let mut command = Command::new("chromedriver");
+        let command = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut driver = Process::spawn(command).expect("chromedriver is installed; `bash tests/run` installs it");
+        let mut lines = BufReader::new(driver.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let port = lines.find_map(|line| Some(line.split_once("started successfully on port ")?.1.replace('.', "")));
+        let port = port.expect("chromedriver says where it listens");
+        std::thread::spawn(move || lines.for_each(drop));
+        let scheme = format!("--blink-settings=preferredColorScheme={}", u8::from(!is_dark));
+        let size = format!("--window-size={width},900");
+        let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", &size, &scheme];
+        let capabilities = json!({ "goog:chromeOptions": { "args": arguments } });
+        let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
+        let builder = builder.capabilities(capabilities.as_object().unwrap().clone());
+        let browser = builder.connect(&format!("http://127.0.0.1:{port}")).await.unwrap();
+        browser.goto(webhook.strip_suffix("/webhooks/sendarix").unwrap()).await.unwrap();
+        let page = Self { browser, webhook, _dir: dir, _processes: [server, driver] };
+        page.until("the page is live", "return document.getElementById('connection')?.textContent === 'live'").await;
+        // A page that is loaded again would forget this.
+        page.script("window.sameVisit = true").await;
+        page
+    }
+
+    async fn script(&self, script: &str) -> Value {
+        self.browser.execute(script, Vec::new()).await.unwrap()
+    }
+
+    /// Waits until a script returns `true`.
+    async fn until(&self, what: &str, script: &str) {
+        let start = Instant::now();
+        while self.script(script).await != true {
+            if start.elapsed() > PATIENCE {
+                panic!("never: {what}\n{}", self.script("return document.body.innerText").await);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn send(&self, sample: &Sample) -> u16 {
+        let (body, mut request) = (sample.body(), reqwest::Client::new().post(&self.webhook));
+        for (name, value) in signed_headers(&SigningSecret::new(SECRET).unwrap(), &body, SystemTime::now()) {
+            request = request.header(name, value);
+        }
+        request.body(body).send().await.unwrap().status().as_u16()
+    }
+
+    async fn status_is(&self, message: &str, status: &str) {
+        let item = format!("document.querySelector('#messages [data-id=\"{message}\"]')");
+        let shown = format!("return {item}?.dataset.status === '{status}'");
+        self.until(&format!("{message} is {status}"), &shown).await;
+    }
+
+    async fn click(&self, css: &str) {
+        self.browser.find(Locator::Css(css)).await.unwrap().click().await.unwrap();
+    }
+
+    async fn letters_are(&self, count: usize) {
+        let script = format!("return document.querySelectorAll('#letters li').length === {count}");
+        self.until(&format!("there are {count} dead letters"), &script).await;
+    }
+
+    async fn close(self) {
+        assert_eq!(self.script("return window.sameVisit").await, true, "it was never loaded again");
+        self.browser.clone().close().await.unwrap();
+    }
+}
+
+fn sample(event_type: EventType, message: &str) -> Sample {
+    Sample::new(event_type).message_id(message).recipient(format!("{message}@example.com"))
+}
+
+#[tokio::test]
+async fn a_status_moves_from_accepted_to_delivered_without_a_reload() {
+    let page = Page::open(1200, false).await;
+    assert_eq!(page.send(&sample(EventType::Accepted, "msg_1")).await, 200);
+    page.status_is("msg_1", "accepted").await;
+    assert_eq!(page.send(&sample(EventType::Delivered, "msg_1")).await, 200);
+    page.status_is("msg_1", "delivered").await;
+    // A late one takes nothing back.
+    assert_eq!(page.send(&sample(EventType::Deferred, "msg_1")).await, 200);
+    assert_eq!(page.send(&sample(EventType::Open, "msg_1")).await, 200);
+    page.until("it is opened", "return document.querySelector('.mark.opened') !== null").await;
+    page.status_is("msg_1", "delivered").await;
+    page.until("every event is listed", "return document.querySelectorAll('#events li').length === 4").await;
+    assert_eq!(page.script("return document.querySelectorAll('#messages li').length").await, 1);
+    page.close().await;
+}
+
+#[tokio::test]
+async fn the_bounce_rate_passes_its_line() {
+    let page = Page::open(1200, false).await;
+    for number in 0..9 {
+        page.send(&sample(EventType::Delivered, &format!("msg_{number}"))).await;
+    }
+    page.send(&sample(EventType::Bounce, "msg_9")).await;
+    let label = "document.getElementById('chart').getAttribute('aria-label')";
+    let expected = "Bounce rate 10.00 %, complaint rate 0.00 %, limit 5.00 %";
+    page.until("the rate is shown", &format!("return {label} === '{expected}'")).await;
+    assert_eq!(page.script("return document.querySelector('#bounces').classList.contains('over')").await, true);
+    // Higher up is a smaller number.
+    let height = |class: &str| {
+        format!("Number(document.querySelector('#chart .{class}').getAttribute('points').split(' ')[0].split(',')[1])")
+    };
+    let (bounces, limit, complaints) = (height("bounces"), height("limit"), height("complaints"));
+    assert_eq!(page.script(&format!("return {bounces} < {limit} && {limit} < {complaints}")).await, true);
+    page.close().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_redriven_by_a_click() {
+    let page = Page::open(1200, false).await;
+    let broken = Sample::new(EventType::Delivered).event_id("evt_broken").message_id("msg_broken");
+    // Nothing that comes from outside is taken for a part of the page.
+    let broken = broken.recipient("<img src=x onerror=alert(1)>@broken.example");
+    assert_eq!(page.send(&broken).await, 200);
+    page.letters_are(1).await;
+    page.click("[data-redrive=evt_broken]").await;
+    let said = |text: &str| format!("return document.getElementById('said').textContent === '{text}'");
+    page.until("it is still broken", &said("evt_broken: failed_permanently")).await;
+    page.until("it was tried twice", "return document.getElementById('letters').innerText.includes('2 attempts')")
+        .await;
+    page.click("#mended").await;
+    page.until("it is ticked", "return document.getElementById('mended').checked").await;
+    page.click("[data-redrive=evt_broken]").await;
+    page.until("it is handled", &said("evt_broken: processed")).await;
+    page.letters_are(0).await;
+    page.status_is("msg_broken", "delivered").await;
+    assert_eq!(page.script("return document.querySelectorAll('#messages img').length").await, 0);
+    assert_eq!(page.send(&broken).await, 200);
+    page.close().await;
+}
+
+/// With the keyboard alone: the link past everything, the box, the button; and the focus is not lost with the letter.
+#[tokio::test]
+async fn everything_can_be_done_with_the_keyboard() {
+    let page = Page::open(1200, false).await;
+    for id in ["evt_a", "evt_b"] {
+        page.send(&Sample::new(EventType::Delivered).event_id(id).recipient("a@broken.example")).await;
+    }
+    page.letters_are(2).await;
+    let press = async |key: Key| {
+        let active = page.browser.active_element().await.unwrap();
+        active.send_keys(&char::from(key).to_string()).await.unwrap();
+    };
+    press(Key::Tab).await;
+    page.until("the link is first", "return document.activeElement.className === 'skip'").await;
+    press(Key::Enter).await;
+    page.until("it leads there", "return document.activeElement.id === 'letters-title'").await;
+    press(Key::Tab).await;
+    page.until("the box is next", "return document.activeElement.id === 'mended'").await;
+    press(Key::Space).await;
+    page.until("it is ticked", "return document.activeElement.checked").await;
+    press(Key::Tab).await;
+    page.until("then the button", "return document.activeElement.dataset.redrive === 'evt_a'").await;
+    press(Key::Enter).await;
+    page.letters_are(1).await;
+    page.until("the focus stays near", "return document.activeElement.id === 'letters-title'").await;
+    let outline = "return getComputedStyle(document.activeElement).outlineStyle !== 'none'";
+    press(Key::Tab).await;
+    page.until("the focus can be seen", outline).await;
+    page.close().await;
+}
+
+#[tokio::test]
+async fn it_fits_a_phone_and_follows_the_dark_scheme() {
+    let mut grounds = Vec::new();
+    for is_dark in [false, true] {
+        let page = Page::open(500, is_dark).await;
+        let long = format!("msg_{}", "x".repeat(200));
+        page.send(&sample(EventType::Accepted, &long)).await;
+        page.send(&Sample::new(EventType::Open).event_id("y".repeat(200)).recipient("a@broken.example")).await;
+        page.letters_are(1).await;
+        page.status_is(&long, "accepted").await;
+        // The browser's window cannot be narrower than 500 points, a phone is.
+        page.script("document.body.style.width = '360px'").await;
+        let wide = "return [...document.querySelectorAll('body *')].filter(e => !e.closest('svg') && !e.closest('.skip') && e.getBoundingClientRect().right > document.body.getBoundingClientRect().right + 1).map(e => e.outerHTML.slice(0, 99))";
+        assert_eq!(page.script(wide).await, json!([]), "nothing is wider than a phone");
+        assert_eq!(
+            page.script("return document.querySelector('button').getBoundingClientRect().height >= 40").await,
+            true
+        );
+        grounds.push(page.script("return getComputedStyle(document.body).backgroundColor").await);
+        page.close().await;
+    }
+    assert_eq!(grounds, ["rgb(246, 247, 249)", "rgb(20, 23, 28)"]);
+}
+
+/// Another site can neither read nor change anything.
+#[tokio::test]
+async fn another_site_changes_nothing() {
+    let page = Page::open(1200, false).await;
+    let url = page.webhook.replace("/webhooks/sendarix", "/mended");
+    let request = reqwest::Client::new().post(&url).header("content-type", "application/json");
+    assert_eq!(request.body(r#"{"is_mended":true}"#).send().await.unwrap().status(), 403);
+    assert_eq!(page.script("return document.getElementById('mended').checked").await, false);
+    page.close().await;
+}
