@@ -1,4 +1,4 @@
-//! What is known of a message? The sum of its events, whatever their order.
+//! What is known of a message: the sum of its events, whatever their order.
 //!
 //! Sendarix delivers events in no order and more than once: a complaint may come before the `delivered` of its message, and
 //! a `deferred` long after it. [`MessageState`] comes to the same result all the same, so an application can keep one for
@@ -12,7 +12,9 @@ use crate::event::{Envelope, EventKind, SendarixEvent, Timestamp};
 /// What is known of one message, folded from its events.
 ///
 /// The result depends on the set of events alone: any order, duplicates, and parts that were folded elsewhere and
-/// [merged](Self::merge) come to the same state. Keep it by `message_id`; it serialises for that.
+/// [merged](Self::merge) come to the same state. Keep it by `message_id` and
+/// `recipient`, and read, apply and write it under a lock: two events of a message that are handled at the same time would else
+/// lose one of them. [The guide](crate::guide) has the code.
 ///
 /// ```
 /// use sendarix_webhooks::state::{MessageState, MessageStatus};

@@ -1,26 +1,26 @@
-//! The guide. Each page answers one question.
+//! The user guide. Each page answers one question within its first screen.
 //!
 //! | page | question |
 //! |---|---|
-//! | [`on_axum`] | axum: the route, the handler, stopping |
-//! | [`on_actix_web`] | actix-web: the resource, the handler, stopping |
-//! | [`other_frameworks`] | hyper, salvo, poem, Rocket, AWS Lambda, the edge |
-//! | [`answers`] | what is answered, and when |
-//! | [`settings`] | every setting, its default and the reason |
-//! | [`stores`] | several instances, and restarts |
-//! | [`transactions`] | the effect and its record, both or neither |
-//! | [`dead_letters`] | what could not be handled, and how it is handled after all |
-//! | [`queues`] | work that takes longer than Sendarix waits |
-//! | [`destinations`] | one endpoint that feeds several destinations |
-//! | [`mail_state`] | suppression, the status of a message, reputation |
-//! | [`production`] | what to do before production |
-//! | [`observability`] | logs, metrics, alerts |
-//! | [`security`] | what is defended, and what is not |
-//! | [`secrets`] | where secrets come from, and changing them |
-//! | [`testing_your_handler`] | a handler in a test, without a network |
-//! | [`staging`] | staging and the sandbox |
-//! | [`outages`] | what to do after a long outage |
-//! | [`differences`] | where this crate differs from Sendarix's page, and why |
+//! | [axum](on_axum) | How do I receive events in an axum application? |
+//! | [actix-web](on_actix_web) | How do I receive events in an actix-web application? |
+//! | [Other frameworks](other_frameworks) | How do I receive events on another server, on AWS Lambda, or from a queue of requests? |
+//! | [Answers](answers) | What does Sendarix get back, and what decides it? |
+//! | [Settings](settings) | What can I set, what is the default, and why? |
+//! | [Stores](stores) | Which store do I need, and what can it not promise? |
+//! | [Transactions](transactions) | How does an effect happen once, although events are delivered more than once? |
+//! | [Dead letters](dead_letters) | Where are the events that failed, and how do I handle them after all? |
+//! | [Queues](queues) | Where does work go that takes longer than Sendarix waits? |
+//! | [Several destinations](destinations) | How does one endpoint feed several systems? |
+//! | [Mail state](mail_state) | Which addresses must I not mail, and how is a message or my sending doing? |
+//! | [Production](production) | What must be in front of the receiver and around it? |
+//! | [Observability](observability) | What is in the log and in the metrics? |
+//! | [Security](security) | What is defended, and what is not? |
+//! | [Secrets](secrets) | How do I load a secret, and rotate it without a restart? |
+//! | [Testing your handler](testing_your_handler) | How do I test my handler without a network? |
+//! | [Staging and sandbox](staging) | How do I keep test events away from real data? |
+//! | [After a long outage](outages) | What do I do when events were lost at Sendarix? |
+//! | [Where we differ](differences) | Where does this crate do something else than Sendarix's page says, and why? |
 
 #[cfg(all(feature = "axum", feature = "memory"))]
 #[doc = include_str!("axum.md")]
@@ -39,20 +39,22 @@ pub mod answers {}
 #[doc = include_str!("settings.md")]
 pub mod settings {}
 
-#[cfg(all(feature = "memory", feature = "postgres"))]
+#[cfg(all(feature = "memory", feature = "postgres", feature = "redis", feature = "sqlite"))]
 #[doc = include_str!("stores.md")]
 pub mod stores {}
 
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
 #[doc = include_str!("transactions.md")]
 pub mod transactions {}
 
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}
 
+#[cfg(all(feature = "apalis", feature = "axum", feature = "memory", feature = "postgres"))]
 #[doc = include_str!("queues.md")]
 pub mod queues {}
 
+#[cfg(all(feature = "axum", feature = "memory"))]
 #[doc = include_str!("destinations.md")]
 pub mod destinations {}
 
@@ -63,7 +65,7 @@ pub mod mail_state {}
 #[doc = include_str!("production.md")]
 pub mod production {}
 
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "axum", feature = "memory", feature = "metrics"))]
 #[doc = include_str!("observability.md")]
 pub mod observability {}
 
@@ -81,6 +83,7 @@ pub mod testing_your_handler {}
 #[doc = include_str!("staging.md")]
 pub mod staging {}
 
+#[cfg(feature = "postgres")]
 #[doc = include_str!("outages.md")]
 pub mod outages {}
 

@@ -12,7 +12,7 @@ use super::futures::StepError;
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::{Draining, Inbox, Redelivery};
 use crate::closed_set::closed_set;
-use crate::dead_letter::{DeadLetter, ListedLetter, UnreadableLetter};
+use crate::dead_letter::{DeadLetter, DeadLetterReason, ListedLetter, UnreadableLetter};
 use crate::event::EventKey;
 use crate::outcome::Outcome;
 use crate::storage::StoreError;
@@ -84,7 +84,9 @@ impl Inbox {
         }))
     }
 
-    /// Redrives every letter of this endpoint, one after the other.
+    /// Redrives every letter of this endpoint, one after the other. Letters with the reason
+    /// [`Expired`](crate::dead_letter::DeadLetterReason::Expired) are left alone: [`redrive`](Self::redrive) takes each of
+    /// those by itself.
     ///
     /// ```
     /// # use sendarix_webhooks::{Delivery, HandlerError, inbox::Inbox};
@@ -149,7 +151,8 @@ struct EndpointLetters {
 pub struct Redriven {
     /// The letter's key.
     pub key: EventKey,
-    /// The outcome of its delivery. An error: it was left alone, because it cannot be read or is older than the retention.
+    /// The outcome of its delivery. An error: it was left alone, because it cannot be read, is older than
+    /// the retention, or is of an expired event.
     pub result: Result<Outcome, RedriveError>,
 }
 
@@ -220,6 +223,10 @@ impl EndpointLetters {
     }
 
     async fn redrive(&self, letter: DeadLetter) -> Result<Outcome, RedriveError> {
+        // To handle it may be what a replay is after: it must be named.
+        if letter.reason == DeadLetterReason::Expired {
+            return Err(RedriveError(Cause::Expired));
+        }
         Ok((self.deliver)(self.inbox.redrive(letter)?).await)
     }
 }
@@ -253,6 +260,11 @@ enum Cause {
          it would be handled again; redrive it with `redrive_beyond_retention` if it was not"
     )]
     BeyondRetention { age: Duration, retention: Duration },
+    #[error(
+        "its event was older than `max_event_age` when it came, too old to be told from a replay; redrive it with `redrive` if \
+         it was not handled before"
+    )]
+    Expired,
     #[error(transparent)]
     Unreadable(UnreadableLetter),
     #[error("there are no dead letters; give the builder some with `dead_letters`")]
@@ -270,6 +282,8 @@ closed_set! {
         Draining = "draining",
         /// The letter's event last failed longer ago than the retention.
         BeyondRetention = "beyond_retention",
+        /// The letter's event was too old to be told from a replay, and is not redriven with all others.
+        Expired = "expired",
         /// The letter cannot be read.
         Unreadable = "unreadable",
         /// The inbox has no dead letters.
@@ -287,6 +301,7 @@ impl RedriveError {
             Cause::OtherEndpoint { .. } => RedriveErrorKind::OtherEndpoint,
             Cause::Draining(_) => RedriveErrorKind::Draining,
             Cause::BeyondRetention { .. } => RedriveErrorKind::BeyondRetention,
+            Cause::Expired => RedriveErrorKind::Expired,
             Cause::Unreadable(_) => RedriveErrorKind::Unreadable,
             Cause::NoDeadLetters => RedriveErrorKind::NoDeadLetters,
             Cause::DeadLetters(_) => RedriveErrorKind::DeadLetters,

@@ -183,6 +183,10 @@ async fn an_event_that_was_too_old_is_handled() {
     let long_ago = SystemTime::now() - RETRY_SCHEDULE * 2;
     let body = Sample::new(EventType::Bounce).event_id("evt_1").timestamp(long_ago).body();
     assert_eq!(desk.deliver(&body, never()).await, Outcome::Expired);
+    // To handle it with all others would be what a replay is after.
+    let mut all = desk.receiver.inbox().redrive_all(|_| async { Ok(()) }).unwrap();
+    let left = all.next().await.unwrap().unwrap();
+    assert_eq!(left.result.unwrap_err().kind(), RedriveErrorKind::Expired);
     assert_eq!(desk.redrive(desk.letter(), Ok(())).await, Outcome::Processed);
     desk.assert_no_letters();
     assert_eq!(desk.deliver(&body, never()).await, Outcome::Duplicate);
