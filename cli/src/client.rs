@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use clap::Args;
+use reqwest::redirect::Policy;
 use reqwest::{ClientBuilder, Url};
 use sendarix_webhooks::SigningSecret;
 use sendarix_webhooks::verify::SECRET_VARIABLE;
@@ -31,5 +32,6 @@ impl Endpoint {
 pub(crate) fn builder() -> ClientBuilder {
     // It fails where a provider is installed already, which is then the same.
     let _ = rustls_graviola::default_provider().install_default();
-    reqwest::Client::builder()
+    // To Sendarix a redirect is a failure.
+    reqwest::Client::builder().redirect(Policy::none())
 }

@@ -1,8 +1,10 @@
 //! Dead letters: list them, show one, redrive one or all.
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -28,8 +30,11 @@ dead letters belongs to one process at a time.
 Exits with 1 if letters are left that should have been handled.")]
 pub(crate) struct Letters {
     /// Where the application remembers events: memory, sqlite:PATH, redis://… or postgres://…
-    #[arg(long, default_value = "memory", value_name = "PLACE")]
-    store: String,
+    ///
+    /// Set the variable rather than the option where the place has a password: other users of the machine can read a process's
+    /// arguments.
+    #[arg(long, env = "SENDARIX_STORE", hide_env_values = true, value_name = "PLACE")]
+    store: Option<String>,
 
     /// The file that keeps the dead letters [default: the store itself]
     #[arg(long, value_name = "PATH")]
@@ -51,11 +56,15 @@ enum Command {
     Show {
         /// The event's id, as listed
         event_id: String,
+        /// Write the body alone, byte by byte as it was signed
+        #[arg(long)]
+        body: bool,
     },
     /// Handle one or all again, by a command of yours
     ///
-    /// The command gets the event's body on standard input. Status 0 says that it has handled the event: its letter then
-    /// goes, and copies of the event are duplicates. To redrive letters by the application's own handler, call
+    /// The command gets the event's body on standard input, and its id as `SENDARIX_EVENT_ID`. Status 0 says that it has handled
+    /// the event: its letter then goes, and copies of the event are duplicates. After 50 s it is killed, and the event counts as
+    /// failed. To redrive letters by the application's own handler, call
     /// `Inbox::redrive_all` in the application.
     Redrive(Redrive),
 }
@@ -70,9 +79,13 @@ struct Redrive {
     #[arg(long, requires = "event_id")]
     beyond_retention: bool,
 
-    /// Every letter, one after the other; those from before the retention are left alone
+    /// Every letter, one after the other; those from before the retention, and those with the reason `expired`, are left alone
     #[arg(long)]
     all: bool,
+
+    /// How long the event is remembered once it is handled, in hours. It must be the retention of the application
+    #[arg(long, default_value_t = 24, value_name = "HOURS")]
+    retention: u32,
 
     /// The command that handles an event, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -87,12 +100,16 @@ impl Handler {
     async fn handle(self, delivery: Delivery) -> Result<(), HandlerError> {
         let (program, arguments) = self.0.split_first().ok_or("there is no command")?;
         let mut process = Process::new(program);
-        process.args(arguments).stdin(Stdio::piped()).kill_on_drop(true);
+        process.args(arguments).env("SENDARIX_EVENT_ID", &delivery.event().event_id);
+        process.stdin(Stdio::piped()).kill_on_drop(true);
         let mut process = process.spawn().with_context(|| format!("starting {program}"))?;
         let mut stdin = process.stdin.take();
-        if let Some(stdin) = &mut stdin {
+        if let Some(stdin) = &mut stdin
+            && let Err(error) = stdin.write_all(delivery.event().body()).await
             // A command that does not read it all may succeed.
-            let _ = stdin.write_all(delivery.event().body()).await;
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            return Err(error.into());
         }
         drop(stdin);
         let status = process.wait().await?;
@@ -101,10 +118,12 @@ impl Handler {
 }
 
 pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
-    let Place(store) = options.store.parse().context("--store")?;
+    let is_named = options.store.is_some();
+    let Place(store) = options.store.as_deref().unwrap_or("memory").parse().context("--store")?;
     let mut builder = Inbox::builder(options.endpoint.as_str());
     let letters: Arc<dyn DeadLetters> = match options.file {
         Some(path) => {
+            anyhow::ensure!(path.exists(), "{} is not there", path.display());
             let file = Arc::new(FileDeadLetters::open(path)?);
             builder = builder.dead_letters(Arc::clone(&file));
             file
@@ -114,8 +133,17 @@ pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
     let endpoint = options.endpoint.as_str();
     match options.command {
         Command::List => list(letters.as_ref(), endpoint).await,
-        Command::Show { event_id } => show(&find(letters.as_ref(), endpoint, &event_id).await?),
+        Command::Show { event_id, body } => {
+            let letter = find(letters.as_ref(), endpoint, &event_id).await?;
+            if body { show_body(&letter) } else { show(&letter) }
+        }
         Command::Redrive(redrive) => {
+            anyhow::ensure!(
+                is_named,
+                "set --store to where the application remembers events, or each copy is handled again; `memory` if it forgets"
+            );
+            let retention = Duration::from_secs(60 * 60 * u64::from(redrive.retention));
+            builder = builder.retention(retention);
             // Letters were verified when they came, so no secret is needed to redrive them.
             let inbox = builder.store(store).build()?;
             let done = redrive.run(letters.as_ref(), endpoint, &inbox).await;
@@ -155,11 +183,14 @@ impl Redrive {
 const PAGE: usize = 100;
 
 async fn list(letters: &dyn DeadLetters, endpoint: &str) -> anyhow::Result<ExitCode> {
-    let mut after: Option<String> = None;
+    let (mut after, mut unreadable): (Option<String>, usize) = (None, 0);
     loop {
         let page = letters.list(endpoint, after.as_deref(), PAGE).await?;
         if page.is_empty() {
-            return Ok(ExitCode::SUCCESS);
+            if after.is_none() {
+                complain(format_args!("there are no dead letters of the endpoint {endpoint}"));
+            }
+            return Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         for listed in page {
             let key = match listed {
@@ -169,11 +200,13 @@ async fn list(letters: &dyn DeadLetters, endpoint: &str) -> anyhow::Result<ExitC
                     print(format_args!("{id} {reason} {attempts} {last_at} {error}"))?;
                     letter.key
                 }
-                Err(unreadable) => {
-                    complain(format_args!("{unreadable}: {}", unreadable.source));
-                    unreadable.key
+                Err(letter) => {
+                    unreadable += 1;
+                    complain(format_args!("{letter}: {}", letter.source));
+                    letter.key
                 }
             };
+            anyhow::ensure!(after.as_deref() < Some(key.event_id()), "the store listed the same letters twice");
             after = Some(key.event_id().to_owned());
         }
     }
@@ -197,7 +230,15 @@ fn show(letter: &DeadLetter) -> anyhow::Result<ExitCode> {
     if let Some(signature) = letter.signature {
         print(format_args!("signature {signature}"))?;
     }
-    print(format_args!("\n{}", String::from_utf8_lossy(&letter.body)))?;
+    // A terminal must not take a stranger's text for commands.
+    let body =
+        String::from_utf8_lossy(&letter.body).replace(|c: char| c.is_control() && !"\n\t".contains(c), "\u{fffd}");
+    print(format_args!("\n{body}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_body(letter: &DeadLetter) -> anyhow::Result<ExitCode> {
+    std::io::stdout().lock().write_all(&letter.body)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Args;
-use reqwest::redirect::Policy;
 use sendarix_webhooks::EventType;
 use sendarix_webhooks::testing::{Sample, SimulatedRequest, Simulation};
 
@@ -73,8 +72,7 @@ pub(crate) async fn run(options: Simulate) -> anyhow::Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(rand::random);
     let reorder = Duration::try_from_secs_f64(options.reorder).context("--reorder")?;
     anyhow::ensure!(options.rate.is_none_or(|rate| rate > 0.0), "--rate must be more than 0");
-    // To Sendarix a redirect is a failure.
-    let client = client::builder().redirect(Policy::none()).pool_max_idle_per_host(options.connections).build()?;
+    let client = client::builder().pool_max_idle_per_host(options.connections).build()?;
     let url = options.endpoint.url;
     let send = move |request: SimulatedRequest| {
         let mut post = client.post(url.clone()).body(request.body);

@@ -61,8 +61,8 @@ impl PostgresBuilder {
     }
 
     /// Reaches the server through a pooler in transaction mode, such as `PgBouncer`. Each step is then a transaction with a
-    /// time limit, without prepared statements: four round trips instead of one. Without this call, `PgBouncer` refuses the
-    /// connection, because it does not take a session's time limit.
+    /// time limit, without prepared statements: four round trips instead of one. Without this call the store refuses a
+    /// pooler: it does not pass on a session's time limit.
     pub fn behind_pooler(mut self) -> Self {
         self.behind_pooler = true;
         self

@@ -156,17 +156,24 @@ impl Database {
         Ok(pooled)
     }
 
+    /// A connection whose session is this store's alone, unless the builder was told of a pooler. In one that a pooler shares, a
+    /// prepared statement may be that of another client. A pooler refuses the time limit, or drops it.
     async fn connect(&self) -> Result<PooledConnection<'_, PgConnection>, Error> {
-        self.connections.lend().await.map_err(|error| {
-            if self.behind_pooler || !has_code(&error, PROTOCOL_VIOLATION) {
-                return error;
+        let mut pooled = match self.connections.lend().await {
+            Err(error) if !self.behind_pooler && has_code(&error, PROTOCOL_VIOLATION) => {
+                return Err(unknown_pooler(&error.to_string()));
             }
-            let message = format!(
-                "the server refuses a session with statement_timeout ({error}); if it is a pooler in transaction mode, call \
-                 PostgresBuilder::behind_pooler"
-            );
-            Error::Configuration(message.into())
-        })
+            lent => lent?,
+        };
+        if pooled.is_fresh() && !self.behind_pooler {
+            let limit = pooled.limit().as_millis();
+            let find = format!("SELECT FROM pg_settings WHERE name = 'statement_timeout' AND reset_val = '{limit}'");
+            let found = pooled.ask(|connection| sqlx::raw_sql(AssertSqlSafe(find)).fetch_all(connection)).await?;
+            if found.is_empty() {
+                return Err(unknown_pooler("the session does not have it"));
+            }
+        }
+        Ok(pooled)
     }
 
     /// Makes the tables, or brings them to the current version.
@@ -202,6 +209,14 @@ impl Database {
     }
 }
 
+fn unknown_pooler(found: &str) -> Error {
+    let message = format!(
+        "the server does not take a session with statement_timeout ({found}); if it is a pooler in transaction mode, call \
+         PostgresBuilder::behind_pooler"
+    );
+    Error::Configuration(message.into())
+}
+
 /// The server gives a statement up in time, since it goes on with abandoned ones: in the queue for a lock, for example.
 fn with_time_limit(options: PgConnectOptions, limit: Duration) -> PgConnectOptions {
     options.options([("statement_timeout", limit.as_millis().to_string())])
@@ -221,6 +236,10 @@ const PROTOCOL_VIOLATION: &str = "08P01";
 const UNDEFINED_TABLE: &str = "42P01";
 const READ_ONLY: &str = "25006";
 
+/// The session does not have the statement that sqlx remembers, or has another: `invalid_sql_statement_name`,
+/// `duplicate_prepared_statement`, and `feature_not_supported` where the result of a statement has changed with the tables.
+const OTHER_STATEMENT: [&str; 3] = ["26000", "42P05", "0A000"];
+
 /// Class of codes: another transaction came first, where transactions are stricter by default than `READ COMMITTED`, or each
 /// waited for the other.
 const TRANSACTION_ROLLBACK: &str = "40";
@@ -234,7 +253,10 @@ const OPERATOR_INTERVENTION: &str = "57P";
 fn speaks_against_connection(error: &Error) -> bool {
     let Some(error) = error.as_database_error() else { return true };
     let of_it = |code: &str| {
-        code == READ_ONLY || code.starts_with(CONNECTION_EXCEPTION) || code.starts_with(OPERATOR_INTERVENTION)
+        code == READ_ONLY
+            || OTHER_STATEMENT.contains(&code)
+            || code.starts_with(CONNECTION_EXCEPTION)
+            || code.starts_with(OPERATOR_INTERVENTION)
     };
     error.code().is_none_or(|code| of_it(&code))
 }

@@ -120,6 +120,12 @@ impl<C: Connection + 'static> PooledConnection<'_, C> {
         self.fresh
     }
 
+    /// The time limit that it was opened with.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// The database has answered everything that it was asked.
     pub(crate) fn put_back(mut self) {
         if self.limit == self.home.limit() {

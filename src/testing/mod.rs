@@ -72,16 +72,17 @@ pub fn signed_headers(secret: &SigningSecret, body: &[u8], at: SystemTime) -> [(
 ///
 /// let secrets = SigningSecrets::from(SigningSecret::new("try-it-out")?);
 /// let command = curl(&secrets, "http://127.0.0.1:3000/webhooks/sendarix", &Sample::new(EventType::Open));
-/// assert!(command.starts_with("curl -i http://127.0.0.1:3000/webhooks/sendarix "));
+/// assert!(command.starts_with("curl -i 'http://127.0.0.1:3000/webhooks/sendarix' "));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn curl(secrets: &SigningSecrets, url: &str, sample: &Sample) -> String {
     let body = sample.body();
     let signature = secrets.current().map(|secret| secret.sign(&body).to_string()).unwrap_or_default();
-    let quoted = String::from_utf8_lossy(&body).replace('\'', r"'\''");
+    let quoted = |text: &str| text.replace('\'', r"'\''");
+    let (url, body) = (quoted(url), quoted(&String::from_utf8_lossy(&body)));
     format!(
-        r#"curl -i {url} -H "{SIGNATURE_HEADER}: {signature}" -H "{TIMESTAMP_HEADER}: $(date +%s)" --data-raw '{quoted}'"#
+        r#"curl -i '{url}' -H "{SIGNATURE_HEADER}: {signature}" -H "{TIMESTAMP_HEADER}: $(date +%s)" --data-raw '{body}'"#
     )
 }
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It prints a `curl` command that sends a first event. Stop the bus, and an event is answered 503 until the bus is back; the
-//! other two have it once all the same.
+//! other two have it once all the same. To start, the application needs the bus.
 
 use std::time::Duration;
 

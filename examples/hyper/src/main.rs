@@ -88,17 +88,27 @@ async fn main() -> anyhow::Result<()> {
     // The receiver limits the body. A client may close its sending side once the request is out.
     server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(5)).half_close(true);
     let mut terminate = signal(SignalKind::terminate())?; // systemd, Docker, Kubernetes
+    let mut interrupt = signal(SignalKind::interrupt())?; // Ctrl-C
     loop {
         let stream = tokio::select! {
-            accepted = listener.accept() => accepted?.0,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Most likely too many open files, which will pass.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
             _ = terminate.recv() => break,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupt.recv() => break,
         };
         let receiver = receiver.clone();
         let service = service_fn(move |request| receive(receiver.clone(), request));
         tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
     }
-    // Every handler runs to its end. Then the last answers go out.
+    // No new connections, and every handler runs to its end. Then the last answers go out.
+    drop(listener);
     receiver.drain().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     Ok(())

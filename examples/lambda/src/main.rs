@@ -4,7 +4,8 @@
 //! cargo build --release --package lambda-example   # for the function's target; upload it as `bootstrap`
 //! ```
 //!
-//! The function needs the variables `SENDARIX_WEBHOOK_SECRET` and `REDIS_URL`. Its instances share nothing else, and end at
+//! Set the function's timeout to 15 s: with its default of 3 s Lambda would stop a slow handler, and its answer. The function
+//! needs the variables `SENDARIX_WEBHOOK_SECRET` and `REDIS_URL`. Its instances share nothing else, and end at
 //! any time, so events and dead letters are in Redis. An event that is handled is a line in the function's log.
 
 use std::time::Duration;

@@ -71,12 +71,16 @@ async fn main() -> anyhow::Result<()> {
     // A client may close its sending side once the request is out. hyper would then drop the request, unnoticed.
     server.half_close(true);
     let (connections, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut terminate = signal(SignalKind::terminate())?; // systemd, Docker, Kubernetes
+    let mut interrupt = signal(SignalKind::interrupt())?; // Ctrl-C
     loop {
-        let place = Arc::clone(&places).acquire_owned().await?;
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
+        let (stream, place) = tokio::select! {
+            accepted = accept => match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Most likely too many open files, which will pass.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -85,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
                 }
             },
             _ = terminate.recv() => break,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupt.recv() => break,
         };
         // An answer is one small packet, and should not wait for more.
         stream.set_nodelay(true).ok();
@@ -98,7 +102,9 @@ async fn main() -> anyhow::Result<()> {
             drop(place);
         });
     }
-    // New deliveries are answered 503, and every handler runs to its end. Then the last answers go out.
+    // No new connections; on those that there are, deliveries are answered 503; and every handler runs to its end. Then the last
+    // answers go out.
+    drop(listener);
     receiver.drain().await;
     timeout(Duration::from_secs(1), connections.shutdown()).await.ok();
     Ok(())

@@ -5,8 +5,8 @@
 //! SENDARIX_WEBHOOK_SECRET=try-it-out cargo run --package transaction-example
 //! ```
 //!
-//! It prints a `curl` command that sends a first event. Run it as often as you like, and kill the application wherever you
-//! like: the balance is 1. On PostgreSQL it is the same with `PostgresStore`, a `PgPool` and `pool.begin()`.
+//! It prints a `curl` command that sends a first event. Run that command as often as you like, and kill the application
+//! wherever you like: the balance is 1. On PostgreSQL it is the same with `PostgresStore`, a `PgPool` and `pool.begin()`.
 
 use std::time::Duration;
 

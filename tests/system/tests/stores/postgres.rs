@@ -26,11 +26,11 @@ fn key(id: &str) -> EventKey {
 struct PgBouncer(Child);
 
 impl PgBouncer {
-    async fn start(backend: &Backend) -> (Self, String) {
+    async fn start(backend: &Backend, setting: &str) -> (Self, String) {
         // Another process may take the port before the pooler does.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut pooler = Self(Self::spawn(port, backend));
+            let mut pooler = Self(Self::spawn(port, backend, setting));
             eventually("the pooler listens", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() }).await;
             if pooler.0.try_wait().unwrap().is_none() {
                 return (pooler, format!("postgres://postgres@127.0.0.1:{port}/postgres"));
@@ -39,10 +39,10 @@ impl PgBouncer {
         panic!("the pooler does not start");
     }
 
-    fn spawn(port: u16, backend: &Backend) -> Child {
+    fn spawn(port: u16, backend: &Backend, setting: &str) -> Child {
         let settings = format!(
             "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n",
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n{setting}\n",
             backend.port
         );
         let path = backend.dir().join("pgbouncer.ini");
@@ -63,7 +63,7 @@ impl Drop for PgBouncer {
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_pooler_in_transaction_mode() {
     let backend = Backend::start(Kind::Postgres);
-    let (_pooler, url) = PgBouncer::start(&backend).await;
+    let (_pooler, url) = PgBouncer::start(&backend, "").await;
     let store = PostgresStore::builder(&url).unwrap().behind_pooler().build().unwrap();
     conformance::dead_letters(Arc::new(store.dead_letters())).await;
     conformance::dedup_store(Arc::new(store)).await;
@@ -82,11 +82,17 @@ async fn behind_a_pooler_in_transaction_mode() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_the_store_does_not_know_of_is_refused() {
     let backend = Backend::start(Kind::Postgres);
-    let (_pooler, url) = PgBouncer::start(&backend).await;
-    let store = PostgresStore::open(&url).unwrap();
-    let error = store.claim(&key("evt_1"), ClaimToken::random(), LEASE).await.unwrap_err();
-    let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.contains("call PostgresBuilder::behind_pooler"), "{cause}");
+    for setting in ["", "ignore_startup_parameters = options,extra_float_digits"] {
+        let (_pooler, url) = PgBouncer::start(&backend, setting).await;
+        for builder in
+            [PostgresStore::builder(&url).unwrap(), PostgresStore::builder(&url).unwrap().without_migration()]
+        {
+            let store = builder.build().unwrap();
+            let error = store.claim(&key("evt_1"), ClaimToken::random(), LEASE).await.unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains("call PostgresBuilder::behind_pooler"), "{setting}: {cause}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

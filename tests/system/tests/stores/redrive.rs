@@ -88,13 +88,13 @@ async fn letters_are_listed_shown_and_redriven() {
         assert_eq!(one.status.code(), Some(1), "{kind:?}: the command failed: {one:?}");
         let one = dead_letters(&backend, &["redrive", "evt_permanent", "--", "cat"]);
         assert_eq!(one.status.code(), Some(0), "{kind:?}: {one:?}");
-        assert_eq!(stdout(&one).as_bytes(), sample("evt_permanent"), "{kind:?}");
+        assert!(stdout(&one).contains(r#""event_id":"evt_permanent""#), "{kind:?}: {one:?}");
         let gone = dead_letters(&backend, &["redrive", "evt_permanent", "--", "cat"]);
         assert_eq!(gone.status.code(), Some(2), "{kind:?}: it is gone");
 
         let all = dead_letters(&backend, &["redrive", "--all", "--", "cat"]);
         assert_eq!(all.status.code(), Some(1), "{kind:?}: one is left: {all:?}");
-        assert_eq!(stdout(&all).as_bytes(), sample("evt_failed"), "{kind:?}");
+        assert!(stdout(&all).contains(r#""event_id":"evt_failed""#), "{kind:?}: {all:?}");
         let said = String::from_utf8(all.stderr).unwrap();
         assert!(said.contains("evt_failed: processed") && said.contains(&format!("{malformed}: malformed")), "{said}");
         assert!(said.contains("2 redriven, 1 left"), "{said}");
