@@ -67,7 +67,7 @@ async fn trigger_sends_everything_that_a_receiver_must_stand() {
     for (line, event) in of_one.iter().zip(["accepted", "delivered", "open"]) {
         assert_eq!((line[1], line[3], line[4]), (event, "msg_1", "a@example.com"));
     }
-    assert_ne!(of_one[0][2], of_one[1][2], "each has an id of its own");
+    assert_ne!(of_one[0][2], of_one[1][2], "each has another id");
 }
 
 #[tokio::test(flavor = "multi_thread")]
