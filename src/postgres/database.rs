@@ -121,11 +121,7 @@ impl Database {
         // Within a transaction a pooler does not change the session between the statement and its values.
         // While it is open, the event's row is locked, also when the process is stopped.
         let limit = self.connections.limit();
-        let begin = format!(
-            "BEGIN; {}; SET LOCAL idle_in_transaction_session_timeout = {}",
-            set_time_limit(limit),
-            limit.as_millis()
-        );
+        let begin = format!("BEGIN; {}; {}", set_time_limit(limit), set_idle_limit(limit));
         let statement = query.persistent(false);
         pooled
             .ask(|connection| async move {
@@ -182,13 +178,17 @@ impl Database {
         if self.is_current(pooled).await? {
             return Ok(());
         }
-        // Instances that start together take turns. An error leaves the transaction open; the connection is then closed,
-        // which rolls it back.
-        self.ask_raw(pooled, &format!("BEGIN; SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")).await?;
-        if !self.is_current(pooled).await? {
-            self.ask_raw(pooled, &self.migration()).await?;
+        // Several statements in one are one transaction, so a process that is stopped holds no lock; and the lock makes instances
+        // that start together take turns.
+        let migrate = format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}", self.migration());
+        for tries in 1..TRIES {
+            match self.ask_raw(pooled, &migrate).await {
+                // A claim of an instance that was faster had the tables in another order.
+                Err(error) if is_conflict(&error) => sleep(PAUSE * tries).await,
+                migrated => return migrated.map(drop),
+            }
         }
-        self.ask_raw(pooled, "COMMIT").await.map(drop)
+        self.ask_raw(pooled, &migrate).await.map(drop)
     }
 
     async fn is_current(&self, pooled: &mut PooledConnection<'_, PgConnection>) -> Result<bool, Error> {
@@ -225,6 +225,11 @@ fn with_time_limit(options: PgConnectOptions, limit: Duration) -> PgConnectOptio
 /// As [`with_time_limit`], for one transaction.
 fn set_time_limit(limit: Duration) -> String {
     format!("SET LOCAL statement_timeout = {}", limit.as_millis())
+}
+
+/// The server ends a transaction whose client is silent for this time.
+fn set_idle_limit(limit: Duration) -> String {
+    format!("SET LOCAL idle_in_transaction_session_timeout = {}", limit.as_millis())
 }
 
 /// How often a statement is sent that collides with others, and how long it waits in between at first.
