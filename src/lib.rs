@@ -51,7 +51,7 @@
 //! | feed several destinations from one endpoint | [`destination::FanOut`] |
 //! | handle what could not be handled | [`Inbox::redrive_all`], [`dead_letter`] |
 //! | know what became of a delivery | [`Outcome`] |
-//! | know how a message is doing, or your sending as a whole | [`state`], [`reputation`] |
+//! | keep a suppression list, the state of each message, timelines and rates | [`mail`], with the feature of that name |
 //! | use it without a framework | [`receiver`] |
 //! | write a store | [`store`], [`dead_letter`] |
 //! | find something in the log, or count it | [`telemetry`] |
@@ -70,6 +70,7 @@
 //! | `postgres` | | [`PostgresStore`], for several instances; needs Rust 1.94 |
 //! | `apalis` | | [`Enqueue`](destination::Enqueue), which puts events into a job queue of apalis 1 |
 //! | `nats` | | [`JetStream`](destination::JetStream), which publishes events to NATS |
+//! | `mail` | | [`Mail`](mail::Mail), which keeps a suppression list, message states, timelines and rates |
 //! | `metrics` | | counters of what becomes of requests, for any exporter: [`telemetry::metrics`] |
 //! | `testing` | | signed requests, sample events, a manual clock, a simulated Sendarix, the suites that stores must pass |
 //! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
@@ -83,6 +84,7 @@
         feature = "actix",
         feature = "apalis",
         feature = "axum",
+        feature = "mail",
         feature = "memory",
         feature = "metrics",
         feature = "nats",
@@ -110,6 +112,9 @@ pub mod guide;
 pub mod inbox;
 mod locked_file;
 mod logging;
+#[cfg(feature = "mail")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mail")))]
+pub mod mail;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod middleware;
@@ -119,12 +124,10 @@ mod postgres;
 pub mod receiver;
 #[cfg(feature = "redis")]
 mod redis;
-pub mod reputation;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-pub mod state;
 mod storage;
 pub mod store;
 pub mod telemetry;

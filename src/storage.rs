@@ -41,7 +41,7 @@ pub struct StoreConfigError {
 
 impl StoreConfigError {
     /// The message names the setting, what was found and what is allowed.
-    #[cfg(any(feature = "memory", feature = "postgres", feature = "redis", feature = "sqlite"))]
+    #[cfg(any(feature = "mail", feature = "memory", feature = "postgres", feature = "redis", feature = "sqlite"))]
     pub(crate) fn new(message: impl Into<String>, source: Option<Box<dyn Error + Send + Sync>>) -> Self {
         Self { message: message.into(), source }
     }

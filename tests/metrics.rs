@@ -246,7 +246,7 @@ async fn handlers_count_while_they_run_and_redriving_is_no_request() {
 async fn permanent_bounces_count_once_and_only_they() {
     let stores = FaultyStores::default();
     let (endpoint, numbers) = endpoint("bounces", &stores, |_| async { Ok(()) }).await;
-    let reputation = sendarix_webhooks::reputation::Reputation::builder().build();
+    let reputation = sendarix_webhooks::mail::Reputation::builder().build();
     for data in [
         r#"{"bounce_type":"hard"}"#,
         r#"{"bounce_type":"Soft"}"#,

@@ -10,13 +10,13 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters, FileDeadLetters};
 use sendarix_webhooks::inbox::RedriveError;
-use sendarix_webhooks::store::EventKey;
+use sendarix_webhooks::store::{DedupStore, EventKey, MemoryStore};
 use sendarix_webhooks::{Delivery, HandlerError, Inbox, Outcome};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command as Process;
 
 use crate::output::{complain, print};
-use crate::place::Place;
+use crate::place::{Place, StoreOptions};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -29,12 +29,8 @@ dead letters belongs to one process at a time.
 
 Exits with 1 if letters are left that should have been handled.")]
 pub(crate) struct Letters {
-    /// Where the application remembers events: memory, sqlite:PATH, redis://… or postgres://…
-    ///
-    /// Set the variable rather than the option where the place has a password: other users of the machine can read a process's
-    /// arguments.
-    #[arg(long, env = "SENDARIX_STORE", hide_env_values = true, value_name = "PLACE")]
-    store: Option<String>,
+    #[command(flatten)]
+    store: StoreOptions,
 
     /// The file that keeps the dead letters [default: the store itself]
     #[arg(long, value_name = "PATH")]
@@ -118,8 +114,9 @@ impl Handler {
 }
 
 pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
-    let is_named = options.store.is_some();
-    let Place(store) = options.store.as_deref().unwrap_or("memory").parse().context("--store")?;
+    let place = options.store.open()?;
+    let is_named = place.is_some();
+    let store = place.map_or_else(|| Arc::new(MemoryStore::new()) as Arc<dyn DedupStore>, Place::store);
     let mut builder = Inbox::builder(options.endpoint.as_str());
     let letters: Arc<dyn DeadLetters> = match options.file {
         Some(path) => {

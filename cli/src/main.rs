@@ -1,4 +1,5 @@
-//! The command line of `sendarix-webhooks`: `sendarix trigger`, `simulate`, `explain` and `letters`.
+//! The command line of `sendarix-webhooks`: `sendarix trigger`, `simulate`, `explain`, `letters` and
+//! `suppressions`.
 
 mod client;
 mod explain;
@@ -6,6 +7,8 @@ mod letters;
 mod output;
 mod place;
 mod simulate;
+#[cfg(feature = "sql")]
+mod suppressions;
 mod trigger;
 
 use std::process::ExitCode;
@@ -17,11 +20,12 @@ use clap_complete::Shell;
 #[command(
     name = "sendarix",
     version,
-    about = "Send signed Sendarix events, simulate Sendarix, explain a refused request, and manage dead letters",
+    about = "Send signed Sendarix events, simulate Sendarix, explain a refused request, and manage dead letters and suppressions",
     args_override_self = true,
     after_help = "Exit status:
   0  everything went as it should
-  1  a request got no answer, an event was given up, a request is refused, or dead letters are left
+  1  a request got no answer, an event was given up, a request is refused, dead letters are left, or an
+     address is suppressed
   2  the command could not do its work; standard error says why
 
 Environment:
@@ -43,6 +47,9 @@ enum Command {
     Explain(explain::Explain),
     /// List, show and redrive dead letters
     Letters(letters::Letters),
+    /// Export, import, ask and change the suppression list
+    #[cfg(feature = "sql")]
+    Suppressions(suppressions::Suppressions),
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -57,6 +64,8 @@ async fn main() -> ExitCode {
         Command::Simulate(options) => simulate::run(options).await,
         Command::Explain(options) => explain::run(&options),
         Command::Letters(options) => letters::run(options).await,
+        #[cfg(feature = "sql")]
+        Command::Suppressions(options) => suppressions::run(options).await,
         Command::Completions { shell } => output::completions(shell, &mut Options::command()),
     };
     match done {

@@ -8,6 +8,7 @@
 //! | a closure that takes a [`Delivery`] | anything |
 //! | [`FanOut`] | several destinations behind one endpoint |
 //! | [`JsonLines`] | a file that rotates, which warehouses load |
+//! | [`Mail`](crate::mail::Mail) (feature `mail`) | a suppression list, message states, timelines and rates |
 //! | [`Enqueue`] (feature `apalis`) | work that takes longer |
 //! | [`JetStream`] (feature `nats`) | other services |
 //!
@@ -17,6 +18,8 @@ mod fan_out;
 #[cfg(feature = "nats")]
 mod jet_stream;
 mod json_lines;
+#[cfg(feature = "mail")]
+mod mail;
 #[cfg(feature = "apalis")]
 mod queue;
 #[cfg(feature = "tower")]

@@ -66,6 +66,31 @@ impl Timestamp {
         Self(self.0.replace_nanosecond(microsecond).unwrap_or(self.0))
     }
 
+    /// This much earlier, or the first point in time.
+    #[cfg(feature = "mail")]
+    pub(crate) fn before(self, duration: Duration) -> Self {
+        let nanos = i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+        Self::nearest(self.0.unix_timestamp_nanos().saturating_sub(nanos))
+    }
+
+    /// Microseconds since 1970, negative before it.
+    #[cfg(all(feature = "mail", any(feature = "postgres", feature = "sqlite")))]
+    pub(crate) fn unix_micros(self) -> i64 {
+        i64::try_from(self.0.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX)
+    }
+
+    /// The nearest point in time.
+    #[cfg(all(feature = "mail", any(feature = "postgres", feature = "sqlite")))]
+    pub(crate) fn from_unix_micros(micros: i64) -> Self {
+        Self::nearest(i128::from(micros) * 1000)
+    }
+
+    /// The beginning of its minute.
+    #[cfg(feature = "mail")]
+    pub(crate) fn to_minute(self) -> Self {
+        Self::nearest(self.0.unix_timestamp_nanos().div_euclid(MINUTE_NANOS) * MINUTE_NANOS)
+    }
+
     /// RFC 3339 in a fixed width, so that texts compare as the times do.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn to_sortable(self) -> String {
@@ -77,6 +102,11 @@ impl Timestamp {
             u8::from(date.month()),
             date.day()
         )
+    }
+
+    fn nearest(unix_nanos: i128) -> Self {
+        let nearest = unix_nanos.clamp(YEAR_0_NANOS, YEAR_9999_NANOS);
+        Self(OffsetDateTime::from_unix_timestamp_nanos(nearest).unwrap_or(OffsetDateTime::UNIX_EPOCH))
     }
 
     fn checked(utc: OffsetDateTime) -> Option<Self> {
@@ -147,14 +177,16 @@ impl From<SystemTime> for Timestamp {
             Ok(after) => i128::try_from(after.as_nanos()).unwrap_or(i128::MAX),
             Err(before) => i128::try_from(before.duration().as_nanos()).map_or(i128::MIN, |nanos| -nanos),
         };
-        let nearest = since_epoch.clamp(YEAR_0_NANOS, YEAR_9999_NANOS);
-        Self(OffsetDateTime::from_unix_timestamp_nanos(nearest).unwrap_or(OffsetDateTime::UNIX_EPOCH))
+        Self::nearest(since_epoch)
     }
 }
 
 /// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59.999999999Z, in nanoseconds since 1970.
 const YEAR_0_NANOS: i128 = -62_167_219_200 * 1_000_000_000;
 const YEAR_9999_NANOS: i128 = 253_402_300_799 * 1_000_000_000 + 999_999_999;
+
+#[cfg(feature = "mail")]
+const MINUTE_NANOS: i128 = 60 * 1_000_000_000;
 
 impl From<Timestamp> for SystemTime {
     fn from(timestamp: Timestamp) -> Self {

@@ -12,7 +12,7 @@
 //! | [Dead letters](dead_letters) | Where are the events that failed, and how do I handle them after all? |
 //! | [Queues](queues) | Where does work go that takes longer than Sendarix waits? |
 //! | [Several destinations](destinations) | How does one endpoint feed several systems? |
-//! | [Mail state](mail_state) | Which addresses must I not mail, and how is a message or my sending doing? |
+//! | [Mail state](mail_state) | Which addresses must I not mail, what became of a message, and how is my sending doing? |
 //! | [Production](production) | What must be in front of the receiver and around it? |
 //! | [Observability](observability) | What is in the log and in the metrics? |
 //! | [Security](security) | What is defended, and what is not? |
@@ -58,7 +58,7 @@ pub mod queues {}
 #[doc = include_str!("destinations.md")]
 pub mod destinations {}
 
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "axum", feature = "mail", feature = "postgres"))]
 #[doc = include_str!("mail_state.md")]
 pub mod mail_state {}
 

@@ -19,6 +19,7 @@ pub struct PostgresBuilder {
     schema: Option<String>,
     claims: String,
     letters: String,
+    mail: String,
     migrate: bool,
 }
 
@@ -31,6 +32,7 @@ impl PostgresBuilder {
             schema: None,
             claims: "sendarix_claims".to_owned(),
             letters: "sendarix_dead_letters".to_owned(),
+            mail: "sendarix".to_owned(),
             migrate: true,
         }
     }
@@ -50,6 +52,15 @@ impl PostgresBuilder {
     /// The name of the table of dead letters. Default: `sendarix_dead_letters`.
     pub fn dead_letters_table(mut self, name: impl Into<String>) -> Self {
         self.letters = name.into();
+        self
+    }
+
+    /// What the names of the tables of a [`Mail`](crate::mail::Mail) begin with. Default: `sendarix`, for `sendarix_events`,
+    /// `sendarix_messages`, `sendarix_suppressions` and `sendarix_rates`.
+    #[cfg(feature = "mail")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "mail")))]
+    pub fn mail_tables(mut self, prefix: impl Into<String>) -> Self {
+        self.mail = prefix.into();
         self
     }
 
@@ -78,7 +89,7 @@ impl PostgresBuilder {
     ///
     /// # Errors
     ///
-    /// A name is not made of 1 to 57 ASCII letters, digits and underscores, or begins with a digit; both tables have the
+    /// A name is not made of 1 to 57 ASCII letters, digits and underscores, or begins with a digit; two tables have the
     /// same name; no connection is allowed.
     pub fn build(self) -> Result<PostgresStore, StoreConfigError> {
         if self.max_connections == 0 {
@@ -87,19 +98,30 @@ impl PostgresBuilder {
         if self.claims == self.letters {
             return Err(refused(format!("both tables are called `{}`", self.claims)));
         }
+        let is_of_mail = |name: &String| {
+            ["events", "messages", "suppressions", "rates"]
+                .iter()
+                .any(|table| *name == format!("{}_{table}", self.mail))
+        };
+        if let Some(name) = [&self.claims, &self.letters].into_iter().find(|name| is_of_mail(name)) {
+            return Err(refused(format!("a table is called `{name}`, as one of mail state is: see `mail_tables`")));
+        }
         if [&self.claims, &self.letters].into_iter().any(|name| name == VERSIONS) {
             return Err(refused(format!("a table is called `{VERSIONS}`, which is that of the version")));
         }
-        for (setting, name) in [("claims_table", &self.claims), ("dead_letters_table", &self.letters)]
-            .into_iter()
-            .chain(self.schema.iter().map(|name| ("schema", name)))
+        let longest = format!("{}_suppressions", self.mail);
+        for (setting, name) in
+            [("claims_table", &self.claims), ("dead_letters_table", &self.letters), ("mail_tables", &longest)]
+                .into_iter()
+                .chain(self.schema.iter().map(|name| ("schema", name)))
         {
             check_name(setting, name)?;
         }
         let table = |name| Table { schema: self.schema.clone(), name };
         let (claims, letters) = (table(self.claims), table(self.letters));
         let Self { options, max_connections, behind_pooler, migrate, .. } = self;
-        Ok(PostgresStore::new(Database::new(options, max_connections, behind_pooler, claims, letters, migrate)))
+        let database = Database::new(options, max_connections, behind_pooler, claims, letters, migrate);
+        Ok(PostgresStore::new(database, &self.mail))
     }
 }
 

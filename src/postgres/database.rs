@@ -4,8 +4,8 @@
 //! `postgres_read_only` (connections that are dead, or lead to a replica), `tables_that_are_gone_are_made_again`, and
 //! `postgres_with_serializable_transactions` (two transactions collide). Without a time limit at the server, `postgres_locked` fails.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow};
@@ -27,6 +27,8 @@ pub(super) struct Database {
     pub(super) letters: Table,
     pub(super) statements: Statements,
     schema: Schema,
+    /// The tables of mail state, once they are needed.
+    mail: OnceLock<Schema>,
     migrate: bool,
     /// Whether the tables have been seen.
     migrated: AtomicBool,
@@ -53,7 +55,8 @@ impl Database {
             connections: Connections::new(options, fit, max_connections),
             behind_pooler,
             statements: Statements::new(&claims, &letters),
-            schema: Schema::new(claims.clone(), letters.clone()),
+            schema: Schema::of_events(claims.clone(), &letters),
+            mail: OnceLock::new(),
             claims,
             letters,
             migrate,
@@ -72,18 +75,35 @@ impl Database {
         statement: impl FnOnce(&Statements) -> &Arc<str>,
         bind: impl Fn(Query<'q>) -> Query<'q>,
     ) -> Result<Vec<PgRow>, StoreError> {
-        let sql = statement(&self.statements);
-        self.send(|| bind(sqlx::query(AssertSqlSafe(Arc::clone(sql))))).await.map_err(StoreError::new)
+        self.run_sql(statement(&self.statements), bind).await
     }
 
-    async fn send<'q>(&self, query: impl Fn() -> Query<'q>) -> Result<Vec<PgRow>, Error> {
+    /// Runs one statement, as [`run`](Self::run) does.
+    pub(super) async fn run_sql<'q>(
+        &self,
+        sql: &Arc<str>,
+        bind: impl Fn(Query<'q>) -> Query<'q>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        let mut answers = self.run_all(|| vec![bind(query(sql))]).await?;
+        Ok(answers.pop().unwrap_or_default())
+    }
+
+    /// Runs statements, several of them in a transaction, which must be safe to run twice. Returns the rows of each.
+    pub(super) async fn run_all<'q>(
+        &self,
+        queries: impl Fn() -> Vec<Query<'q>>,
+    ) -> Result<Vec<Vec<PgRow>>, StoreError> {
+        self.send(queries).await.map_err(StoreError::new)
+    }
+
+    async fn send<'q>(&self, queries: impl Fn() -> Vec<Query<'q>>) -> Result<Vec<Vec<PgRow>>, Error> {
         let (mut looked_for_tables, mut tries) = (false, 0);
         loop {
             let mut pooled = self.lend().await?;
-            let error = match self.ask(&mut pooled, query()).await {
-                Ok(rows) => {
+            let error = match self.ask(&mut pooled, queries()).await {
+                Ok(answers) => {
                     pooled.put_back();
-                    return Ok(rows);
+                    return Ok(answers);
                 }
                 Err(error) => error,
             };
@@ -113,26 +133,50 @@ impl Database {
     async fn ask(
         &self,
         pooled: &mut PooledConnection<'_, PgConnection>,
-        query: Query<'_>,
-    ) -> Result<Vec<PgRow>, Error> {
-        if !self.behind_pooler {
-            return pooled.ask(|connection| query.fetch_all(connection)).await;
+        mut queries: Vec<Query<'_>>,
+    ) -> Result<Vec<Vec<PgRow>>, Error> {
+        if !self.behind_pooler && queries.len() == 1 {
+            let Some(query) = queries.pop() else { return Ok(Vec::new()) };
+            return pooled.ask(|connection| async { Ok(vec![query.fetch_all(connection).await?]) }).await;
         }
         // Within a transaction a pooler does not change the session between the statement and its values.
         // While it is open, the event's row is locked, also when the process is stopped.
         let limit = self.connections.limit();
         let begin = format!("BEGIN; {}; {}", set_time_limit(limit), set_idle_limit(limit));
-        let statement = query.persistent(false);
+        let persistent = !self.behind_pooler;
         pooled
             .ask(|connection| async move {
                 sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
-                let answer = statement.fetch_all(&mut *connection).await;
-                let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
+                let mut answers = Vec::with_capacity(queries.len());
+                let mut failed = None;
+                for query in queries {
+                    match query.persistent(persistent).fetch_all(&mut *connection).await {
+                        Ok(rows) => answers.push(rows),
+                        Err(error) => {
+                            failed = Some(error);
+                            break;
+                        }
+                    }
+                }
+                let end = if failed.is_none() { "COMMIT" } else { "ROLLBACK" };
                 // A connection that cannot be rolled back must not be used again, whatever the server had said before.
                 sqlx::raw_sql(end).execute(&mut *connection).await?;
-                answer
+                failed.map_or(Ok(answers), Err)
             })
             .await
+    }
+
+    /// Says that the tables of mail state are needed as well.
+    #[cfg(feature = "mail")]
+    pub(super) fn need_mail(&self, schema: impl FnOnce() -> Schema) {
+        self.mail.get_or_init(schema);
+        self.migrated.store(false, Ordering::Release);
+    }
+
+    /// How to reach the server, for a connection that is not one of these.
+    #[cfg(feature = "mail")]
+    pub(super) fn options(&self) -> PgConnectOptions {
+        self.connections.options()
     }
 
     pub(super) async fn migrate(&self) -> Result<(), Error> {
@@ -174,13 +218,24 @@ impl Database {
 
     /// Makes the tables, or brings them to the current version.
     async fn migrate_over(&self, pooled: &mut PooledConnection<'_, PgConnection>) -> Result<(), Error> {
+        for schema in [Some(&self.schema), self.mail.get()].into_iter().flatten() {
+            self.migrate_schema(pooled, schema).await?;
+        }
+        Ok(())
+    }
+
+    async fn migrate_schema(
+        &self,
+        pooled: &mut PooledConnection<'_, PgConnection>,
+        schema: &Schema,
+    ) -> Result<(), Error> {
         // Asked first: a role that may not make tables may not say IF NOT EXISTS either.
-        if self.is_current(pooled).await? {
+        if self.is_current(pooled, schema).await? {
             return Ok(());
         }
         // Several statements in one are one transaction, so a process that is stopped holds no lock; and the lock makes instances
         // that start together take turns.
-        let migrate = format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}", self.migration());
+        let migrate = format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}", schema.migration());
         for tries in 1..TRIES {
             match self.ask_raw(pooled, &migrate).await {
                 // A claim of an instance that was faster had the tables in another order.
@@ -191,11 +246,14 @@ impl Database {
         self.ask_raw(pooled, &migrate).await.map(drop)
     }
 
-    async fn is_current(&self, pooled: &mut PooledConnection<'_, PgConnection>) -> Result<bool, Error> {
-        let found = Found::read(&self.ask_raw(pooled, &self.schema.find()).await?)?;
-        let version =
-            if found.has_version { self.ask_raw(pooled, &self.schema.find_version()).await? } else { Vec::new() };
-        self.schema.is_current(&found, version.first())
+    async fn is_current(
+        &self,
+        pooled: &mut PooledConnection<'_, PgConnection>,
+        schema: &Schema,
+    ) -> Result<bool, Error> {
+        let found = Found::read(&self.ask_raw(pooled, &schema.find()).await?)?;
+        let version = if found.has_version { self.ask_raw(pooled, &schema.find_version()).await? } else { Vec::new() };
+        schema.is_current(&found, version.first())
     }
 
     /// Asks the database something that has no values. Several statements in one are one transaction.
@@ -204,9 +262,13 @@ impl Database {
         pooled.ask(|connection| sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await
     }
 
-    pub(super) fn migration(&self) -> String {
+    pub(super) fn migration(&self) -> &str {
         self.schema.migration()
     }
+}
+
+pub(super) fn query<'q>(sql: &Arc<str>) -> Query<'q> {
+    sqlx::query(AssertSqlSafe(Arc::clone(sql)))
 }
 
 fn unknown_pooler(found: &str) -> Error {

@@ -3,6 +3,8 @@
 mod builder;
 mod database;
 mod letters;
+#[cfg(feature = "mail")]
+mod mail;
 mod schema;
 mod statements;
 
@@ -72,11 +74,20 @@ pub struct PostgresStore(Arc<Inner>);
 struct Inner {
     database: Arc<Database>,
     housekeeping: Housekeeping,
+    #[cfg(feature = "mail")]
+    mail: mail::MailDatabase,
 }
 
 impl PostgresStore {
-    fn new(database: Database) -> Self {
-        Self(Arc::new(Inner { database: Arc::new(database), housekeeping: Housekeeping::default() }))
+    fn new(database: Database, mail_tables: &str) -> Self {
+        #[cfg(not(feature = "mail"))]
+        let _ = mail_tables;
+        Self(Arc::new(Inner {
+            housekeeping: Housekeeping::default(),
+            #[cfg(feature = "mail")]
+            mail: mail::MailDatabase::new(&database.claims, mail_tables),
+            database: Arc::new(database),
+        }))
     }
 
     /// A store at this URL (`postgres://user:password@host:port/database`), with every default. Does not connect yet.
@@ -118,7 +129,7 @@ impl PostgresStore {
     /// The SQL that makes the tables. It changes nothing where they are.
     #[must_use]
     pub fn migration(&self) -> String {
-        self.0.database.migration()
+        self.0.database.migration().to_owned()
     }
 
     /// Runs the [`migration`](Self::migration) now. Without this it is run over the first connection.

@@ -5,6 +5,9 @@ use std::fmt::{self, Display};
 use sqlx::postgres::PgRow;
 use sqlx::{Error, Row};
 
+#[cfg(feature = "mail")]
+use crate::sql::mail::{MailTables, message_status};
+
 /// A table's name. The builder has checked its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Table {
@@ -12,12 +15,18 @@ pub(super) struct Table {
     pub(super) name: String,
 }
 
-/// The tables of one store, and the one that says which version they have.
+/// Some tables that have one version, and the table that says which.
 #[derive(Debug)]
 pub(super) struct Schema {
-    claims: Table,
-    letters: Table,
+    /// By which the version is found.
+    first: Table,
     versions: Table,
+    /// The version that this crate knows.
+    current: i64,
+    /// A condition: whether all of it is there.
+    is_complete: String,
+    /// What makes the tables, or brings them to the current version.
+    migration: String,
 }
 
 /// What is there of a store's tables.
@@ -45,63 +54,74 @@ impl Found {
 /// The table of versions, one row for each table of claims.
 pub(super) const VERSIONS: &str = "sendarix_schema";
 
-/// Raise it with every change of the tables, and add the way from the version before to [`Schema::migration`].
+/// Raise it with every change of these tables, and add the way from the version before to [`Schema::of_events`].
 ///
 /// Before version 1 there was no number: ids, errors and tokens were `bytea`, and times of letters were texts.
 const CURRENT: i64 = 1;
 
 impl Schema {
-    pub(super) fn new(claims: Table, letters: Table) -> Self {
-        let versions = Table { schema: claims.schema.clone(), name: VERSIONS.to_owned() };
-        Self { claims, letters, versions }
+    fn new(first: Table, current: i64, is_complete: String, migration: &str) -> Self {
+        let versions = Table { schema: first.schema.clone(), name: VERSIONS.to_owned() };
+        let name = &first.name;
+        let migration = format!(
+            "\
+CREATE TABLE IF NOT EXISTS {versions} (
+    -- The first of the tables that have this version
+    claims text PRIMARY KEY,
+    version bigint NOT NULL
+);
+{migration}INSERT INTO {versions} (claims, version) VALUES ('{name}', {current})
+ON CONFLICT (claims) DO UPDATE SET version = excluded.version;
+"
+        );
+        Self { first, versions, current, is_complete, migration }
     }
 
     /// Asks what is there, as [`Found::read`] reads it.
     pub(super) fn find(&self) -> String {
-        let Self { claims, letters, versions } = self;
-        let trigger = claims.trigger();
+        let Self { versions, is_complete, .. } = self;
         format!(
-            "SELECT current_setting('server_encoding') AS encoding,
-                to_regclass('{versions}') IS NOT NULL AS has_version,
-                to_regclass('{claims}') IS NOT NULL AND to_regclass('{letters}') IS NOT NULL AND EXISTS (
-                    SELECT FROM pg_trigger WHERE tgrelid = to_regclass('{claims}') AND tgname = '{trigger}'
-                ) AS is_complete"
+            "SELECT current_setting('server_encoding') AS encoding, to_regclass('{versions}') IS NOT NULL AS has_version,
+                {is_complete} AS is_complete"
         )
     }
 
     /// Asks for the version, where there is a table of them.
     pub(super) fn find_version(&self) -> String {
-        format!("SELECT version FROM {} WHERE claims = '{}'", self.versions, self.claims.name)
+        format!("SELECT version FROM {} WHERE claims = '{}'", self.versions, self.first.name)
     }
 
     /// Whether these rows, the answers to both questions, say that nothing is to be done.
     pub(super) fn is_current(&self, found: &Found, version: Option<&PgRow>) -> Result<bool, Error> {
         let version: Option<i64> = version.map(|row| row.try_get("version")).transpose()?;
-        if let Some(version) = version.filter(|version| *version > CURRENT) {
-            let claims = &self.claims;
+        let Self { first, current, .. } = self;
+        if let Some(version) = version.filter(|version| version > current) {
             let message = format!(
-                "{claims} has version {version}, and this version of the crate knows {CURRENT}: a newer one has changed the \
+                "{first} has version {version}, and this version of the crate knows {current}: a newer one has changed the \
                  tables; update this application too"
             );
             return Err(Error::Configuration(message.into()));
         }
-        Ok(version == Some(CURRENT) && found.is_complete)
+        Ok(version == Some(*current) && found.is_complete)
     }
 
     /// What makes the tables, or brings them to the current version. It changes nothing where they are current.
-    pub(super) fn migration(&self) -> String {
-        let Self { claims, letters, versions } = self;
-        let (until, live, trigger) = (claims.index("until"), claims.index("live"), claims.trigger());
+    pub(super) fn migration(&self) -> &str {
+        &self.migration
+    }
+
+    /// The tables of claims and of dead letters.
+    pub(super) fn of_events(claims: Table, letters: &Table) -> Self {
+        let trigger = claims.trigger();
+        let is_complete = format!(
+            "to_regclass('{claims}') IS NOT NULL AND to_regclass('{letters}') IS NOT NULL AND EXISTS (
+                SELECT FROM pg_trigger WHERE tgrelid = to_regclass('{claims}') AND tgname = '{trigger}')"
+        );
+        let (until, live) = (claims.index("until"), claims.index("live"));
         let function = Table { schema: claims.schema.clone(), name: trigger.clone() };
-        let name = &claims.name;
         let is_old = "attname = 'event_id' AND atttypid = 'bytea'::regtype";
-        format!(
+        let migration = format!(
             "\
-CREATE TABLE IF NOT EXISTS {versions} (
-    -- The name of the table of claims, whose dead letters have the same version
-    claims text PRIMARY KEY,
-    version bigint NOT NULL
-);
 DO $$
 BEGIN
     -- From the tables before version 1, which are told by the type of their ids
@@ -164,10 +184,106 @@ END $$;
 DROP TRIGGER IF EXISTS \"{trigger}\" ON {claims};
 CREATE TRIGGER \"{trigger}\" AFTER UPDATE OF state ON {claims}
 FOR EACH ROW WHEN (NEW.state = 'completed') EXECUTE PROCEDURE {function}();
-INSERT INTO {versions} (claims, version) VALUES ('{name}', {CURRENT})
-ON CONFLICT (claims) DO UPDATE SET version = excluded.version;
 ",
-        )
+        );
+        Self::new(claims, CURRENT, is_complete, &migration)
+    }
+}
+
+/// Raise it with every change of the tables of mail state, and add the way from the version before to [`Schema::of_mail`].
+#[cfg(feature = "mail")]
+const CURRENT_MAIL: i64 = 1;
+
+#[cfg(feature = "mail")]
+impl Schema {
+    /// The tables of mail state.
+    pub(super) fn of_mail(tables: &MailTables<Table>) -> Self {
+        let MailTables { events, messages, suppressions, rates } = tables;
+        let (timeline, age) = (events.index("address"), events.index("at"));
+        let (of_recipient, message_age) = (messages.index("address"), messages.index("last"));
+        let minute = rates.index("minute");
+        let status = message_status!();
+        let is_complete = [events, messages, suppressions, rates]
+            .map(|table| format!("to_regclass('{table}') IS NOT NULL"))
+            .join(" AND ");
+        let migration = format!(
+            "\
+CREATE TABLE IF NOT EXISTS {events} (
+    event_id text COLLATE \"C\" PRIMARY KEY,
+    event_type text NOT NULL,
+    -- What it says of its message: 'accepted', 'deferred', 'soft_bounced', 'delivered', 'bounced', 'complained',
+    -- 'unsubscribed', 'opened' or 'clicked'; NULL for a type that is not documented
+    fact text,
+    -- As Sendarix signed it
+    at timestamptz NOT NULL,
+    message_id text COLLATE \"C\" NOT NULL,
+    -- As addresses are compared
+    address text COLLATE \"C\" NOT NULL,
+    -- As Sendarix sent it
+    recipient text NOT NULL,
+    -- The exact bytes that were signed
+    body bytea NOT NULL
+);
+CREATE INDEX IF NOT EXISTS {timeline} ON {events} (address, at, event_id);
+CREATE INDEX IF NOT EXISTS {age} ON {events} (at);
+CREATE TABLE IF NOT EXISTS {messages} (
+    message_id text COLLATE \"C\" NOT NULL,
+    address text COLLATE \"C\" NOT NULL,
+    recipient text NOT NULL,
+    status text GENERATED ALWAYS AS ({status}) STORED,
+    accepted_at timestamptz,
+    -- The last time, and of a soft bounce why
+    deferred_at timestamptz,
+    soft_bounce_at timestamptz,
+    soft_bounce_category text COLLATE \"C\",
+    soft_bounce_smtp_code bigint,
+    soft_bounce_smtp_message text COLLATE \"C\",
+    delivered_at timestamptz,
+    bounce_at timestamptz,
+    bounce_category text COLLATE \"C\",
+    bounce_smtp_code bigint,
+    bounce_smtp_message text COLLATE \"C\",
+    complained_at timestamptz,
+    unsubscribed_at timestamptz,
+    first_open_at timestamptz,
+    last_open_at timestamptz,
+    opens bigint NOT NULL,
+    first_click_at timestamptz,
+    last_click_at timestamptz,
+    clicks bigint NOT NULL,
+    last_event_at timestamptz NOT NULL,
+    PRIMARY KEY (message_id, address)
+);
+CREATE INDEX IF NOT EXISTS {of_recipient} ON {messages} (address, last_event_at, message_id);
+CREATE INDEX IF NOT EXISTS {message_age} ON {messages} (last_event_at);
+CREATE TABLE IF NOT EXISTS {suppressions} (
+    -- As addresses are compared; after an erasure, 'erased:' and a keyed hash
+    address text COLLATE \"C\" PRIMARY KEY,
+    recipient text NOT NULL,
+    -- 'permanent_bounce', 'complaint', 'unsubscribe', 'soft_bounces' or 'manual'; NULL after a release
+    reason text,
+    since timestamptz,
+    -- NULL where the application put the address on the list
+    event_id text COLLATE \"C\",
+    message_id text,
+    released_at timestamptz,
+    released_because text
+);
+CREATE TABLE IF NOT EXISTS {rates} (
+    -- What the application counts by
+    counted text COLLATE \"C\" NOT NULL,
+    minute timestamptz NOT NULL,
+    -- Spreads the rows that all connections count in
+    shard integer NOT NULL,
+    delivered bigint NOT NULL,
+    bounced bigint NOT NULL,
+    complained bigint NOT NULL,
+    PRIMARY KEY (counted, minute, shard)
+);
+CREATE INDEX IF NOT EXISTS {minute} ON {rates} (minute);
+"
+        );
+        Self::new(events.clone(), CURRENT_MAIL, is_complete, &migration)
     }
 }
 

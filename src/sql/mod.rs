@@ -1,6 +1,8 @@
 //! What the SQL stores share: connections that are trusted only as long as they answer, and the pace of cleaning up.
 
 pub(crate) mod letters;
+#[cfg(feature = "mail")]
+pub(crate) mod mail;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +61,12 @@ impl<C: Connection + 'static> Connections<C> {
     /// How long the database may take for a step.
     pub(crate) fn limit(&self) -> Duration {
         self.limit.get()
+    }
+
+    /// How to reach the database.
+    #[cfg(all(feature = "mail", feature = "postgres"))]
+    pub(crate) fn options(&self) -> C::Options {
+        self.options.clone()
     }
 
     /// Raises the limit to what this receiver waits.

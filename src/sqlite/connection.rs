@@ -10,20 +10,26 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, SqlSafeStr, Sqlite};
 use tokio::time::{Instant, sleep};
 
-use super::schema;
+use super::schema::{self, Schema};
 use crate::sql::{BEYOND_RECEIVER, Connections, PooledConnection};
 use crate::storage::StoreError;
 
-/// The connections to the file: one for each durability.
+/// The connections to the file: one for each durability, and one for each group of tables.
 #[derive(Debug)]
 pub(super) struct Database {
     pub(super) claims: FileConnection,
     pub(super) letters: FileConnection,
+    /// As durable as the letters: what is acknowledged must survive a power failure.
+    #[cfg(feature = "mail")]
+    pub(super) mail: FileConnection,
 }
 
 /// One connection to the file. That is enough: the file has one writer at a time, and its callers wait in order.
 #[derive(Debug)]
-pub(super) struct FileConnection(Connections<SqliteConnection>);
+pub(super) struct FileConnection {
+    connections: Connections<SqliteConnection>,
+    schemas: &'static [Schema],
+}
 
 pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
@@ -41,16 +47,24 @@ impl Database {
             .auto_vacuum(SqliteAutoVacuum::None)
             // A slow statement's text has ids in it, and the inbox logs what fails.
             .disable_statement_logging();
-        let connection = |synchronous| {
+        let connection = |synchronous, schemas| {
             let fit = |options: SqliteConnectOptions, limit| options.busy_timeout(busy_timeout(limit));
-            FileConnection(Connections::new(options.clone().synchronous(synchronous), fit, 1))
+            let connections = Connections::new(options.clone().synchronous(synchronous), fit, 1);
+            FileConnection { connections, schemas }
         };
-        Self { claims: connection(SqliteSynchronous::Normal), letters: connection(SqliteSynchronous::Full) }
+        Self {
+            claims: connection(SqliteSynchronous::Normal, &[schema::EVENTS]),
+            letters: connection(SqliteSynchronous::Full, &[schema::EVENTS]),
+            #[cfg(feature = "mail")]
+            mail: connection(SqliteSynchronous::Full, &[schema::EVENTS, schema::MAIL]),
+        }
     }
 
     pub(super) fn allow(&self, limit: Duration) {
-        self.claims.0.allow(limit);
-        self.letters.0.allow(limit);
+        self.claims.connections.allow(limit);
+        self.letters.connections.allow(limit);
+        #[cfg(feature = "mail")]
+        self.mail.connections.allow(limit);
     }
 }
 
@@ -68,30 +82,50 @@ impl FileConnection {
         Ok(rows)
     }
 
+    /// Runs statements in a transaction that may write. They are the same in each database, so a reply that says otherwise
+    /// ends them.
+    #[cfg(feature = "mail")]
+    pub(super) async fn run_all<T>(
+        &self,
+        statements: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        let mut pooled = self.lend().await.map_err(StoreError::new)?;
+        let run = async |connection: &mut SqliteConnection| {
+            sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+            // An error leaves the transaction open; the connection is then closed, which rolls it back.
+            let done = statements(&mut *connection).await?;
+            sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
+            Ok(done)
+        };
+        let done = pooled.ask(run).await.map_err(StoreError::new)?;
+        pooled.put_back();
+        Ok(done)
+    }
+
     async fn lend(&self) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
-        let give_up = Instant::now() + busy_timeout(self.0.limit());
+        let give_up = Instant::now() + busy_timeout(self.connections.limit());
         loop {
-            match open(&self.0).await {
+            match self.open().await {
                 // Unlike everything else, a file's change to WAL does not wait for its turn.
                 Err(error) if is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
                 pooled => return pooled,
             }
         }
     }
+
+    /// A connection to a file that has the tables. Each new connection looks: the file may be another than before.
+    async fn open(&self) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
+        let mut pooled = self.connections.lend().await?;
+        if pooled.is_fresh() {
+            for schema in self.schemas {
+                pooled.ask(|connection| schema.prepare(connection)).await?;
+            }
+        }
+        Ok(pooled)
+    }
 }
 
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
-
-/// A connection to a file that has the tables. Each new connection looks: the file may be another than before.
-async fn open(
-    connections: &Connections<SqliteConnection>,
-) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
-    let mut pooled = connections.lend().await?;
-    if pooled.is_fresh() {
-        pooled.ask(schema::prepare).await?;
-    }
-    Ok(pooled)
-}
 
 /// `SQLITE_BUSY` with any extension of the code.
 fn is_busy(error: &sqlx::Error) -> bool {

@@ -2,6 +2,8 @@
 
 mod connection;
 mod letters;
+#[cfg(feature = "mail")]
+mod mail;
 mod schema;
 mod statements;
 

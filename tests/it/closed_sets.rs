@@ -6,8 +6,7 @@ use std::str::FromStr;
 
 use sendarix_webhooks::dead_letter::DeadLetterReason;
 use sendarix_webhooks::inbox::RedriveErrorKind;
-use sendarix_webhooks::reputation::Measure;
-use sendarix_webhooks::state::MessageStatus;
+use sendarix_webhooks::mail::{Measure, MessageStatus, SuppressionReason};
 use sendarix_webhooks::{EventType, Outcome, RefusalKind, Suppression, UnknownName, UnknownTypes};
 
 fn check<T>(all: &[T])
@@ -37,6 +36,7 @@ fn every_value_is_read_back_from_its_name_and_the_error_lists_all_names() {
     check(RedriveErrorKind::ALL);
     check(RefusalKind::ALL);
     check(Suppression::ALL);
+    check(SuppressionReason::ALL);
     check(UnknownTypes::ALL);
     assert_eq!(format!("{:>8}|{:<6}|", Outcome::Slow, EventType::Open), "    slow|open  |");
 }

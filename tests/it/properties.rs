@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sendarix_webhooks::contract::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use sendarix_webhooks::mail::Address;
 use sendarix_webhooks::testing::{Sample, signed_headers};
 use sendarix_webhooks::{EventType, Head, Receiver, SendarixEvent, Timestamp};
 use serde_json::{Value, json};
@@ -151,6 +152,18 @@ proptest! {
         if let Ok(admitted) = receiver.admit(&Head::new(&method, headers)) {
             prop_assert!(admitted.verify(Vec::new()).is_err());
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_address_is_compared_by_one_form(
+        text in prop_oneof![any::<String>(), "[a-zA-Z<>\"@. ]{0,20}", "[\\PC]{1,8}@[\\PC.]{1,12}"],
+    ) {
+        let form = Address::new(&text);
+        prop_assert!(form.as_str().len() <= 320 && !form.as_str().contains('\0'));
+        prop_assert_eq!(&Address::new(format!(" {text}\t")), &form);
+        prop_assert_eq!(&Address::new(text.to_ascii_uppercase()), &Address::new(text.to_ascii_lowercase()));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sendarix_webhooks::reputation::{Exceeded, Measure, Reputation};
+use sendarix_webhooks::mail::{Exceeded, Measure, Reputation};
 use sendarix_webhooks::testing::{ManualClock, Sample};
 use sendarix_webhooks::verify::Clock;
 use sendarix_webhooks::{EventType, SendarixEvent};
@@ -23,7 +23,8 @@ impl Watch {
         let exceeded = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&exceeded);
         let builder = windows.iter().fold(Reputation::builder(), |builder, window| builder.window(*window));
-        let builder = builder.on_exceeded(move |exceeded| told.lock().unwrap().push(*exceeded)).clock(clock.clone());
+        let builder =
+            builder.on_exceeded(move |exceeded| told.lock().unwrap().push(exceeded.clone())).clock(clock.clone());
         Self { clock, reputation: builder.build(), exceeded }
     }
 
@@ -102,4 +103,53 @@ fn events_count_under_their_own_time() {
     watch.clock.set(UNIX_EPOCH);
     watch.record(EventType::Bounce, 1);
     assert_eq!(watch.reputation.rates(HOUR).unwrap().bounced, 1);
+}
+
+#[test]
+fn a_complaint_counts_without_its_delivery() {
+    let watch = Watch::start(&[HOUR]);
+    watch.record(EventType::Complaint, 19);
+    assert_eq!(watch.take_exceeded(), [], "too few to say anything");
+    watch.record(EventType::Complaint, 1);
+    assert_eq!(watch.take_exceeded(), [(Measure::Complaints, HOUR)]);
+    assert_eq!(watch.reputation.rates(HOUR).unwrap().complaint_rate(), Some(1.0));
+}
+
+#[test]
+fn each_key_exceeds_and_recovers_alone() {
+    let (clock, told) = (ManualClock::at(UNIX_EPOCH + HOUR * 500_000), Arc::new(Mutex::new(Vec::new())));
+    let (exceeded, recovered) = (Arc::clone(&told), Arc::clone(&told));
+    let reputation = Reputation::builder()
+        .minimum(1)
+        .count_by(|event| event.message_id.split_once('-').map(|(campaign, _)| campaign.to_owned()))
+        .max_keys(2)
+        .on_exceeded(move |news| exceeded.lock().unwrap().push(format!("{} exceeded", news.key)))
+        .on_recovered(move |news| recovered.lock().unwrap().push(format!("{} recovered", news.key)))
+        .clock(clock.clone())
+        .build();
+    let record = |event_type, campaign: &str| {
+        let sample = Sample::new(event_type).timestamp(clock.now()).message_id(format!("{campaign}-1"));
+        reputation.record(&SendarixEvent::decode(sample.body()).unwrap());
+    };
+    let take = || told.lock().unwrap().drain(..).collect::<Vec<_>>();
+    record(EventType::Delivered, "spring");
+    record(EventType::Bounce, "summer");
+    record(EventType::Bounce, "summer");
+    assert_eq!(take(), ["summer exceeded"]);
+    (0..19).for_each(|_| record(EventType::Delivered, "summer"));
+    assert_eq!(take(), [] as [&str; 0], "2 of 21 is above 5 %");
+    (0..20).for_each(|_| record(EventType::Delivered, "summer"));
+    assert_eq!(take(), ["summer recovered"]);
+
+    record(EventType::Complaint, "summer");
+    assert_eq!(take(), ["summer exceeded"]);
+    clock.advance(2 * HOUR);
+    reputation.check();
+    assert_eq!(take(), ["summer recovered"], "no event has come since");
+
+    record(EventType::Delivered, "spring");
+    record(EventType::Delivered, "autumn");
+    record(EventType::Delivered, "winter");
+    let counted = ["spring", "summer", "autumn", "winter"].map(|key| reputation.rates_of(key, HOUR).unwrap().delivered);
+    assert_eq!(counted, [0, 0, 1, 1], "two keys at most");
 }

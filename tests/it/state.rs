@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
-use sendarix_webhooks::state::{MessageState, MessageStatus};
+use sendarix_webhooks::mail::{MessageState, MessageStatus};
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, SendarixEvent, Timestamp};
 

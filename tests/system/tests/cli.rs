@@ -5,8 +5,10 @@
 use std::process::{Command, Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sendarix_webhooks::destination::Destination;
+use sendarix_webhooks::mail::Mail;
 use sendarix_webhooks::testing::Sample;
-use sendarix_webhooks::{EventType, SigningSecret};
+use sendarix_webhooks::{EventType, Inbox, Outcome, SendarixEvent, SigningSecret, SqliteStore};
 use sendarix_webhooks_system_tests::{Instance, SECRET, program};
 use sendarix_webhooks_test_support::TempFile;
 
@@ -444,4 +446,59 @@ fn explain_says_that_an_unknown_type_becomes_a_letter() {
         stdout(&output).contains("KEPT     the body is an event of a type that this version does not know"),
         "{output:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suppression_list_is_exported_imported_and_asked() {
+    let file = TempFile::new("mail.sqlite");
+    let mail = Mail::new(SqliteStore::open(file.path()).unwrap());
+    let event = Sample::new(EventType::Complaint).recipient("\"Lee, Ann\" <ann@example.com>");
+    let inbox = Inbox::builder("default").store(mail.store().clone()).build().unwrap();
+    let event = SendarixEvent::decode(event.event_id("evt_1").message_id("msg_1").body()).unwrap();
+    let recorder = mail.clone();
+    assert_eq!(inbox.process(event, move |delivery| recorder.take(delivery)).await.unwrap(), Outcome::Processed);
+
+    let place = format!("sqlite:{}", file.path().display());
+    let run =
+        |arguments: &[&str]| sendarix().args(["suppressions", "--store", &place]).args(arguments).output().unwrap();
+    let exported = run(&["export"]);
+    let csv = stdout(&exported);
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("recipient,reason,since,event_id,message_id"), "{exported:?}");
+    let line = lines.next().unwrap();
+    assert!(line.starts_with("\"\"\"Lee, Ann\"\" <ann@example.com>\",complaint,20"), "{line}");
+    assert!(line.ends_with("Z,evt_1,msg_1"), "{line}");
+
+    let imported = TempFile::new("import.csv");
+    std::fs::write(imported.path(), "recipient, since\nbob@example.com,\n\"carl@example.com\",2026-01-01T00:00:00Z\n")
+        .unwrap();
+    let path = imported.path().to_str().unwrap();
+    assert!(stderr(&run(&["import", path])).contains("2 imported"));
+    let checked = run(&["check", "BOB@example.com", "carl@example.com", "dora@example.com"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let told = stdout(&checked);
+    assert!(told.contains("carl@example.com manual since 2026-01-01T00:00:00Z\n"), "{told}");
+    assert!(told.contains("dora@example.com may be mailed\n"), "{told}");
+    assert!(run(&["release", "bob@example.com", "--because", "by hand"]).status.success());
+    assert_eq!(run(&["release", "bob@example.com", "--because", "again"]).status.code(), Some(1));
+    assert!(run(&["check", "bob@example.com"]).status.success());
+
+    // A broken file changes nothing, and the message says where it is broken.
+    for (broken, reason) in [
+        ("recipient\neve@example.com\n\"\"\n", "entry 2: it has no recipient"),
+        ("recipient,since\neve@example.com,2026-01-01T00:00:00Z\nfay@example.com,yesterday\n", "entry 2: since: "),
+        (
+            "recipient,reason\neve@example.com,manual\nfay@example.com,dislike\n",
+            "entry 2: reason: the name must be one of:",
+        ),
+        ("address\neve@example.com\n", "missing field `recipient`"),
+    ] {
+        std::fs::write(imported.path(), broken).unwrap();
+        let failed = run(&["import", path]);
+        assert_eq!(failed.status.code(), Some(2), "{failed:?}");
+        assert!(stderr(&failed).contains(reason), "{failed:?}");
+        assert!(!mail.is_suppressed("eve@example.com").await.unwrap());
+    }
+    let nowhere = sendarix().args(["suppressions", "--store", "memory", "export"]).output().unwrap();
+    assert!(stderr(&nowhere).contains("PostgreSQL or SQLite"), "{nowhere:?}");
 }

@@ -1,23 +1,25 @@
 //! What is known of a message: the sum of its events, whatever their order.
 //!
 //! Sendarix delivers events in no order and more than once: a complaint may come before the `delivered` of its message, and
-//! a `deferred` long after it. [`MessageState`] comes to the same result all the same, so an application can keep one for
-//! each message and needs neither a queue in order nor a memory of what it has seen.
+//! a `deferred` long after it. [`MessageState`] comes to the same result all the same.
 
 use serde::{Deserialize, Serialize};
 
+use super::Address;
 use crate::closed_set::closed_set;
 use crate::event::{Envelope, EventKind, SendarixEvent, Timestamp};
 
 /// What is known of one message, folded from its events.
 ///
 /// The result depends on the set of events alone: any order, duplicates, and parts that were folded elsewhere and
-/// [merged](Self::merge) come to the same state. Keep it by `message_id` and
-/// `recipient`, and read, apply and write it under a lock: two events of a message that are handled at the same time would else
-/// lose one of them. [The guide](crate::guide) has the code.
+/// [merged](Self::merge) come to the same state.
+///
+/// A [`Mail`](super::Mail) keeps one for each message and recipient. To keep it by yourself, read, apply and write it under a
+/// lock: the result is independent of the order only then. Two events of a message that are handled at the same time
+/// would otherwise read the same state, and the second write would lose what the first has added.
 ///
 /// ```
-/// use sendarix_webhooks::state::{MessageState, MessageStatus};
+/// use sendarix_webhooks::mail::{MessageState, MessageStatus};
 /// use sendarix_webhooks::{EventType, SendarixEvent, testing::Sample};
 ///
 /// let event = |event_type| SendarixEvent::decode(Sample::new(event_type).body());
@@ -33,23 +35,23 @@ use crate::event::{Envelope, EventKind, SendarixEvent, Timestamp};
 #[serde(default)]
 pub struct MessageState {
     #[serde(skip_serializing_if = "Option::is_none")]
-    accepted: Option<Timestamp>,
+    pub(crate) accepted: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    deferred: Option<Timestamp>,
+    pub(crate) deferred: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    soft_bounce: Option<Failure>,
+    pub(crate) soft_bounce: Option<Failure>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    delivered: Option<Timestamp>,
+    pub(crate) delivered: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    bounce: Option<Failure>,
+    pub(crate) bounce: Option<Failure>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    complaint: Option<Timestamp>,
+    pub(crate) complaint: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    unsubscribe: Option<Timestamp>,
+    pub(crate) unsubscribe: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    open: Option<Seen>,
+    pub(crate) open: Option<Seen>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    click: Option<Seen>,
+    pub(crate) click: Option<Seen>,
 }
 
 closed_set! {
@@ -88,8 +90,8 @@ pub struct Failure {
 /// When something happened for the first and for the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    first: Timestamp,
-    last: Timestamp,
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
 }
 
 impl Seen {
@@ -104,6 +106,26 @@ impl Seen {
     pub fn last(&self) -> Timestamp {
         self.last
     }
+}
+
+/// What is known of one message to one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Message {
+    /// The message's id. For one of more than 255 bytes, `sha256:` and its digest.
+    pub message_id: String,
+    /// The recipient, as addresses are compared.
+    pub address: Address,
+    /// The recipient as Sendarix sent it first.
+    pub recipient: String,
+    /// The sum of its events, with times to the microsecond.
+    pub state: MessageState,
+    /// How many `open` events there were.
+    pub opens: u64,
+    /// How many `click` events there were.
+    pub clicks: u64,
+    /// When the newest of its events happened.
+    pub last_event_at: Timestamp,
 }
 
 impl MessageState {
@@ -213,43 +235,86 @@ fn keep<T: Clone>(mine: &mut Option<T>, theirs: Option<&T>, choose: impl FnOnce(
 /// What one event says of its message.
 impl From<&SendarixEvent> for MessageState {
     fn from(event: &SendarixEvent) -> Self {
-        let Envelope { timestamp: at, kind, .. } = &**event;
-        let (at, seen) = (Some(*at), Some(Seen { first: *at, last: *at }));
+        Fact::of(event).map_or_else(Self::default, |fact| Self::of_fact(fact, event.timestamp, failure(event)))
+    }
+}
+
+impl MessageState {
+    pub(super) fn of_fact(fact: Fact, at: Timestamp, failure: Option<Failure>) -> Self {
+        let (time, seen) = (Some(at), Some(Seen { first: at, last: at }));
         let nothing = Self::default();
-        match kind {
-            EventKind::Accepted(_) => Self { accepted: at, ..nothing },
-            EventKind::Deferred(_) => Self { deferred: at, ..nothing },
-            EventKind::Delivered(_) => Self { delivered: at, ..nothing },
-            EventKind::Complaint(_) => Self { complaint: at, ..nothing },
-            EventKind::Unsubscribe(_) => Self { unsubscribe: at, ..nothing },
-            EventKind::Open(_) => Self { open: seen, ..nothing },
-            EventKind::Click(_) => Self { click: seen, ..nothing },
-            EventKind::SoftBounce(bounce) => {
-                let category = bounce.bounce_category.as_ref().map(ToString::to_string);
-                let failure = failure(event, category, bounce.smtp_code, bounce.smtp_message.as_ref());
-                Self { soft_bounce: Some(failure), ..nothing }
-            }
-            EventKind::Bounce(bounce) => {
-                let category = bounce.bounce_category.as_ref().map(ToString::to_string);
-                let failure = Some(failure(event, category, bounce.smtp_code, bounce.smtp_message.as_ref()));
-                if bounce.is_permanent() {
-                    Self { bounce: failure, ..nothing }
-                } else {
-                    Self { soft_bounce: failure, ..nothing }
-                }
-            }
-            EventKind::Unknown(_) => nothing,
+        match fact {
+            Fact::Accepted => Self { accepted: time, ..nothing },
+            Fact::Deferred => Self { deferred: time, ..nothing },
+            Fact::SoftBounced => Self { soft_bounce: failure, ..nothing },
+            Fact::Delivered => Self { delivered: time, ..nothing },
+            Fact::Bounced => Self { bounce: failure, ..nothing },
+            Fact::Complained => Self { complaint: time, ..nothing },
+            Fact::Unsubscribed => Self { unsubscribe: time, ..nothing },
+            Fact::Opened => Self { open: seen, ..nothing },
+            Fact::Clicked => Self { click: seen, ..nothing },
         }
     }
 }
 
-fn failure(
-    event: &Envelope,
-    category: Option<String>,
-    smtp_code: Option<u16>,
-    smtp_message: Option<&String>,
-) -> Failure {
-    Failure { at: event.timestamp, category, smtp_code, smtp_message: smtp_message.cloned() }
+/// What an event says of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fact {
+    Accepted,
+    Deferred,
+    SoftBounced,
+    Delivered,
+    Bounced,
+    Complained,
+    Unsubscribed,
+    Opened,
+    Clicked,
+}
+
+impl Fact {
+    /// `None` for an event of a type that is not documented.
+    pub(crate) fn of(event: &Envelope) -> Option<Self> {
+        Some(match &event.kind {
+            EventKind::Accepted(_) => Self::Accepted,
+            EventKind::Deferred(_) => Self::Deferred,
+            EventKind::SoftBounce(_) => Self::SoftBounced,
+            EventKind::Delivered(_) => Self::Delivered,
+            EventKind::Bounce(bounce) if bounce.is_permanent() => Self::Bounced,
+            EventKind::Bounce(_) => Self::SoftBounced,
+            EventKind::Complaint(_) => Self::Complained,
+            EventKind::Unsubscribe(_) => Self::Unsubscribed,
+            EventKind::Open(_) => Self::Opened,
+            EventKind::Click(_) => Self::Clicked,
+            EventKind::Unknown(_) => return None,
+        })
+    }
+
+    /// Its name in a column.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Deferred => "deferred",
+            Self::SoftBounced => "soft_bounced",
+            Self::Delivered => "delivered",
+            Self::Bounced => "bounced",
+            Self::Complained => "complained",
+            Self::Unsubscribed => "unsubscribed",
+            Self::Opened => "opened",
+            Self::Clicked => "clicked",
+        }
+    }
+}
+
+/// How a delivery failed, if the event says that one did.
+pub(super) fn failure(event: &Envelope) -> Option<Failure> {
+    let (category, smtp_code, smtp_message) = match &event.kind {
+        EventKind::SoftBounce(bounce) => (&bounce.bounce_category, bounce.smtp_code, &bounce.smtp_message),
+        EventKind::Bounce(bounce) => (&bounce.bounce_category, bounce.smtp_code, &bounce.smtp_message),
+        _ => return None,
+    };
+    let category = category.as_ref().map(ToString::to_string);
+    Some(Failure { at: event.timestamp, category, smtp_code, smtp_message: smtp_message.clone() })
 }
 
 impl<'a> FromIterator<&'a SendarixEvent> for MessageState {

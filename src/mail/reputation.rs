@@ -1,11 +1,13 @@
 //! How is the sender doing? Bounce and complaint rates over sliding windows.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::Fact;
 use crate::closed_set::closed_set;
-use crate::event::{EventKind, SendarixEvent, Timestamp};
+use crate::event::{SendarixEvent, Timestamp};
 use crate::verify::{Clock, SystemClock};
 
 /// The share of bounces above which Sendarix advises to act: 5 %.
@@ -14,16 +16,17 @@ pub const BOUNCE_THRESHOLD: f64 = 0.05;
 /// The share of complaints that Google's guidelines for senders ask to stay below: 0.1 %. From 0.3 % on they filter.
 pub const COMPLAINT_THRESHOLD: f64 = 0.001;
 
-/// Counts deliveries, bounces and complaints over one or more sliding windows, and tells when a rate passes its threshold.
+/// Counts deliveries, bounces and complaints over one or more sliding windows, and tells when a rate passes its threshold,
+/// and when it has recovered.
 ///
 /// Give it each event once: last in the handler, which duplicates do not reach, and which does not fail afterwards and run
-/// again. It takes three kilobytes for each window, however many
-/// events there are. Clones share everything. It knows the events of this process since its start; for several instances
-/// and for longer, the [metrics](crate::telemetry::metrics) and their alert rules are the place.
+/// again. It takes three kilobytes for each window and each [key](ReputationBuilder::count_by), however many
+/// events there are. Clones share everything. It knows the events of this process since its start. For several instances
+/// and for longer, [`Mail::rates`](super::Mail::rates) counts in the database.
 ///
 /// ```
 /// use std::time::Duration;
-/// use sendarix_webhooks::{EventType, SendarixEvent, reputation::Reputation, testing::Sample};
+/// use sendarix_webhooks::{EventType, SendarixEvent, mail::Reputation, testing::Sample};
 ///
 /// let hour = Duration::from_secs(3600);
 /// let reputation = Reputation::builder()
@@ -40,14 +43,27 @@ pub const COMPLAINT_THRESHOLD: f64 = 0.001;
 pub struct Reputation(Arc<Inner>);
 
 struct Inner {
-    windows: Mutex<Vec<Window>>,
+    counted: Mutex<Counted>,
+    windows: Vec<Duration>,
     thresholds: [(Measure, f64); 2],
     minimum: u64,
-    on_exceeded: Option<Callback>,
+    key: Option<Key>,
+    max_keys: usize,
+    on_exceeded: Option<Callback<Exceeded>>,
+    on_recovered: Option<Callback<Recovered>>,
     clock: Box<dyn Clock>,
 }
 
-type Callback = Box<dyn Fn(&Exceeded) + Send + Sync>;
+type Key = Box<dyn Fn(&SendarixEvent) -> Option<String> + Send + Sync>;
+
+type Callback<T> = Box<dyn Fn(&T) + Send + Sync>;
+
+/// The windows of each key, and when each was last counted under.
+#[derive(Default)]
+struct Counted {
+    keys: HashMap<String, (u64, Vec<Window>)>,
+    latest: u64,
+}
 
 /// Sets up a [`Reputation`].
 #[must_use]
@@ -56,7 +72,10 @@ pub struct ReputationBuilder {
     bounces: f64,
     complaints: f64,
     minimum: u64,
-    on_exceeded: Option<Callback>,
+    key: Option<Key>,
+    max_keys: usize,
+    on_exceeded: Option<Callback<Exceeded>>,
+    on_recovered: Option<Callback<Recovered>>,
     clock: Box<dyn Clock>,
 }
 
@@ -71,15 +90,31 @@ closed_set! {
 }
 
 /// A rate has passed its threshold.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Exceeded {
+    /// What the events were counted under; empty without a key.
+    pub key: String,
     /// Which rate.
     pub measure: Measure,
     /// The rate, 1 being all.
     pub rate: f64,
     /// What it should be below.
     pub threshold: f64,
+    /// Over how long.
+    pub window: Duration,
+    /// All that was counted in that time.
+    pub rates: Rates,
+}
+
+/// A rate that had passed its threshold is below it again.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// What the events were counted under; empty without a key.
+    pub key: String,
+    /// Which rate.
+    pub measure: Measure,
     /// Over how long.
     pub window: Duration,
     /// All that was counted in that time.
@@ -105,11 +140,26 @@ impl Rates {
         share(self.bounced, self.delivered + self.bounced)
     }
 
-    /// Complaints, of all messages that were delivered; `None` if none was. It passes 1 where the deliveries were longer ago
-    /// than the window.
+    /// Complaints, of all messages that were delivered; `None` if there are neither. It is 1 where the deliveries were longer
+    /// ago than the window: a complaint counts without its delivery.
     #[must_use]
     pub fn complaint_rate(&self) -> Option<f64> {
-        share(self.complained, self.delivered)
+        share(self.complained, self.delivered.max(self.complained))
+    }
+
+    /// How many messages were counted at least. A complaint without a delivery is of a message too.
+    fn messages(&self) -> u64 {
+        self.delivered.max(self.complained) + self.bounced
+    }
+
+    /// What one event adds.
+    pub(super) fn of_fact(fact: Option<Fact>) -> Self {
+        match fact {
+            Some(Fact::Delivered) => Self { delivered: 1, ..Self::default() },
+            Some(Fact::Bounced) => Self { bounced: 1, ..Self::default() },
+            Some(Fact::Complained) => Self { complained: 1, ..Self::default() },
+            _ => Self::default(),
+        }
     }
 
     fn of(&self, measure: Measure) -> Option<f64> {
@@ -119,7 +169,7 @@ impl Rates {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.delivered += other.delivered;
         self.bounced += other.bounced;
         self.complained += other.complained;
@@ -139,52 +189,130 @@ impl Reputation {
             bounces: BOUNCE_THRESHOLD,
             complaints: COMPLAINT_THRESHOLD,
             minimum: 20,
+            key: None,
+            max_keys: 1000,
             on_exceeded: None,
+            on_recovered: None,
             clock: Box::new(SystemClock),
         }
     }
 
     /// Counts an event under the time that it was signed with, so that one that comes late raises no rate of today.
     pub fn record(&self, event: &SendarixEvent) {
-        let counted = match &event.kind {
-            EventKind::Delivered(_) => Rates { delivered: 1, ..Rates::default() },
-            EventKind::Bounce(bounce) if bounce.is_permanent() => Rates { bounced: 1, ..Rates::default() },
-            EventKind::Complaint(_) => Rates { complained: 1, ..Rates::default() },
-            _ => return,
+        let counted = Rates::of_fact(Fact::of(event));
+        let key = match &self.0.key {
+            Some(key) => key(event),
+            None => Some(String::new()),
         };
-        let now = self.now();
-        let mut exceeded = Vec::new();
-        for window in self.windows().iter_mut() {
-            window.add(event.timestamp.min(now), counted, now);
-            let rates = window.sum(now);
-            for (passed, (measure, threshold)) in window.passed.iter_mut().zip(self.0.thresholds) {
-                let rate = rates.of(measure).filter(|_| rates.delivered + rates.bounced >= self.0.minimum);
-                let passes = rate.filter(|rate| *rate > threshold);
-                // Once, until it is below the threshold again.
-                if let Some(rate) = passes.filter(|_| !*passed) {
-                    exceeded.push(Exceeded { measure, rate, threshold, window: window.length, rates });
-                }
-                *passed = passes.is_some();
-            }
-        }
-        if let Some(on_exceeded) = &self.0.on_exceeded {
-            exceeded.iter().for_each(on_exceeded);
+        if let Some(key) = key.filter(|_| counted != Rates::default()) {
+            let now = self.now();
+            let changes = {
+                let mut all = self.counted();
+                let windows = all.windows(&key, &self.0.windows, self.0.max_keys);
+                windows.iter_mut().for_each(|window| window.add(event.timestamp.min(now), counted, now));
+                self.0.judge(&key, windows, now)
+            };
+            self.tell(changes);
         }
     }
 
-    /// What was counted within the window of this length; `None` if there is no such window.
+    /// Looks at every rate again, so that recoveries are told also while no events come. Call it now and then, such as once a
+    /// minute.
+    pub fn check(&self) {
+        let now = self.now();
+        let changes: Vec<Change> = {
+            let mut all = self.counted();
+            all.keys.iter_mut().flat_map(|(key, (_, windows))| self.0.judge(key, windows, now)).collect()
+        };
+        self.tell(changes);
+    }
+
+    /// What was counted within the window of this length, under the empty key; `None` if there is no such window.
     #[must_use]
     pub fn rates(&self, window: Duration) -> Option<Rates> {
+        self.rates_of("", window)
+    }
+
+    /// What was counted under a key within the window of this length; `None` if there is no such window.
+    #[must_use]
+    pub fn rates_of(&self, key: &str, window: Duration) -> Option<Rates> {
         let now = self.now();
-        self.windows().iter().find(|candidate| candidate.length == window).map(|window| window.sum(now))
+        let place = self.0.windows.iter().position(|length| *length == window)?;
+        let all = self.counted();
+        let found = all.keys.get(key).and_then(|(_, windows)| windows.get(place));
+        Some(found.map_or_else(Rates::default, |window| window.sum(now)))
+    }
+
+    /// The callbacks run without the lock, so that they may ask for rates.
+    fn tell(&self, changes: Vec<Change>) {
+        for change in changes {
+            match (change, &self.0.on_exceeded, &self.0.on_recovered) {
+                (Change::Exceeded(exceeded), Some(tell), _) => tell(&exceeded),
+                (Change::Recovered(recovered), _, Some(tell)) => tell(&recovered),
+                _ => {}
+            }
+        }
     }
 
     fn now(&self) -> Timestamp {
         self.0.clock.now().into()
     }
 
-    fn windows(&self) -> MutexGuard<'_, Vec<Window>> {
-        self.0.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.0.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Change {
+    Exceeded(Exceeded),
+    Recovered(Recovered),
+}
+
+impl Inner {
+    /// Which rates of a key have passed their thresholds or recovered since the last time.
+    fn judge(&self, key: &str, windows: &mut [Window], now: Timestamp) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for window in windows {
+            let rates = window.sum(now);
+            let enough = rates.messages() >= self.minimum;
+            for (passed, (measure, threshold)) in window.passed.iter_mut().zip(self.thresholds) {
+                let passes = rates.of(measure).filter(|rate| enough && *rate > threshold);
+                let (key, window) = (|| key.to_owned(), window.length);
+                match passes {
+                    Some(rate) if !*passed => {
+                        changes.push(Change::Exceeded(Exceeded {
+                            key: key(),
+                            measure,
+                            rate,
+                            threshold,
+                            window,
+                            rates,
+                        }));
+                    }
+                    None if *passed => {
+                        changes.push(Change::Recovered(Recovered { key: key(), measure, window, rates }));
+                    }
+                    _ => {}
+                }
+                *passed = passes.is_some();
+            }
+        }
+        changes
+    }
+}
+
+impl Counted {
+    /// The windows of a key. A new one takes the place of the key that was counted under longest ago.
+    fn windows(&mut self, key: &str, lengths: &[Duration], max_keys: usize) -> &mut [Window] {
+        self.latest += 1;
+        if !self.keys.contains_key(key) && self.keys.len() >= max_keys.max(1) {
+            let oldest = self.keys.iter().min_by_key(|(_, (last, _))| *last).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| self.keys.remove(&oldest));
+        }
+        let new = || (0, lengths.iter().copied().map(Window::new).collect());
+        let (last, windows) = self.keys.entry(key.to_owned()).or_insert_with(new);
+        *last = self.latest;
+        windows
     }
 }
 
@@ -217,6 +345,24 @@ impl ReputationBuilder {
         Self { on_exceeded: Some(Box::new(callback)), ..self }
     }
 
+    /// What to do when a rate is below its threshold again. It runs within [`record`](Reputation::record) or
+    /// [`check`](Reputation::check).
+    pub fn on_recovered(self, callback: impl Fn(&Recovered) + Send + Sync + 'static) -> Self {
+        Self { on_recovered: Some(Box::new(callback)), ..self }
+    }
+
+    /// What an event counts under, such as a campaign or an account; `None`: it is not counted. Default: all events count
+    /// under the empty key.
+    pub fn count_by(self, key: impl Fn(&SendarixEvent) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self { key: Some(Box::new(key)), ..self }
+    }
+
+    /// How many keys are counted at the same time. A new one takes the place of the key that was counted under longest ago.
+    /// Default: 1000.
+    pub fn max_keys(self, max: usize) -> Self {
+        Self { max_keys: max, ..self }
+    }
+
     /// Where the time of day comes from. Default: the operating system.
     pub fn clock(self, clock: impl Clock) -> Self {
         Self { clock: Box::new(clock), ..self }
@@ -228,10 +374,14 @@ impl ReputationBuilder {
         let hour = Duration::from_secs(3600);
         let windows = if self.windows.is_empty() { vec![hour] } else { self.windows };
         Reputation(Arc::new(Inner {
-            windows: Mutex::new(windows.into_iter().map(Window::new).collect()),
+            counted: Mutex::default(),
+            windows,
             thresholds: [(Measure::Bounces, self.bounces), (Measure::Complaints, self.complaints)],
             minimum: self.minimum,
+            key: self.key,
+            max_keys: self.max_keys,
             on_exceeded: self.on_exceeded,
+            on_recovered: self.on_recovered,
             clock: self.clock,
         }))
     }
@@ -305,16 +455,16 @@ impl fmt::Display for Exceeded {
             Measure::Complaints => "deliveries were called spam",
         };
         let (rate, threshold) = (self.rate * 100.0, self.threshold * 100.0);
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
         write!(f, "{rate:.2} % of the {what} within {:?}; the limit is {threshold} %", self.window)
     }
 }
 
 impl fmt::Debug for Reputation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let now = self.now();
-        let rates: Vec<(Duration, Rates)> =
-            self.windows().iter().map(|window| (window.length, window.sum(now))).collect();
-        f.debug_tuple("Reputation").field(&rates).finish()
+        f.debug_struct("Reputation").field("windows", &self.0.windows).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,95 @@
+//! Erasing what is kept of a person.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::{Address, Mail, MailStore};
+use crate::dead_letter::DeadLetters;
+use crate::event::{EventKey, SendarixEvent};
+use crate::storage::StoreError;
+
+/// The secret by which a suppression outlives its address.
+pub(super) struct ErasureKey(Hmac<Sha256>);
+
+impl ErasureKey {
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    pub(super) fn new(key: &[u8]) -> Self {
+        Self(Hmac::new_from_slice(key).expect("a key of any length"))
+    }
+
+    /// What stands in the place of the address.
+    pub(super) fn erased(&self, address: &Address) -> Address {
+        let hash = self.0.clone().chain_update(address.as_str()).finalize().into_bytes();
+        Address::kept(format!("erased:{}", const_hex::encode(hash)))
+    }
+}
+
+impl fmt::Debug for ErasureKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ErasureKey(REDACTED)")
+    }
+}
+
+/// How many letters are read at a time.
+const PAGE: usize = 100;
+
+impl<S: MailStore> Mail<S> {
+    /// Deletes what is kept of an address: its timeline and the states of its messages. Its suppression stays under a keyed
+    /// hash, so that the address is still not mailed. Returns how many events were deleted.
+    ///
+    /// Dead letters are deleted by [`erase_letters`](Self::erase_letters). Jobs of a queue hold the events that they are to
+    /// handle: let the workers finish first, or delete the jobs as [the guide](crate::guide::mail_state) says. An event that
+    /// arrives later is kept again.
+    ///
+    /// # Errors
+    ///
+    /// The builder was not given an [`erasure_key`](super::MailBuilder::erasure_key), or the database failed.
+    pub async fn erase(&self, address: impl Into<Address>) -> Result<u64, StoreError> {
+        let address = address.into();
+        let key = self.settings.erasure_key.as_ref().ok_or_else(|| {
+            StoreError::new("`erase` needs a secret to keep the suppression: call MailBuilder::erasure_key")
+        })?;
+        self.store.erase(&address, &key.erased(&address)).await
+    }
+
+    /// Deletes the dead letters of an endpoint that are about an address, and returns how many.
+    ///
+    /// It reads every letter of the endpoint. A letter whose body is no event is deleted if the body contains the
+    /// address as compared, in upper or lower case. A letter that cannot be read at all stays.
+    ///
+    /// # Errors
+    ///
+    /// The dead letters cannot be listed or deleted.
+    pub async fn erase_letters(
+        address: impl Into<Address>,
+        letters: &dyn DeadLetters,
+        endpoint: &str,
+    ) -> Result<u64, StoreError> {
+        let address = address.into();
+        let (mut after, mut erased) = (None::<String>, 0);
+        loop {
+            let page = letters.list(endpoint, after.as_deref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(erased) };
+            let last = match last {
+                Ok(letter) => letter.key.event_id(),
+                Err(unreadable) => unreadable.key.event_id(),
+            };
+            after = Some(last.to_owned());
+            for letter in page.into_iter().flatten() {
+                if is_about(&letter.body, &address) {
+                    letters.resolve(&EventKey::clone(&letter.key)).await?;
+                    erased += 1;
+                }
+            }
+        }
+    }
+}
+
+fn is_about(body: &[u8], address: &Address) -> bool {
+    match SendarixEvent::decode(body.to_vec()) {
+        Ok(event) => Address::new(&event.recipient) == *address,
+        Err(_) => String::from_utf8_lossy(body).to_lowercase().contains(address.as_str()),
+    }
+}

@@ -1,0 +1,226 @@
+//! What a mail state is asked, and what the application itself changes.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::address::message_key;
+use super::builder::counting_key;
+use super::{Address, Mail, MailStore, Message, Rates, StatusChanges, SuppressionEntry};
+use crate::event::{SendarixEvent, Timestamp};
+use crate::storage::StoreError;
+use crate::store::{ClaimHandle, ClaimState, CommitError};
+
+impl<S: MailStore> Mail<S> {
+    /// Records an event of a claim, with the completion of that claim.
+    pub(crate) async fn record_claimed(&self, event: &SendarixEvent, claim: &ClaimHandle) -> Result<(), CommitError> {
+        // A memory completes nothing: the inbox does, once the handler has succeeded.
+        let committing = if S::COMPLETES { Some(claim.begin_commit()?) } else { None };
+        let record = self.record_of(event);
+        let changes = self.announced();
+        let recorded =
+            self.store.record(&record, claim, self.soft_bounces(), changes).await.map_err(CommitError::Failed)?;
+        if let Some(status) = recorded.status {
+            changes.send(&record.message_id, &record.address, status);
+        }
+        let Some(committing) = committing else { return Ok(()) };
+        let state = if recorded.completed {
+            Some(ClaimState::Completed)
+        } else {
+            self.store.claim_state(claim).await.map_err(CommitError::Failed)?
+        };
+        committing.conclude(recorded.completed, state)
+    }
+
+    /// Whether an address must not be mailed.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn is_suppressed(&self, address: impl Into<Address>) -> Result<bool, StoreError> {
+        Ok(self.are_suppressed([address]).await?.contains(&true))
+    }
+
+    /// Whether each of these addresses must not be mailed, in their order. It takes one round trip, also for tens of thousands:
+    /// ask before a campaign is sent.
+    ///
+    /// ```
+    /// # use sendarix_webhooks::mail::{Mail, MailStore};
+    /// # use sendarix_webhooks::dead_letter::StoreError;
+    /// async fn send<S: MailStore>(mail: &Mail<S>, recipients: &[String]) -> Result<(), StoreError> {
+    ///     let suppressed = mail.are_suppressed(recipients).await?;
+    ///     let allowed = recipients.iter().zip(suppressed).filter(|(_, suppressed)| !suppressed);
+    ///     allowed.for_each(|(recipient, _)| println!("to {recipient}"));
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn are_suppressed(
+        &self,
+        addresses: impl IntoIterator<Item = impl Into<Address>>,
+    ) -> Result<Vec<bool>, StoreError> {
+        let addresses: Vec<Address> = addresses.into_iter().map(Into::into).collect();
+        let erased: Option<Vec<Address>> =
+            self.settings.erasure_key.as_ref().map(|key| addresses.iter().map(|address| key.erased(address)).collect());
+        let asked = addresses.iter().chain(erased.iter().flatten()).map(|address| address.as_str().to_owned());
+        let found: HashSet<String> = self.store.suppressed(asked.collect()).await?.into_iter().collect();
+        let is_found = |address: &Address| found.contains(address.as_str());
+        let is_suppressed = |(index, address): (usize, &Address)| {
+            is_found(address) || erased.as_ref().and_then(|erased| erased.get(index)).is_some_and(is_found)
+        };
+        Ok(addresses.iter().enumerate().map(is_suppressed).collect())
+    }
+
+    /// What the suppression list has of an address, also after a release.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn suppression(&self, address: impl Into<Address>) -> Result<Option<SuppressionEntry>, StoreError> {
+        let address = address.into();
+        let kept = self.store.entry(&address).await?;
+        if kept.as_ref().is_some_and(|entry| entry.suppressed.is_some()) {
+            return Ok(kept);
+        }
+        match self.erased(&address) {
+            Some(erased) => Ok(self.store.entry(&erased).await?.or(kept)),
+            None => Ok(kept),
+        }
+    }
+
+    /// A page of the suppressed addresses, in the order of their bytes, from the first behind `after` on. The last page is
+    /// empty.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn suppressions(
+        &self,
+        after: Option<&Address>,
+        limit: usize,
+    ) -> Result<Vec<SuppressionEntry>, StoreError> {
+        self.store.suppressions(after.map_or("", Address::as_str), limit).await
+    }
+
+    /// Puts addresses on the list, such as those of another provider's. Of an address that is on it, the first entry counts.
+    /// An address that was released later than the entry's time stays released.
+    ///
+    /// # Errors
+    ///
+    /// The database failed; then none of them is on the list, or all are.
+    pub async fn suppress(&self, entries: &[SuppressionEntry]) -> Result<(), StoreError> {
+        self.store.suppress(entries).await
+    }
+
+    /// Takes an address off the list, for this reason, and says whether it was on it.
+    ///
+    /// An event that happened before now does not suppress it again, also if it arrives later. An event that happens later
+    /// does. The reason and the time stay in the list.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn release(&self, address: impl Into<Address>, because: &str) -> Result<bool, StoreError> {
+        let address = address.into();
+        let (at, because) = (self.now().to_microsecond(), because.replace('\0', "\u{fffd}"));
+        let mut released = self.store.release(&address, at, &because).await?;
+        if let Some(erased) = self.erased(&address) {
+            released |= self.store.release(&erased, at, &because).await?;
+        }
+        Ok(released)
+    }
+
+    /// The state of a message to one recipient.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn message(
+        &self,
+        message_id: &str,
+        recipient: impl Into<Address>,
+    ) -> Result<Option<Message>, StoreError> {
+        Ok(self.store.messages(&message_key(message_id), Some(&recipient.into())).await?.pop())
+    }
+
+    /// The states of a message, one for each recipient.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn messages(&self, message_id: &str) -> Result<Vec<Message>, StoreError> {
+        self.store.messages(&message_key(message_id), None).await
+    }
+
+    /// A page of the messages to a recipient, the one with the newest event first, from the first behind `after` on.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn messages_to(
+        &self,
+        recipient: impl Into<Address>,
+        after: Option<&Message>,
+        limit: usize,
+    ) -> Result<Vec<Message>, StoreError> {
+        let after = after.map(|message| (message.last_event_at, message.message_id.as_str()));
+        self.store.messages_to(&recipient.into(), after, limit).await
+    }
+
+    /// A page of a recipient's events, newest first, from the first behind `after` on: what this customer has seen.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or an event in it cannot be read.
+    pub async fn timeline(
+        &self,
+        recipient: impl Into<Address>,
+        after: Option<&SendarixEvent>,
+        limit: usize,
+    ) -> Result<Vec<SendarixEvent>, StoreError> {
+        let after = after.map(|event| (event.timestamp.to_microsecond(), event.event_id.as_str()));
+        let bodies = self.store.timeline(&recipient.into(), after, limit).await?;
+        bodies.into_iter().map(|body| SendarixEvent::decode(body).map_err(StoreError::new)).collect()
+    }
+
+    /// What was counted under a key within this time up to now, by all instances: see
+    /// [`count_by`](super::MailBuilder::count_by). The counters have a resolution of a minute.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn rates(&self, key: &str, window: Duration) -> Result<Rates, StoreError> {
+        let since = self.now().before(window);
+        self.store.rates(&counting_key(key), since).await
+    }
+
+    /// The changes of status from now on, so that a page shows them without asking again and again.
+    ///
+    /// PostgreSQL tells the changes of all instances, if they [announce](super::MailBuilder::announce_changes) them. The other
+    /// stores tell those of this process.
+    ///
+    /// # Errors
+    ///
+    /// On PostgreSQL: changes are not announced, or the database cannot be reached.
+    pub async fn changes(&self) -> Result<StatusChanges, StoreError> {
+        self.store.changes(self.announced()).await
+    }
+
+    /// Deletes the events that happened before this time, the states of messages without a later event, and the counters
+    /// from before. Returns how many events were deleted. The suppression list stays.
+    ///
+    /// An event that is replayed after that counts again: choose a time beyond the retention, and beyond what you replay.
+    ///
+    /// # Errors
+    ///
+    /// The database failed; what was deleted until then stays deleted.
+    pub async fn purge(&self, before: impl Into<Timestamp>) -> Result<u64, StoreError> {
+        self.store.purge(before.into().to_microsecond()).await
+    }
+
+    fn erased(&self, address: &Address) -> Option<Address> {
+        self.settings.erasure_key.as_ref().map(|key| key.erased(address))
+    }
+}

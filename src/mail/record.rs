@@ -1,0 +1,70 @@
+//! What one event changes.
+
+use std::time::Duration;
+
+use super::address::{Address, message_key};
+use super::message::{Fact, Failure, MessageState, MessageStatus, failure};
+use super::reputation::Rates;
+use super::suppression::SuppressionReason;
+use crate::event::{SendarixEvent, Timestamp};
+
+/// What an event says of its message and its recipient, in the form in which it is kept.
+#[derive(Debug)]
+pub struct Record<'a> {
+    pub(crate) event: &'a SendarixEvent,
+    /// To the microsecond, as PostgreSQL keeps it.
+    pub(crate) at: Timestamp,
+    pub(crate) message_id: String,
+    pub(crate) address: Address,
+    /// `None` for a type that is not documented.
+    pub(crate) fact: Option<Fact>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) reason: Option<SuppressionReason>,
+    /// The key that the event counts under, and the minute.
+    pub(crate) counted: Option<(String, Timestamp)>,
+}
+
+/// What came of recording an event.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Whether the claim was completed with it.
+    pub(crate) completed: bool,
+    /// The message's status, if it has changed.
+    pub(crate) status: Option<MessageStatus>,
+}
+
+/// How many soft bounces within which time suppress an address.
+#[derive(Clone, Copy, Debug)]
+pub struct SoftBounceRule {
+    pub(crate) count: u32,
+    pub(crate) within: Duration,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(event: &'a SendarixEvent, counted: Option<(String, Timestamp)>) -> Self {
+        let at = event.timestamp.to_microsecond();
+        Self {
+            event,
+            at,
+            message_id: message_key(&event.message_id),
+            address: Address::new(&event.recipient),
+            fact: Fact::of(event),
+            failure: failure(event).map(|failure| Failure { at, ..failure }),
+            reason: event.suppression().map(Into::into),
+            counted,
+        }
+    }
+
+    pub(super) fn state(&self) -> MessageState {
+        self.fact.map_or_else(MessageState::default, |fact| MessageState::of_fact(fact, self.at, self.failure.clone()))
+    }
+
+    pub(super) fn rates(&self) -> Rates {
+        Rates::of_fact(self.fact)
+    }
+
+    /// Whether a rule for soft bounces must be applied again after it.
+    pub(crate) fn concerns_soft_bounces(&self) -> bool {
+        matches!(self.fact, Some(Fact::SoftBounced | Fact::Delivered))
+    }
+}

@@ -1,0 +1,121 @@
+//! What the tables of mail state are asked, and how an event is added.
+
+use std::sync::Arc;
+
+use crate::event::digest_id;
+use crate::mail::Changes;
+use crate::postgres::schema::{Schema, Table};
+use crate::postgres::statements::MAX_IDENTIFIER;
+use crate::sql::mail::{MailDialect, MailStatements, MailTables, RECORD_PARAMETERS, Recording};
+
+/// What a store knows of its tables of mail state.
+#[derive(Debug)]
+pub(in crate::postgres) struct MailDatabase {
+    tables: MailTables<Table>,
+    pub(super) statements: MailStatements,
+    /// Adds an event and completes its claim.
+    pub(super) record: RecordStatements,
+    /// Adds an event in the application's own transaction.
+    pub(super) record_within: RecordStatements,
+    /// On which changes of status are announced.
+    pub(super) channel: String,
+}
+
+#[derive(Debug)]
+pub(super) struct RecordStatements {
+    silent: Arc<str>,
+    announcing: Arc<str>,
+}
+
+const DIALECT: MailDialect = MailDialect {
+    // Whole seconds and what is left of one: an interval is a product of floating-point numbers, which keep both exactly.
+    time: |micros| {
+        format!(
+            "(timestamptz 'epoch' + ({micros} / 1000000) * interval '1 second' + ({micros} % 1000000) * interval '1 microsecond')"
+        )
+    },
+    micros: |column| format!("CAST(extract(epoch FROM {column}) * 1000000 AS bigint)"),
+    span: |micros| format!("{micros} * interval '1 microsecond'"),
+    least: |a, b| format!("least({a}, {b})"),
+    greatest: |a, b| format!("greatest({a}, {b})"),
+    list: |parameter| format!("= ANY ({parameter})"),
+    shard: "pg_backend_pid() % 16",
+};
+
+impl MailDatabase {
+    pub(in crate::postgres) fn new(claims: &Table, prefix: &str) -> Self {
+        let table = |name: &str| Table { schema: claims.schema.clone(), name: format!("{prefix}_{name}") };
+        let tables = MailTables {
+            events: table("events"),
+            messages: table("messages"),
+            suppressions: table("suppressions"),
+            rates: table("rates"),
+        };
+        let channel = tables.messages.to_string().replace('"', "");
+        let channel = if channel.len() > MAX_IDENTIFIER {
+            digest_id(channel.as_bytes())[..MAX_IDENTIFIER].to_owned()
+        } else {
+            channel
+        };
+        let completed = complete(claims);
+        let record = |completed: Option<&str>| RecordStatements {
+            silent: record(&tables, completed, None).into(),
+            announcing: record(&tables, completed, Some(&channel)).into(),
+        };
+        Self {
+            record: record(Some(&completed)),
+            record_within: record(None),
+            statements: MailStatements::new(&tables, &DIALECT),
+            channel,
+            tables,
+        }
+    }
+
+    pub(super) fn schema(&self) -> Schema {
+        Schema::of_mail(&self.tables)
+    }
+}
+
+/// Completes a live claim, or finds it completed by this token: the statement may be sent again.
+fn complete(claims: &Table) -> String {
+    let [endpoint, event_id, token, retention] = [1, 2, 3, 4].map(|next| RECORD_PARAMETERS + next);
+    format!(
+        "completed AS (UPDATE {claims} SET state = 'completed', until = clock_timestamp() + ${retention} * interval '1 microsecond'
+            WHERE endpoint = ${endpoint} AND event_id = ${event_id} AND token = ${token}::uuid AND state IN ('live', 'completed')
+            RETURNING 1)"
+    )
+}
+
+/// One statement: the parts see the tables as they were before it, and the rows that other parts return.
+fn record(tables: &MailTables<Table>, completed: Option<&str>, channel: Option<&str>) -> String {
+    let first = completed.map_or("true", |_| "EXISTS (SELECT FROM completed)");
+    let Recording { values, event, message, suppression, rates } =
+        Recording::new(tables, &DIALECT, first, "EXISTS (SELECT FROM recorded)");
+    let (completed, is_completed) = match completed {
+        Some(completed) => (format!("{completed},"), "EXISTS (SELECT FROM completed)"),
+        None => (String::new(), "true"),
+    };
+    // The status before may be an older one than that which the row has been merged with: then a change is told twice, and
+    // none is missed, since a status never goes back.
+    let changed = "message.status IS DISTINCT FROM before.status";
+    let announce = channel.map_or(String::new(), |channel| {
+        format!(
+            ", CASE WHEN {changed} THEN pg_notify('{channel}', json_build_object('message_id', v.message_id,
+                'address', v.address, 'status', message.status)::text)::text END"
+        )
+    });
+    let messages = &tables.messages;
+    format!(
+        "WITH {values}, {completed}
+            recorded AS ({event}), message AS ({message}), suppressed AS ({suppression}), counted AS ({rates}),
+            before AS (SELECT m.status FROM {messages} AS m JOIN v USING (message_id, address))
+         SELECT {is_completed} AS completed, CASE WHEN {changed} THEN message.status END AS status {announce}
+         FROM v LEFT JOIN message ON true LEFT JOIN before ON true"
+    )
+}
+
+impl RecordStatements {
+    pub(super) fn of(&self, changes: &Changes) -> &Arc<str> {
+        if changes.announced { &self.announcing } else { &self.silent }
+    }
+}

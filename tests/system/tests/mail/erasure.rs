@@ -1,0 +1,69 @@
+//! A person who asks to be forgotten.
+
+use sendarix_webhooks::dead_letter::{DeadLetters, FileDeadLetters};
+use sendarix_webhooks::mail::{Mail, MailStore, MemoryMail};
+use sendarix_webhooks::{EventType, HandlerError, Inbox, Outcome};
+
+use crate::on_every_store;
+use crate::shop::{Shop, at, event, sample};
+
+on_every_store!(an_erased_address_stays_suppressed, an_erasure_needs_a_key);
+
+async fn an_erased_address_stays_suppressed<S: MailStore>(shop: Shop<S>) {
+    let shop = shop.with(|mail| mail.erasure_key([7; 32]));
+    let of = |recipient: &str, event_type, second| sample(event_type, second).recipient(recipient);
+    shop.record_all([
+        of("Ann@example.com", EventType::Complaint, 0),
+        of("ann@example.com", EventType::Open, 1),
+        of("bob@example.com", EventType::Complaint, 0),
+    ])
+    .await;
+    assert_eq!(shop.mail.erase("ANN@example.com").await.unwrap(), 2);
+    assert_eq!(shop.mail.erase("ann@example.com").await.unwrap(), 0);
+    assert_eq!(shop.mail.timeline("ann@example.com", None, 9).await.unwrap(), []);
+    assert_eq!(shop.mail.message("msg_1", "ann@example.com").await.unwrap(), None);
+    assert_eq!(
+        shop.mail.are_suppressed(["ann@example.com", "bob@example.com", "c@example.com"]).await.unwrap(),
+        [true, true, false]
+    );
+    let listed = shop.mail.suppressions(None, 9).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    assert!(!format!("{listed:?}").to_lowercase().contains("ann"), "{listed:?}");
+    let entry = shop.mail.suppression("ann@example.com").await.unwrap().unwrap();
+    assert_eq!(entry.suppressed.unwrap().since, at(0));
+    if let Some(backend) = &shop.backend {
+        for table in ["events", "messages", "suppressions"] {
+            assert_eq!(backend.sql(&format!("SELECT count(*) FROM sendarix_{table} AS t WHERE address LIKE '%ann%' OR recipient LIKE '%nn@%'")).trim(), "0");
+        }
+    }
+
+    assert!(shop.mail.release("ann@example.com", "she came back").await.unwrap());
+    assert!(!shop.mail.is_suppressed("ann@example.com").await.unwrap());
+    shop.record_all([of("ann@example.com", EventType::Unsubscribe, 60)]).await;
+    assert!(shop.mail.is_suppressed("ann@example.com").await.unwrap());
+    assert_eq!(shop.mail.erase("ann@example.com").await.unwrap(), 1);
+    assert!(shop.mail.is_suppressed("ann@example.com").await.unwrap());
+}
+
+async fn an_erasure_needs_a_key<S: MailStore>(shop: Shop<S>) {
+    let error = shop.mail.erase("ann@example.com").await.unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("MailBuilder::erasure_key"));
+    let error = Mail::builder(MemoryMail::default()).erasure_key([7; 31]).build().unwrap_err();
+    assert!(error.to_string().contains("31 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn dead_letters_about_a_person_are_erased() {
+    let dir = sendarix_webhooks_test_support::TempFile::new("erasure.jsonl");
+    let letters = std::sync::Arc::new(FileDeadLetters::open(dir.path()).unwrap());
+    let inbox = Inbox::builder("default").dead_letters(std::sync::Arc::clone(&letters)).build().unwrap();
+    for recipient in ["Ann@example.com", "bob@example.com", "Ann <ann@EXAMPLE.com>"] {
+        let event = event(&sample(EventType::Open, 0).recipient(recipient));
+        let outcome = inbox.process(event, |_| async { Err::<(), _>(HandlerError::permanent("no")) }).await.unwrap();
+        assert_eq!(outcome, Outcome::FailedPermanently);
+    }
+    assert_eq!(Mail::<MemoryMail>::erase_letters("ann@example.com", &*letters, "default").await.unwrap(), 2);
+    let left = letters.list("default", None, 9).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert!(String::from_utf8_lossy(&left[0].as_ref().unwrap().body).contains("bob@example.com"));
+}
