@@ -1,10 +1,15 @@
-//! How is the sender doing? Bounce and complaint rates over sliding windows.
+//! Bounce and complaint rates of the sender, over sliding windows.
+
+mod rates;
+mod window;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
+pub use self::rates::Rates;
+use self::window::{MINUTE, Window};
 use super::Fact;
 use crate::closed_set::closed_set;
 use crate::event::{SendarixEvent, Timestamp};
@@ -119,66 +124,6 @@ pub struct Recovered {
     pub window: Duration,
     /// All that was counted in that time.
     pub rates: Rates,
-}
-
-/// What was counted in a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Rates {
-    /// `delivered` events.
-    pub delivered: u64,
-    /// `bounce` events that are not soft.
-    pub bounced: u64,
-    /// `complaint` events.
-    pub complained: u64,
-}
-
-impl Rates {
-    /// Bounces, of all messages that were delivered or bounced; `None` if there are none.
-    #[must_use]
-    pub fn bounce_rate(&self) -> Option<f64> {
-        share(self.bounced, self.delivered + self.bounced)
-    }
-
-    /// Complaints, of all messages that were delivered; `None` if there are neither. It is 1 where the deliveries were longer
-    /// ago than the window: a complaint counts without its delivery.
-    #[must_use]
-    pub fn complaint_rate(&self) -> Option<f64> {
-        share(self.complained, self.delivered.max(self.complained))
-    }
-
-    /// How many messages were counted at least. A complaint without a delivery is of a message too.
-    fn messages(&self) -> u64 {
-        self.delivered.max(self.complained) + self.bounced
-    }
-
-    /// What one event adds.
-    pub(super) fn of_fact(fact: Option<Fact>) -> Self {
-        match fact {
-            Some(Fact::Delivered) => Self { delivered: 1, ..Self::default() },
-            Some(Fact::Bounced) => Self { bounced: 1, ..Self::default() },
-            Some(Fact::Complained) => Self { complained: 1, ..Self::default() },
-            _ => Self::default(),
-        }
-    }
-
-    fn of(&self, measure: Measure) -> Option<f64> {
-        match measure {
-            Measure::Bounces => self.bounce_rate(),
-            Measure::Complaints => self.complaint_rate(),
-        }
-    }
-
-    pub(super) fn add(&mut self, other: Self) {
-        self.delivered += other.delivered;
-        self.bounced += other.bounced;
-        self.complained += other.complained;
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 impl Reputation {
@@ -385,67 +330,6 @@ impl ReputationBuilder {
             clock: self.clock,
         }))
     }
-}
-
-/// Counts in slices of time, of which the oldest is used again for the newest.
-struct Window {
-    length: Duration,
-    slice: Duration,
-    counts: [Slice; SLICES],
-    /// Which thresholds are passed, in the order of the measures.
-    passed: [bool; 2],
-}
-
-#[derive(Clone, Copy, Default)]
-struct Slice {
-    /// Which slice of all time this is.
-    number: u128,
-    counted: Rates,
-}
-
-/// A window slides in steps of a sixtieth of itself.
-const SLICES: usize = 60;
-
-/// The shortest window: its slices are as fine as Sendarix's times.
-const MINUTE: Duration = Duration::from_secs(60);
-
-impl Window {
-    fn new(length: Duration) -> Self {
-        let slice = length / 60;
-        Self { length, slice, counts: [Slice::default(); SLICES], passed: [false; 2] }
-    }
-
-    fn number(&self, time: Timestamp) -> u128 {
-        let since_epoch = Timestamp::from(UNIX_EPOCH).until(time).unwrap_or_default();
-        since_epoch.as_nanos() / self.slice.as_nanos()
-    }
-
-    fn add(&mut self, at: Timestamp, counted: Rates, now: Timestamp) {
-        let (number, newest) = (self.number(at), self.number(now));
-        let place = usize::try_from(number % SLICES as u128).unwrap_or_default();
-        if let Some(slice) = self.counts.get_mut(place)
-            && is_within(number, newest)
-        {
-            // What is not of this window is past, or from when the clock was wrong.
-            if slice.number != number {
-                *slice = Slice { number, counted: Rates::default() };
-            }
-            slice.counted.add(counted);
-        }
-    }
-
-    fn sum(&self, now: Timestamp) -> Rates {
-        let newest = self.number(now);
-        let mut sum = Rates::default();
-        let slices = self.counts.iter().filter(|slice| is_within(slice.number, newest));
-        slices.for_each(|slice| sum.add(slice.counted));
-        sum
-    }
-}
-
-/// Whether a slice is in the window that ends with the newest. No two of them have one place.
-fn is_within(number: u128, newest: u128) -> bool {
-    number <= newest && number + SLICES as u128 > newest
 }
 
 impl fmt::Display for Exceeded {
