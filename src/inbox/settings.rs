@@ -1,5 +1,6 @@
 //! The settings of an inbox, and why some are refused.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,7 +148,7 @@ impl Settings {
 }
 
 /// Why a receiver or an inbox cannot be built.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// No store was given, and the feature `memory` with the default one is off.
@@ -230,4 +231,11 @@ pub enum ConfigError {
     /// The status of `processed` is the handler's own.
     #[error("the status of `processed` cannot be set: it is the one that the handler returns")]
     HandlersStatus,
+}
+
+/// The text of the error, which is what a `main` that returns it prints.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

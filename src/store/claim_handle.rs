@@ -156,8 +156,12 @@ pub enum CommitError {
         "the claim has been completed already, so this transaction was rolled back; commit once, before the handler returns"
     )]
     AlreadyCommitted,
-    /// Another delivery owns the event, or has handled it. Everything was rolled back.
-    #[error("the claim was taken over while the handler ran, so its transaction was rolled back")]
+    /// The store does not have this claim: another delivery has taken it over or has handled the event, or the receiver was
+    /// built with another store than the one that commits. Everything was rolled back.
+    #[error(
+        "the store does not have this claim, so the transaction was rolled back: another delivery took it over, or the \
+         receiver was built with another store"
+    )]
     TakenOver,
     /// The store sees no completion: the transaction is nested in another one, which is still open, or on another
     /// database.

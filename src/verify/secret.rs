@@ -235,9 +235,16 @@ fn of_variable(name: &'static str, found: Result<String, VarError>) -> Result<Op
 }
 
 /// Why there is no secret to verify with. It never shows one.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct SecretError(Fault);
+
+/// The text of the error, which is what a `main` that returns it prints.
+impl fmt::Debug for SecretError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 #[derive(Clone, Debug, thiserror::Error)]
 enum Fault {
