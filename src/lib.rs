@@ -71,6 +71,7 @@
 //! | `apalis` | | [`Enqueue`](destination::Enqueue), which puts events into a job queue of apalis 1 |
 //! | `nats` | | [`JetStream`](destination::JetStream), which publishes events to NATS |
 //! | `mail` | | [`Mail`](mail::Mail), which keeps a suppression list, message states, timelines and rates |
+//! | `gzip` | | compressed files of [`JsonLines`](destination::JsonLines) |
 //! | `metrics` | | counters of what becomes of requests, for any exporter: [`telemetry::metrics`] |
 //! | `testing` | | signed requests, sample events, a manual clock, a simulated Sendarix, the suites that stores must pass |
 //! | `time-03`, `chrono-04`, `jiff-02` | | conversions of [`Timestamp`] |
@@ -84,6 +85,7 @@
         feature = "actix",
         feature = "apalis",
         feature = "axum",
+        feature = "gzip",
         feature = "mail",
         feature = "memory",
         feature = "metrics",

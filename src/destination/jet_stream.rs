@@ -27,12 +27,21 @@ use crate::inbox::{Delivery, HandlerError};
 pub struct JetStream {
     context: Context,
     prefix: String,
+    /// The source of `CloudEvents`, if the events are published as such.
+    cloud_events: Option<String>,
 }
 
 impl JetStream {
     /// Publishes in this context (of async-nats 0.51), whose timeout is how long an acknowledgement may take.
     pub fn new(context: Context, prefix: impl Into<String>) -> Self {
-        Self { context, prefix: prefix.into() }
+        Self { context, prefix: prefix.into(), cloud_events: None }
+    }
+
+    /// Publishes `CloudEvents` of this source, a URI reference, in the binary mode of their binding for NATS: the same payload, with
+    /// `ce-` headers. Default: the payload and its `Nats-Msg-Id` alone.
+    #[must_use]
+    pub fn cloud_events(self, source: impl Into<String>) -> Self {
+        Self { cloud_events: Some(source.into()), ..self }
     }
 
     async fn publish(self, event: SendarixEvent) -> Result<(), HandlerError> {
@@ -41,6 +50,11 @@ impl JetStream {
         let mut headers = HeaderMap::new();
         // The prefix too, since a stream that takes those of several destinations has one memory for all.
         headers.insert("Nats-Msg-Id", format!("{}/{}", self.prefix, printable_id(&event.event_id)));
+        if let Some(source) = &self.cloud_events {
+            for (name, value) in event.to_cloud_event(source).binary_headers() {
+                headers.insert(name, value);
+            }
+        }
         self.context.publish_with_headers(subject, headers, event.body().clone()).await?.await?;
         Ok(())
     }

@@ -33,7 +33,7 @@ pub use self::fan_out::{FanOut, FanOutBuilder, FanOutError};
 #[cfg(feature = "nats")]
 #[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
 pub use self::jet_stream::JetStream;
-pub use self::json_lines::{JsonLines, JsonLinesError};
+pub use self::json_lines::{JsonLines, JsonLinesBuilder, JsonLinesError};
 #[cfg(feature = "apalis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
 pub use self::queue::{Enqueue, EnqueueError};

@@ -3,6 +3,7 @@
 //! The envelope is strict: without type, timestamp, message id and recipient there is no event, only a
 //! [`DecodeError`]. The `data` inside is lenient: see [`EventKind`].
 
+mod cloud_event;
 mod decode;
 mod fields;
 mod key;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(crate) use self::decode::digest_id;
 
+pub use self::cloud_event::CloudEvent;
 pub use self::decode::{DecodeError, DecodeErrorKind, Place};
 pub use self::key::EventKey;
 pub use self::kind::{

@@ -12,6 +12,7 @@
 //! | [Dead letters](dead_letters) | Where are the events that failed, and how do I handle them after all? |
 //! | [Queues](queues) | Where does work go that takes longer than Sendarix waits? |
 //! | [Several destinations](destinations) | How does one endpoint feed several systems? |
+//! | [A warehouse](warehouse) | How do I load events into `BigQuery`, Redshift, Snowflake or `DuckDB`? |
 //! | [Mail state](mail_state) | Which addresses must I not mail, what became of a message, and how is my sending doing? |
 //! | [Production](production) | What must be in front of the receiver and around it? |
 //! | [Observability](observability) | What is in the log and in the metrics? |
@@ -57,6 +58,9 @@ pub mod queues {}
 #[cfg(all(feature = "axum", feature = "memory"))]
 #[doc = include_str!("destinations.md")]
 pub mod destinations {}
+
+#[doc = include_str!("warehouse.md")]
+pub mod warehouse {}
 
 #[cfg(all(feature = "axum", feature = "mail", feature = "postgres"))]
 #[doc = include_str!("mail_state.md")]

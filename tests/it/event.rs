@@ -99,3 +99,24 @@ fn events_go_wherever_an_application_needs_them() {
     let event = decode(&Sample::new(EventType::Open));
     assert!(std::ptr::eq(event.recipient.as_str(), event.clone().recipient.as_str()), "a clone shares everything");
 }
+
+#[test]
+fn a_cloud_event_has_every_attribute_in_both_modes() {
+    let body = br#"{"event_id":"evt \u00e9\"%\u0001","event_type":"tele ported","timestamp":"2026-04-19T14:30:45Z",
+        "message_id":"msg_1","recipient":"r","data":{"half":"\ud83d"}}"#;
+    let event = SendarixEvent::decode(body.as_slice()).unwrap();
+    let cloud_event = event.to_cloud_event("https://app.example/webhooks?a=b c");
+    let structured = cloud_event.structured();
+    let start = r#"{"specversion":"1.0","id":"evt é\"%\u0001","source":"https://app.example/webhooks?a=b c","type":"com.sendarix.tele ported","subject":"msg_1","time":"2026-04-19T14:30:45Z","datacontenttype":"application/json","data":{"event_id""#;
+    assert!(structured.starts_with(start), "{structured}");
+    assert!(structured.contains(r#""data":{"half":"\ud83d"}"#), "the data is what was signed: {structured}");
+    let headers = cloud_event.binary_headers();
+    let header = |name: &str| headers.iter().find(|(known, _)| *known == name).unwrap().1.as_str();
+    assert_eq!(header("ce-specversion"), "1.0");
+    assert_eq!(header("ce-id"), "evt%20%C3%A9%22%25%01");
+    assert_eq!(header("ce-source"), "https://app.example/webhooks?a=b%20c");
+    assert_eq!(header("ce-type"), "com.sendarix.tele%20ported");
+    assert_eq!((header("ce-subject"), header("ce-time")), ("msg_1", "2026-04-19T14:30:45Z"));
+    assert_eq!(header("content-type"), "application/json");
+    assert_eq!(cloud_event.data().as_ref(), body);
+}

@@ -369,8 +369,7 @@ async fn into_lines(lines: JsonLines) -> Endpoint {
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_are_whole_and_files_rotate_by_size() {
     let dir = TempDir::new();
-    let endpoint =
-        Arc::new(into_lines(JsonLines::rotating(dir.file(), 2000, Duration::from_secs(3600)).unwrap()).await);
+    let endpoint = Arc::new(into_lines(JsonLines::builder(dir.file()).max_bytes(2000).open().unwrap()).await);
     let mut posts = tokio::task::JoinSet::new();
     for number in 0..100 {
         let endpoint = Arc::clone(&endpoint);
@@ -403,7 +402,7 @@ async fn lines_are_whole_and_files_rotate_by_size() {
 #[tokio::test]
 async fn a_file_that_is_old_rotates_and_an_empty_one_does_not() {
     let dir = TempDir::new();
-    let endpoint = into_lines(JsonLines::rotating(dir.file(), u64::MAX, Duration::ZERO).unwrap()).await;
+    let endpoint = into_lines(JsonLines::builder(dir.file()).max_age(Duration::ZERO).open().unwrap()).await;
     for expected in 1..=3 {
         assert_eq!(endpoint.post(&open(&format!("evt_{expected}"))).await.status, 200);
         assert_eq!(dir.ids().1, expected);
@@ -467,7 +466,7 @@ async fn nothing_is_acknowledged_that_is_not_written() {
     let dir = TempDir::new();
     let place = dir.0.join("place");
     std::fs::create_dir(&place).unwrap();
-    let endpoint = into_lines(JsonLines::rotating(place.join("events.jsonl"), 1, Duration::MAX).unwrap()).await;
+    let endpoint = into_lines(JsonLines::builder(place.join("events.jsonl")).max_bytes(1).open().unwrap()).await;
     assert_eq!(endpoint.post(&open("evt_1")).await.status, 200);
     let away = dir.0.join("away");
     std::fs::rename(&place, &away).unwrap();
@@ -517,7 +516,7 @@ async fn a_file_that_was_cut_short_goes_on_where_it_ends() {
 async fn a_loader_that_may_read_one_file_may_read_those_after_it() {
     use std::os::unix::fs::PermissionsExt;
     let dir = TempDir::new();
-    let endpoint = into_lines(JsonLines::rotating(dir.file(), 1, Duration::MAX).unwrap()).await;
+    let endpoint = into_lines(JsonLines::builder(dir.file()).max_bytes(1).open().unwrap()).await;
     std::fs::set_permissions(dir.file(), std::fs::Permissions::from_mode(0o640)).unwrap();
     for id in ["evt_1", "evt_2", "evt_3"] {
         assert_eq!(endpoint.post(&open(id)).await.status, 200);

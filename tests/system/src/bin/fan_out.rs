@@ -74,7 +74,7 @@ async fn bus(url: &str) -> anyhow::Result<JetStream> {
         ..Default::default()
     };
     context.get_or_create_stream(stream).await.context("the stream")?;
-    Ok(JetStream::new(context, "sendarix"))
+    Ok(JetStream::new(context, "sendarix").cloud_events("/webhooks/sendarix"))
 }
 
 #[tokio::main]

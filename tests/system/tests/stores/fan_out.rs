@@ -64,7 +64,11 @@ impl Nats {
         for sequence in 1..=stream.get_info().await.unwrap().state.last_sequence {
             let message = stream.get_raw_message(sequence).await.unwrap();
             assert_eq!(message.subject.as_str(), "sendarix.delivered");
-            ids.push(SendarixEvent::decode(message.payload).unwrap().event_id.clone());
+            let event = SendarixEvent::decode(message.payload).unwrap();
+            for (name, value) in event.to_cloud_event("/webhooks/sendarix").binary_headers() {
+                assert_eq!(message.headers.get(name).map(|found| found.as_str()), Some(value.as_str()), "{name}");
+            }
+            ids.push(event.event_id.clone());
         }
         ids
     }
