@@ -28,8 +28,8 @@ pub(crate) struct Suppressions {
     #[command(flatten)]
     store: StoreOptions,
 
-    /// The application's erasure key, by which addresses that were erased are found
-    #[arg(long, env = "SENDARIX_ERASURE_KEY", hide_env_values = true, value_name = "KEY")]
+    /// The application's erasure key in hex, by which addresses that were erased are found
+    #[arg(long, env = "SENDARIX_ERASURE_KEY", hide_env_values = true, value_name = "HEX")]
     erasure_key: Option<String>,
 
     #[command(subcommand)]
@@ -92,7 +92,7 @@ pub(crate) async fn run(options: Suppressions) -> anyhow::Result<ExitCode> {
 fn mail<S: MailStore>(store: S, erasure_key: Option<String>) -> anyhow::Result<Mail<S>> {
     let builder = Mail::builder(store);
     Ok(match erasure_key {
-        Some(key) => builder.erasure_key(key).build()?,
+        Some(key) => builder.erasure_key(const_hex::decode(key).context("--erasure-key")?).build()?,
         None => builder.build()?,
     })
 }
@@ -120,10 +120,10 @@ async fn export<S: MailStore>(mail: &Mail<S>) -> anyhow::Result<ExitCode> {
         let page = mail.suppressions(last.as_ref(), PAGE).await?;
         let Some(entry) = page.last() else { break };
         last = Some(entry.address.clone());
-        for SuppressionEntry { recipient, suppressed, .. } in page {
+        for SuppressionEntry { address, recipient, suppressed, .. } in page {
             let Some(suppressed) = suppressed else { continue };
             // Of an erased address a hash is left, which only this list can use.
-            if recipient.is_empty() {
+            if address.as_str().starts_with("erased:") {
                 erased += 1;
                 continue;
             }
@@ -164,12 +164,16 @@ async fn import<S: MailStore>(mail: &Mail<S>, file: PathBuf) -> anyhow::Result<E
 }
 
 fn entry(line: Line, now: Timestamp) -> anyhow::Result<SuppressionEntry> {
-    let Line { recipient, reason, since, .. } = line;
+    let Line { recipient, reason, since, event_id, message_id } = line;
     anyhow::ensure!(!recipient.trim().is_empty(), "it has no recipient");
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let reason = given(reason).map_or(Ok(SuppressionReason::Manual), |reason| reason.parse()).context("reason")?;
     let since = given(since).map_or(Ok(now), |since| since.parse()).context("since")?;
-    Ok(SuppressionEntry::new(recipient, reason, since))
+    let mut entry = SuppressionEntry::new(recipient, reason, since);
+    if let Some(suppressed) = &mut entry.suppressed {
+        (suppressed.event_id, suppressed.message_id) = (given(event_id), given(message_id));
+    }
+    Ok(entry)
 }
 
 async fn check<S: MailStore>(mail: &Mail<S>, addresses: &[String]) -> anyhow::Result<ExitCode> {

@@ -94,14 +94,15 @@ impl<S: MailStore> Mail<S> {
 
     pub(crate) fn record_of<'a>(&self, event: &'a SendarixEvent) -> Record<'a> {
         let key = self.settings.key.as_ref().and_then(|key| key(event));
-        Record::new(event, key.map(|key| (counting_key(&key), event.timestamp.min(self.now()))))
+        let counted = key.map(|key| (counting_key(&key), event.timestamp.min(self.now())));
+        Record::new(event, counted, self.settings.erasure_key.as_ref())
     }
 
     pub(crate) fn soft_bounces(&self) -> Option<SoftBounceRule> {
         self.settings.soft_bounces
     }
 
-    pub(crate) fn announced(&self) -> &Changes {
+    pub(crate) fn changes_sink(&self) -> &Changes {
         &self.settings.changes
     }
 
@@ -113,7 +114,7 @@ impl<S: MailStore> Mail<S> {
 impl<S: MailStore> MailBuilder<S> {
     /// Suppresses an address after `count` soft bounces within this time, with no delivery between them. A later delivery
     /// takes it off the list again. Default: soft bounces suppress nothing.
-    pub fn soft_bounces(mut self, count: u32, within: Duration) -> Self {
+    pub fn soft_bounces(mut self, count: u16, within: Duration) -> Self {
         self.soft_bounces = Some(SoftBounceRule { count, within });
         self
     }

@@ -1,12 +1,12 @@
 //! Changes of status as a stream.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::AbortHandle;
 
 use super::{Address, MessageStatus};
@@ -30,25 +30,71 @@ pub struct StatusChange {
 #[non_exhaustive]
 pub struct MissedChanges;
 
-/// The changes of status since the stream was made: see [`Mail::changes`](super::Mail::changes). It does not end.
+type Item = Result<StatusChange, MissedChanges>;
+
+/// The changes of status since the stream was made: see [`Mail::changes`](super::Mail::changes). It does not end. A change may
+/// be told twice.
 pub struct StatusChanges {
-    changes: mpsc::Receiver<Result<StatusChange, MissedChanges>>,
-    /// Sends them.
-    task: AbortHandle,
+    next: Pin<Box<dyn Future<Output = (Item, broadcast::Receiver<Item>)> + Send + Sync>>,
+    /// Keeps the stream from ending.
+    _sender: broadcast::Sender<Item>,
+    /// What sends changes into this stream alone.
+    task: Option<AbortHandle>,
 }
 
 impl StatusChanges {
-    /// The next change; `None` only when the runtime shuts down.
-    pub async fn next(&mut self) -> Option<Result<StatusChange, MissedChanges>> {
-        self.changes.recv().await
+    fn new(sender: broadcast::Sender<Item>) -> Self {
+        Self { next: Box::pin(receive(sender.subscribe())), _sender: sender, task: None }
+    }
+
+    /// The next change.
+    ///
+    /// # Errors
+    ///
+    /// Changes may have been missed. The stream goes on.
+    pub async fn next(&mut self) -> Result<StatusChange, MissedChanges> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Item> {
+        let (item, receiver) = ready!(self.next.as_mut().poll(cx));
+        self.next = Box::pin(receive(receiver));
+        Poll::Ready(item)
+    }
+
+    /// The changes that a task sends, which ends with the stream. It never waits for the reader.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn from_task<F: Future<Output = ()> + Send + 'static>(
+        task: impl FnOnce(broadcast::Sender<Item>) -> F,
+    ) -> Self {
+        let sender = broadcast::Sender::new(WAITING);
+        let mut changes = Self::new(sender.clone());
+        changes.task = Some(tokio::spawn(task(sender)).abort_handle());
+        changes
     }
 }
 
-impl Stream for StatusChanges {
-    type Item = Result<StatusChange, MissedChanges>;
+async fn receive(mut receiver: broadcast::Receiver<Item>) -> (Item, broadcast::Receiver<Item>) {
+    let item = match receiver.recv().await {
+        Ok(item) => item,
+        Err(RecvError::Lagged(_) | RecvError::Closed) => Err(MissedChanges),
+    };
+    (item, receiver)
+}
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.changes.poll_recv(cx)
+impl Stream for StatusChanges {
+    type Item = Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+        self.poll(cx).map(Some)
+    }
+}
+
+impl Drop for StatusChanges {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -64,7 +110,7 @@ pub struct Changes {
     /// Whether PostgreSQL tells other processes.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "the other stores tell none"))]
     pub(crate) announced: bool,
-    local: broadcast::Sender<StatusChange>,
+    local: broadcast::Sender<Item>,
 }
 
 /// How many changes wait for a slow reader, before it misses some.
@@ -77,40 +123,13 @@ impl Changes {
 
     pub(crate) fn send(&self, message_id: &str, address: &Address, status: MessageStatus) {
         // Without a reader there is nothing to do.
-        let _ = self.local.send(StatusChange { message_id: message_id.to_owned(), address: address.clone(), status });
+        let _ =
+            self.local.send(Ok(StatusChange { message_id: message_id.to_owned(), address: address.clone(), status }));
     }
 
     /// The changes of this process.
     pub(crate) fn local(&self) -> StatusChanges {
-        let mut local = self.local.subscribe();
-        StatusChanges::from_task(|changes| async move {
-            loop {
-                let change = match local.recv().await {
-                    Ok(change) => Ok(change),
-                    Err(RecvError::Lagged(_)) => Err(MissedChanges),
-                    Err(RecvError::Closed) => return,
-                };
-                if changes.send(change).await.is_err() {
-                    return;
-                }
-            }
-        })
-    }
-}
-
-impl StatusChanges {
-    /// The changes that a task sends, which ends with the stream.
-    pub(crate) fn from_task<F: Future<Output = ()> + Send + 'static>(
-        task: impl FnOnce(mpsc::Sender<Result<StatusChange, MissedChanges>>) -> F,
-    ) -> Self {
-        let (sender, changes) = mpsc::channel(1);
-        Self { changes, task: tokio::spawn(task(sender)).abort_handle() }
-    }
-}
-
-impl Drop for StatusChanges {
-    fn drop(&mut self) {
-        self.task.abort();
+        StatusChanges::new(self.local.clone())
     }
 }
 

@@ -41,7 +41,10 @@ impl<S: MailStore> Mail<S> {
     ///
     /// Dead letters are deleted by [`erase_letters`](Self::erase_letters). Jobs of a queue hold the events that they are to
     /// handle: let the workers finish first, or delete the jobs as [the guide](crate::guide::mail_state) says. An event that
-    /// arrives later is kept again.
+    /// arrives later is kept again. If the connection breaks meanwhile, the number may be too low.
+    ///
+    /// The database decides when deleted texts leave its files: PostgreSQL after a vacuum and in its log, and both in their
+    /// backups. What the application counts by, and the reasons of its handlers' errors, are its own texts.
     ///
     /// # Errors
     ///
@@ -56,8 +59,8 @@ impl<S: MailStore> Mail<S> {
 
     /// Deletes the dead letters of an endpoint that are about an address, and returns how many.
     ///
-    /// It reads every letter of the endpoint. A letter whose body is no event is deleted if the body contains the
-    /// address as compared, in upper or lower case. A letter that cannot be read at all stays.
+    /// It reads every letter of the endpoint. A letter whose body is no event is deleted if the body has the address in it as it
+    /// is compared, in upper or lower case, with no part of another address beside it. A letter that cannot be read at all stays.
     ///
     /// # Errors
     ///
@@ -90,6 +93,18 @@ impl<S: MailStore> Mail<S> {
 fn is_about(body: &[u8], address: &Address) -> bool {
     match SendarixEvent::decode(body.to_vec()) {
         Ok(event) => Address::new(&event.recipient) == *address,
-        Err(_) => String::from_utf8_lossy(body).to_lowercase().contains(address.as_str()),
+        Err(_) => mentions(&String::from_utf8_lossy(body).to_lowercase(), address.as_str()),
     }
+}
+
+/// Whether the address is in the text, and not as a part of another one.
+fn mentions(text: &str, address: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || ".!#$%&'*+-/=?^_`{|}~@".contains(c);
+    address.contains('@')
+        && text.match_indices(address).any(|(start, found)| {
+            let (before, after) = (text.get(..start), text.get(start + found.len()..));
+            let before = before.and_then(|before| before.chars().next_back());
+            let after = after.and_then(|after| after.chars().next());
+            !before.into_iter().chain(after).any(is_part)
+        })
 }

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::changes::{Changes, StatusChanges};
-use super::suppression::Suppressed;
+use super::suppression::{GivenEntry, Suppressed};
 use super::{
     Address, Backend, Fact, Message, MessageState, Rates, Record, Recorded, Release, SoftBounceRule, SuppressionEntry,
     SuppressionReason,
@@ -50,7 +50,7 @@ impl MemoryMail {
 
 impl Inner {
     fn record(&mut self, record: &Record<'_>, rule: Option<SoftBounceRule>) -> Recorded {
-        let Record { event, at, message_id, address, fact, reason, counted, .. } = record;
+        let Record { event, at, message_id, address, erased, fact, reason, counted, .. } = record;
         if !self.event_ids.insert(event.event_id.clone()) {
             return Recorded::default();
         }
@@ -78,18 +78,22 @@ impl Inner {
         let status = message.state.status().filter(|status| Some(*status) != before);
         if let Some(reason) = *reason {
             let (event_id, message_id) = (Some(event.event_id.clone()), Some(message_id.clone()));
-            self.suppress(address, &event.recipient, Suppressed { reason, since: *at, event_id, message_id });
+            let suppressed = Suppressed { reason, since: *at, event_id, message_id };
+            self.suppress(address, erased.as_ref(), &event.recipient, suppressed);
         }
         if let Some((key, at)) = counted {
             self.rates.entry((key.clone(), at.to_minute())).or_default().add(record.rates());
         }
         if let Some(rule) = rule.filter(|_| record.concerns_soft_bounces()) {
-            self.apply(rule, address);
+            self.apply(rule, record);
         }
         Recorded { completed: false, status }
     }
 
-    fn suppress(&mut self, address: &Address, recipient: &str, suppressed: Suppressed) {
+    fn suppress(&mut self, address: &Address, erased: Option<&Address>, recipient: &str, suppressed: Suppressed) {
+        if self.released_at(erased).is_some_and(|released_at| suppressed.since <= released_at) {
+            return;
+        }
         let entry = self.suppressions.entry(address.clone()).or_insert_with(|| SuppressionEntry {
             address: address.clone(),
             recipient: recipient.to_owned(),
@@ -100,17 +104,21 @@ impl Inner {
     }
 
     /// Applies the rule for soft bounces to all that is known of an address.
-    fn apply(&mut self, rule: SoftBounceRule, address: &Address) {
-        let released = self.suppressions.get_mut(address).and_then(|entry| {
-            entry.suppressed.take_if(|suppressed| suppressed.reason == SuppressionReason::SoftBounces);
-            entry.released.as_ref().map(|released| released.at)
-        });
+    fn apply(&mut self, rule: SoftBounceRule, record: &Record<'_>) {
+        let Record { at, address, erased, .. } = record;
+        let erased = erased.as_ref();
+        if let Some(entry) = self.suppressions.get_mut(address).filter(|_| record.may_lift_soft_bounces()) {
+            entry.suppressed.take_if(|suppressed| {
+                suppressed.reason == SuppressionReason::SoftBounces && suppressed.since.before(rule.within) <= *at
+            });
+        }
+        let released = self.released_at(Some(address)).max(self.released_at(erased));
         let Some(timeline) = self.timelines.get(address) else { return };
         let delivered = timeline.iter().filter(|(_, event)| event.fact == Some(Fact::Delivered));
         let since = delivered.map(|((at, _), _)| *at).max().max(released);
         let is_counted = |at: Timestamp, event: &Event| event.fact == Some(Fact::SoftBounced) && Some(at) > since;
         let soft: Vec<_> = timeline.iter().filter(|((at, _), event)| is_counted(*at, event)).collect();
-        let others = usize::try_from(rule.count).unwrap_or(usize::MAX).saturating_sub(1);
+        let others = usize::from(rule.count).saturating_sub(1);
         let over = soft.iter().enumerate().find_map(|(index, last)| {
             let first = soft.get(index.checked_sub(others)?)?;
             first.0.0.until(last.0.0).filter(|passed| *passed <= rule.within).map(|_| *last)
@@ -123,8 +131,12 @@ impl Inner {
                 message_id: Some(event.message_id.clone()),
             };
             let recipient = event.recipient.clone();
-            self.suppress(address, &recipient, suppressed);
+            self.suppress(address, erased, &recipient, suppressed);
         }
+    }
+
+    fn released_at(&self, address: Option<&Address>) -> Option<Timestamp> {
+        self.suppressions.get(address?)?.released.as_ref().map(|released| released.at)
     }
 
     fn forget(&mut self, is_over: impl Fn(&Address, Timestamp) -> bool) -> u64 {
@@ -175,12 +187,10 @@ impl Backend for MemoryMail {
         Ok(behind.filter(|entry| entry.suppressed.is_some()).take(limit).cloned().collect())
     }
 
-    async fn suppress(&self, entries: &[SuppressionEntry]) -> Result<(), StoreError> {
+    async fn suppress(&self, entries: &[GivenEntry]) -> Result<(), StoreError> {
         let mut inner = self.inner();
-        for entry in entries {
-            if let Some(suppressed) = entry.suppressed.clone() {
-                inner.suppress(&entry.address, &entry.recipient, suppressed);
-            }
+        for GivenEntry { address, recipient, suppressed, erased } in entries {
+            inner.suppress(address, erased.as_ref(), recipient, suppressed.clone());
         }
         Ok(())
     }
@@ -195,8 +205,10 @@ impl Backend for MemoryMail {
 
     async fn messages(&self, message_id: &str, address: Option<&Address>) -> Result<Vec<Message>, StoreError> {
         let inner = self.inner();
-        let of_message = inner.messages.values().filter(|message| message.message_id == message_id);
-        Ok(of_message.filter(|message| address.is_none_or(|one| message.address == *one)).cloned().collect())
+        let first = (message_id.to_owned(), Address::kept(String::new()));
+        let of_message = inner.messages.range(first..).take_while(|((id, _), _)| id == message_id);
+        let of_address = of_message.filter(|((_, found), _)| address.is_none_or(|address| found == address));
+        Ok(of_address.map(|(_, message)| message.clone()).collect())
     }
 
     async fn messages_to(
@@ -249,9 +261,11 @@ impl Backend for MemoryMail {
                 suppressed: None,
                 released: None,
             });
+            let releases = [kept.released.take(), entry.released].into_iter().flatten();
             kept.released =
-                [kept.released.take(), entry.released].into_iter().flatten().max_by_key(|release| release.at);
-            if let Some(suppressed) = entry.suppressed {
+                releases.max_by_key(|release| release.at).map(|release| Release { because: String::new(), ..release });
+            let stands = kept.suppressed.take();
+            for suppressed in [stands, entry.suppressed].into_iter().flatten() {
                 kept.suppress("", Suppressed { event_id: None, message_id: None, ..suppressed });
             }
         }

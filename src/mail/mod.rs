@@ -62,3 +62,5 @@ pub(crate) use self::changes::Changes;
 pub(crate) use self::message::Fact;
 pub(crate) use self::record::{Record, Recorded, SoftBounceRule};
 pub(crate) use self::store::Backend;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::suppression::GivenEntry;

@@ -1,36 +1,16 @@
 //! What a mail state is asked, and what the application itself changes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::address::message_key;
 use super::builder::counting_key;
-use super::{Address, Mail, MailStore, Message, Rates, StatusChanges, SuppressionEntry};
+use super::suppression::GivenEntry;
+use super::{Address, Mail, MailStore, Message, Rates, StatusChanges, Suppressed, SuppressionEntry};
 use crate::event::{SendarixEvent, Timestamp};
 use crate::storage::StoreError;
-use crate::store::{ClaimHandle, ClaimState, CommitError};
 
 impl<S: MailStore> Mail<S> {
-    /// Records an event of a claim, with the completion of that claim.
-    pub(crate) async fn record_claimed(&self, event: &SendarixEvent, claim: &ClaimHandle) -> Result<(), CommitError> {
-        // A memory completes nothing: the inbox does, once the handler has succeeded.
-        let committing = if S::COMPLETES { Some(claim.begin_commit()?) } else { None };
-        let record = self.record_of(event);
-        let changes = self.announced();
-        let recorded =
-            self.store.record(&record, claim, self.soft_bounces(), changes).await.map_err(CommitError::Failed)?;
-        if let Some(status) = recorded.status {
-            changes.send(&record.message_id, &record.address, status);
-        }
-        let Some(committing) = committing else { return Ok(()) };
-        let state = if recorded.completed {
-            Some(ClaimState::Completed)
-        } else {
-            self.store.claim_state(claim).await.map_err(CommitError::Failed)?
-        };
-        committing.conclude(recorded.completed, state)
-    }
-
     /// Whether an address must not be mailed.
     ///
     /// # Errors
@@ -104,20 +84,41 @@ impl<S: MailStore> Mail<S> {
         self.store.suppressions(after.map_or("", Address::as_str), limit).await
     }
 
-    /// Puts addresses on the list, such as those of another provider's. Of an address that is on it, the first entry counts.
-    /// An address that was released later than the entry's time stays released.
+    /// Puts addresses on the list, such as those of another provider's: thousands in one round trip. Of an address that is on it,
+    /// the first entry counts. An address that was released later than the entry's time stays released. An entry that is not
+    /// suppressed changes nothing.
     ///
     /// # Errors
     ///
     /// The database failed; then none of them is on the list, or all are.
     pub async fn suppress(&self, entries: &[SuppressionEntry]) -> Result<(), StoreError> {
-        self.store.suppress(entries).await
+        let mut given: BTreeMap<&Address, (&SuppressionEntry, &Suppressed)> = BTreeMap::new();
+        for entry in entries {
+            let Some(suppressed) = &entry.suppressed else { continue };
+            let first = given.entry(&entry.address).or_insert((entry, suppressed));
+            if suppressed.precedence() < first.1.precedence() {
+                *first = (entry, suppressed);
+            }
+        }
+        // In the order of the addresses, so that two imports at once do not wait for each other.
+        let given = given.into_iter().map(|(address, (entry, suppressed))| GivenEntry {
+            address: address.clone(),
+            recipient: entry.recipient.replace('\0', "\u{fffd}"),
+            suppressed: suppressed.clone(),
+            erased: self.erased(address),
+        });
+        let given: Vec<GivenEntry> = given.collect();
+        if given.is_empty() {
+            return Ok(());
+        }
+        self.store.suppress(&given).await
     }
 
     /// Takes an address off the list, for this reason, and says whether it was on it.
     ///
     /// An event that happened before now does not suppress it again, also if it arrives later. An event that happens later
-    /// does. The reason and the time stay in the list.
+    /// does. The reason and the time stay in the list. An address that is not on the list is not released: an event that
+    /// arrives later suppresses it.
     ///
     /// # Errors
     ///
@@ -186,13 +187,14 @@ impl<S: MailStore> Mail<S> {
     }
 
     /// What was counted under a key within this time up to now, by all instances: see
-    /// [`count_by`](super::MailBuilder::count_by). The counters have a resolution of a minute.
+    /// [`count_by`](super::MailBuilder::count_by). The counters are by the minute, so it may be up to a minute
+    /// more.
     ///
     /// # Errors
     ///
     /// The database failed.
     pub async fn rates(&self, key: &str, window: Duration) -> Result<Rates, StoreError> {
-        let since = self.now().before(window);
+        let since = self.now().before(window).to_minute();
         self.store.rates(&counting_key(key), since).await
     }
 
@@ -205,7 +207,7 @@ impl<S: MailStore> Mail<S> {
     ///
     /// On PostgreSQL: changes are not announced, or the database cannot be reached.
     pub async fn changes(&self) -> Result<StatusChanges, StoreError> {
-        self.store.changes(self.announced()).await
+        self.store.changes(self.changes_sink()).await
     }
 
     /// Deletes the events that happened before this time, the states of messages without a later event, and the counters

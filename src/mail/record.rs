@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::address::{Address, message_key};
+use super::erasure::ErasureKey;
 use super::message::{Fact, Failure, MessageState, MessageStatus, failure};
 use super::reputation::Rates;
 use super::suppression::SuppressionReason;
@@ -20,7 +21,9 @@ pub struct Record<'a> {
     pub(crate) fact: Option<Fact>,
     pub(crate) failure: Option<Failure>,
     pub(crate) reason: Option<SuppressionReason>,
-    /// The key that the event counts under, and the minute.
+    /// The address as it is kept after an erasure, if there may be one.
+    pub(crate) erased: Option<Address>,
+    /// The key that the event counts under, and when.
     pub(crate) counted: Option<(String, Timestamp)>,
 }
 
@@ -36,18 +39,24 @@ pub struct Recorded {
 /// How many soft bounces within which time suppress an address.
 #[derive(Clone, Copy, Debug)]
 pub struct SoftBounceRule {
-    pub(crate) count: u32,
+    pub(crate) count: u16,
     pub(crate) within: Duration,
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(event: &'a SendarixEvent, counted: Option<(String, Timestamp)>) -> Self {
+    pub(super) fn new(
+        event: &'a SendarixEvent,
+        counted: Option<(String, Timestamp)>,
+        erasure_key: Option<&ErasureKey>,
+    ) -> Self {
+        let address = Address::new(&event.recipient);
         let at = event.timestamp.to_microsecond();
         Self {
             event,
             at,
             message_id: message_key(&event.message_id),
-            address: Address::new(&event.recipient),
+            erased: erasure_key.map(|key| key.erased(&address)),
+            address,
             fact: Fact::of(event),
             failure: failure(event).map(|failure| Failure { at, ..failure }),
             reason: event.suppression().map(Into::into),
@@ -63,8 +72,13 @@ impl<'a> Record<'a> {
         Rates::of_fact(self.fact)
     }
 
-    /// Whether a rule for soft bounces must be applied again after it.
+    /// Whether the event may change what a rule for soft bounces says of its address.
     pub(crate) fn concerns_soft_bounces(&self) -> bool {
-        matches!(self.fact, Some(Fact::SoftBounced | Fact::Delivered))
+        self.fact == Some(Fact::SoftBounced) || self.may_lift_soft_bounces()
+    }
+
+    /// Whether it may take its address off the list again.
+    pub(crate) fn may_lift_soft_bounces(&self) -> bool {
+        self.fact == Some(Fact::Delivered)
     }
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use super::changes::{Changes, StatusChanges};
+use super::suppression::GivenEntry;
 use super::{Address, Message, Rates, Record, Recorded, SoftBounceRule, SuppressionEntry};
 use crate::event::Timestamp;
 use crate::storage::StoreError;
@@ -52,7 +53,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<SuppressionEntry>, StoreError>> + Send;
 
-    fn suppress(&self, entries: &[SuppressionEntry]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Adds entries of different addresses: all of them, or none.
+    fn suppress(&self, entries: &[GivenEntry]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Whether the address was suppressed.
     fn release(

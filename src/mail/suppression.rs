@@ -73,19 +73,12 @@ impl SuppressionEntry {
     /// An entry for an address that the application puts on the list, since this time.
     pub fn new(recipient: impl Into<String>, reason: SuppressionReason, since: impl Into<Timestamp>) -> Self {
         let recipient = recipient.into();
-        let suppressed = Suppressed { reason, since: since.into(), event_id: None, message_id: None };
+        let since = since.into().to_microsecond();
+        let suppressed = Suppressed { reason, since, event_id: None, message_id: None };
         Self { address: Address::new(&recipient), recipient, suppressed: Some(suppressed), released: None }
     }
 
-    /// The address, the recipient, the reason and the time, if the address is suppressed.
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    pub(crate) fn row(&self) -> Option<(String, String, &'static str, i64)> {
-        let Suppressed { reason, since, .. } = self.suppressed.as_ref()?;
-        let recipient = self.recipient.replace('\0', "\u{fffd}");
-        Some((self.address.as_str().to_owned(), recipient, reason.as_str(), since.unix_micros()))
-    }
-
-    /// Adds what another event or an import says. The outcome does not depend on the order.
+    /// Adds what another event or an import says.
     pub(super) fn suppress(&mut self, recipient: &str, suppressed: Suppressed) {
         let is_released = self.released.as_ref().is_some_and(|released| suppressed.since <= released.at);
         let replaces = self.suppressed.as_ref().is_none_or(|current| suppressed.precedence() < current.precedence());
@@ -96,9 +89,19 @@ impl SuppressionEntry {
     }
 }
 
+/// An entry that the application puts on the list.
+#[derive(Debug)]
+pub struct GivenEntry {
+    pub(crate) address: Address,
+    pub(crate) recipient: String,
+    pub(crate) suppressed: Suppressed,
+    /// The address as it is kept after an erasure, if there may be one.
+    pub(crate) erased: Option<Address>,
+}
+
 impl Suppressed {
     /// What a rule for soft bounces decides yields to every other reason; of the others, the first event counts.
-    fn precedence(&self) -> (bool, Timestamp, &str) {
+    pub(super) fn precedence(&self) -> (bool, Timestamp, &str) {
         let is_soft = self.reason == SuppressionReason::SoftBounces;
         (is_soft, self.since, self.event_id.as_deref().unwrap_or_default())
     }

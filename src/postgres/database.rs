@@ -142,7 +142,9 @@ impl Database {
         // Within a transaction a pooler does not change the session between the statement and its values.
         // While it is open, the event's row is locked, also when the process is stopped.
         let limit = self.connections.limit();
-        let begin = format!("BEGIN; {}; {}", set_time_limit(limit), set_idle_limit(limit));
+        // A statement of a transaction that waits for a lock must see what was committed meanwhile.
+        let begin =
+            format!("BEGIN ISOLATION LEVEL READ COMMITTED; {}; {}", set_time_limit(limit), set_idle_limit(limit));
         let persistent = !self.behind_pooler;
         pooled
             .ask(|connection| async move {

@@ -51,7 +51,7 @@ impl Found {
     }
 }
 
-/// The table of versions, one row for each table of claims.
+/// The table of versions, one row for each group of tables.
 pub(super) const VERSIONS: &str = "sendarix_schema";
 
 /// Raise it with every change of these tables, and add the way from the version before to [`Schema::of_events`].
@@ -199,7 +199,7 @@ impl Schema {
     /// The tables of mail state.
     pub(super) fn of_mail(tables: &MailTables<Table>) -> Self {
         let MailTables { events, messages, suppressions, rates } = tables;
-        let (timeline, age) = (events.index("address"), events.index("at"));
+        let (timeline, age, soft) = (events.index("address"), events.index("at"), events.index("soft"));
         let (of_recipient, message_age) = (messages.index("address"), messages.index("last"));
         let minute = rates.index("minute");
         let status = message_status!();
@@ -226,6 +226,7 @@ CREATE TABLE IF NOT EXISTS {events} (
 );
 CREATE INDEX IF NOT EXISTS {timeline} ON {events} (address, at, event_id);
 CREATE INDEX IF NOT EXISTS {age} ON {events} (at);
+CREATE INDEX IF NOT EXISTS {soft} ON {events} (address, at) WHERE fact IN ('soft_bounced', 'delivered');
 CREATE TABLE IF NOT EXISTS {messages} (
     message_id text COLLATE \"C\" NOT NULL,
     address text COLLATE \"C\" NOT NULL,

@@ -33,10 +33,6 @@ pub(super) struct Statements {
 const MAX_LEASE_INTERVAL: &str = "interval '330 seconds'";
 const _: () = assert!(MAX_LEASE.as_secs() == 330);
 
-/// The longest name of anything, in bytes.
-#[cfg(feature = "mail")]
-pub(super) const MAX_IDENTIFIER: usize = 63;
-
 /// How long the server waits for the commit of a transaction that has completed a claim.
 const LONGEST_COMMIT: &str = "5s";
 

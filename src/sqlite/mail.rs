@@ -10,14 +10,14 @@ use super::statements::COMPLETE;
 use super::{SqliteStore, bind_step};
 use crate::event::{SendarixEvent, Timestamp};
 use crate::mail::{
-    Address, Backend, Changes, Mail, Message, MessageStatus, Rates, Record, Recorded, SoftBounceRule, StatusChanges,
-    SuppressionEntry,
+    Address, Backend, Changes, GivenEntry, Mail, Message, MessageStatus, Rates, Record, Recorded, SoftBounceRule,
+    StatusChanges, SuppressionEntry,
 };
 use crate::sql::mail::{
-    MailDialect, MailStatements, MailTables, Recording, bind_record, entry, message, page_start, rates,
-    soft_bounce_parameters,
+    MailDialect, MailStatements, MailTables, Recording, bind_record, copy_suppression, entry, message, page_start,
+    rates, soft_bounce_parameters,
 };
-use crate::sql::units;
+use crate::sql::{PURGE_BATCH, units};
 use crate::storage::StoreError;
 use crate::store::{ClaimHandle, ClaimState, CommitError};
 
@@ -34,11 +34,19 @@ const DIALECT: MailDialect = MailDialect {
     span: str::to_owned,
     least: |a, b| format!("min(coalesce({a}, {b}), coalesce({b}, {a}))"),
     greatest: |a, b| format!("max(coalesce({a}, {b}), coalesce({b}, {a}))"),
+    given: "(SELECT $1 AS address, $2 AS recipient, $3 AS reason, $4 AS since, $5 AS event_id, $6 AS message_id, $7 AS erased)
+        AS given",
     list: |parameter| format!("IN (SELECT value FROM json_each({parameter}))"),
     shard: "0",
 };
 
 static STATEMENTS: LazyLock<MailStatements> = LazyLock::new(|| MailStatements::new(&TABLES, &DIALECT));
+
+/// Keeps a suppression under another address. Binds both.
+static COPY_SUPPRESSION: LazyLock<Arc<str>> = LazyLock::new(|| {
+    let rows = "sendarix_suppressions WHERE address = $1";
+    copy_suppression(&TABLES.suppressions, rows, DIALECT.greatest).into()
+});
 
 /// What adds an event: one statement after the other, the first of which says whether the event is new.
 static RECORD: LazyLock<RecordStatements> = LazyLock::new(|| {
@@ -89,8 +97,12 @@ async fn add(
     if let Some(rule) = rule.filter(|_| record.concerns_soft_bounces()) {
         let (others, within) = soft_bounce_parameters(rule);
         let address = record.address.as_str();
-        query(&STATEMENTS.lift_soft_bounces).bind(address).execute(&mut *connection).await?;
-        let apply = query(&STATEMENTS.apply_soft_bounces).bind(address).bind(others).bind(within);
+        if record.may_lift_soft_bounces() {
+            let lift = query(&STATEMENTS.lift_soft_bounces).bind(address).bind(record.at.unix_micros()).bind(within);
+            lift.execute(&mut *connection).await?;
+        }
+        let erased = record.erased.as_ref().map(Address::as_str);
+        let apply = query(&STATEMENTS.apply_soft_bounces).bind(address).bind(others).bind(within).bind(erased);
         apply.execute(&mut *connection).await?;
     }
     Ok(after.filter(|after| Some(after) != before.as_ref()).and_then(|status| status.parse().ok()))
@@ -105,6 +117,20 @@ impl SqliteStore {
     ) -> Result<Vec<T>, StoreError> {
         let rows = self.0.database.mail.run(AssertSqlSafe(Arc::clone(sql)), bind).await?;
         rows.iter().map(read).collect::<Result<_, _>>().map_err(StoreError::new)
+    }
+}
+
+impl SqliteStore {
+    /// Deletes a batch after the other, and returns how many rows.
+    async fn delete_all<'q>(&self, sql: &Arc<str>, bind: impl Fn(Query<'q>) -> Query<'q>) -> Result<u64, StoreError> {
+        let mut all = 0;
+        loop {
+            let deleted = self.mail_rows(sql, &bind, |_| Ok(())).await?.len() as u64;
+            all += deleted;
+            if deleted < PURGE_BATCH {
+                return Ok(all);
+            }
+        }
     }
 }
 
@@ -186,10 +212,17 @@ impl Backend for SqliteStore {
         self.mail_rows(&STATEMENTS.suppressions, |query| query.bind(after).bind(limit), entry).await
     }
 
-    async fn suppress(&self, entries: &[SuppressionEntry]) -> Result<(), StoreError> {
+    async fn suppress(&self, entries: &[GivenEntry]) -> Result<(), StoreError> {
         let suppress = async |connection: &mut SqliteConnection| {
-            for (address, recipient, reason, since) in entries.iter().filter_map(SuppressionEntry::row) {
-                let query = query(&STATEMENTS.suppress).bind(address).bind(recipient).bind(reason).bind(since);
+            for GivenEntry { address, recipient, suppressed, erased } in entries {
+                let query = query(&STATEMENTS.suppress)
+                    .bind(address.as_str())
+                    .bind(recipient)
+                    .bind(suppressed.reason.as_str())
+                    .bind(suppressed.since.unix_micros())
+                    .bind(suppressed.event_id.as_deref())
+                    .bind(suppressed.message_id.as_deref())
+                    .bind(erased.as_ref().map(Address::as_str));
                 query.execute(&mut *connection).await?;
             }
             Ok(())
@@ -243,31 +276,27 @@ impl Backend for SqliteStore {
     async fn purge(&self, before: Timestamp) -> Result<u64, StoreError> {
         let before = before.unix_micros();
         let MailStatements { purge_events, purge_messages, purge_rates, .. } = &*STATEMENTS;
-        let mut purged = 0;
-        for (sql, counts) in [(purge_events, 1), (purge_messages, 0)] {
-            loop {
-                let deleted = self.mail_rows(sql, |query| query.bind(before), |_| Ok(())).await?.len() as u64;
-                purged += deleted * counts;
-                if deleted == 0 {
-                    break;
-                }
-            }
-        }
-        self.mail_rows(purge_rates, |query| query.bind(before), |_| Ok(())).await?;
+        let purged = self.delete_all(purge_events, |query| query.bind(before)).await?;
+        self.delete_all(purge_messages, |query| query.bind(before)).await?;
+        self.delete_all(purge_rates, |query| query.bind(before)).await?;
         Ok(purged)
     }
 
     async fn erase(&self, address: &Address, erased: &Address) -> Result<u64, StoreError> {
         let (address, erased) = (address.as_str(), erased.as_str());
-        let MailStatements { erase_events, erase_messages, copy_suppression, erase_suppression, .. } = &*STATEMENTS;
-        let erase = async |connection: &mut SqliteConnection| {
-            let events = query(erase_events).bind(address).fetch_all(&mut *connection).await?.len() as u64;
-            query(erase_messages).bind(address).execute(&mut *connection).await?;
-            query(copy_suppression).bind(address).bind(erased).execute(&mut *connection).await?;
-            query(erase_suppression).bind(address).execute(&mut *connection).await?;
-            Ok(events)
+        let MailStatements { erase_events, erase_messages, .. } = &*STATEMENTS;
+        let events = self.delete_all(erase_events, |query| query.bind(address)).await?;
+        self.delete_all(erase_messages, |query| query.bind(address)).await?;
+        let move_suppression = async |connection: &mut SqliteConnection| {
+            query(&COPY_SUPPRESSION).bind(address).bind(erased).execute(&mut *connection).await?;
+            sqlx::query("DELETE FROM sendarix_suppressions WHERE address = $1")
+                .bind(address)
+                .execute(&mut *connection)
+                .await?;
+            Ok(())
         };
-        self.0.database.mail.run_all(erase).await
+        self.0.database.mail.run_all(move_suppression).await?;
+        Ok(events)
     }
 
     async fn changes(&self, changes: &Changes) -> Result<StatusChanges, StoreError> {

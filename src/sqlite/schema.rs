@@ -184,6 +184,8 @@ mod mail {
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS sendarix_events_address ON sendarix_events (address, at, event_id);
     CREATE INDEX IF NOT EXISTS sendarix_events_at ON sendarix_events (at);
+    CREATE INDEX IF NOT EXISTS sendarix_events_soft ON sendarix_events (address, at)
+        WHERE fact IN ('soft_bounced', 'delivered');
     CREATE TABLE IF NOT EXISTS sendarix_messages (
         message_id TEXT NOT NULL,
         address TEXT NOT NULL,

@@ -3,24 +3,27 @@
 mod statements;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
 use sqlx::{PgConnection, Row};
+use tokio::time::sleep;
 
 pub(super) use self::statements::MailDatabase;
 use super::database::{Query, query};
 use super::{PostgresStore, bind_step};
 use crate::event::{SendarixEvent, Timestamp};
 use crate::mail::{
-    Address, Backend, Changes, Mail, Message, MissedChanges, Rates, Record, Recorded, SoftBounceRule, StatusChange,
-    StatusChanges, SuppressionEntry,
+    Address, Backend, Changes, GivenEntry, Mail, Message, MissedChanges, Rates, Record, Recorded, SoftBounceRule,
+    StatusChange, StatusChanges, SuppressionEntry,
 };
+use crate::sql::PURGE_BATCH;
 use crate::sql::mail::{MailStatements, bind_record, entry, message, page_start, rates, soft_bounce_parameters};
 use crate::storage::StoreError;
 use crate::store::{ClaimHandle, ClaimState, CommitError};
 
-/// Makes those who apply the rule for soft bounces to one address take turns.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+/// Makes transactions that apply the rule for soft bounces to one address take turns.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('sendarix soft bounces ' || $1, 0))";
 
 impl PostgresStore {
     /// What follows an event if there is a rule for soft bounces: the rule is applied to all that is committed, by one
@@ -29,11 +32,28 @@ impl PostgresStore {
         let Some(rule) = rule.filter(|_| record.concerns_soft_bounces()) else { return Vec::new() };
         let (address, statements) = (record.address.as_str(), &self.0.mail.statements);
         let (others, within) = soft_bounce_parameters(rule);
-        vec![
-            sqlx::query(LOCK).bind(address),
-            query(&statements.lift_soft_bounces).bind(address),
-            query(&statements.apply_soft_bounces).bind(address).bind(others).bind(within),
-        ]
+        let lock = sqlx::query(LOCK).bind(format!("{} {address}", self.0.mail.table()));
+        let lift = query(&statements.lift_soft_bounces).bind(address).bind(record.at.unix_micros()).bind(within);
+        let erased = record.erased.as_ref().map(Address::as_str);
+        let apply = query(&statements.apply_soft_bounces).bind(address).bind(others).bind(within).bind(erased);
+        let lift = record.may_lift_soft_bounces().then_some(lift);
+        [Some(lock), lift, Some(apply)].into_iter().flatten().collect()
+    }
+
+    /// Deletes a batch after the other, and returns how many rows.
+    async fn delete_all(
+        &self,
+        sql: &Arc<str>,
+        bind: impl Fn(Query<'static>) -> Query<'static>,
+    ) -> Result<u64, StoreError> {
+        let mut all = 0;
+        loop {
+            let deleted = self.0.database.run_sql(sql, &bind).await?.len() as u64;
+            all += deleted;
+            if deleted < PURGE_BATCH {
+                return Ok(all);
+            }
+        }
     }
 
     async fn mail_rows<'q, T>(
@@ -79,14 +99,15 @@ impl Mail<PostgresStore> {
     /// ```
     ///
     /// The transaction's role needs SELECT, INSERT and UPDATE on the tables, which must be there: [`migrate`](Self::migrate)
-    /// makes them at the start.
+    /// makes them at the start. With a [rule for soft bounces](crate::mail::MailBuilder::soft_bounces), the transaction must be
+    /// `READ COMMITTED`, PostgreSQL's default: a stricter one does not see what another one has just counted.
     ///
     /// # Errors
     ///
     /// The database failed. Then roll the transaction back.
     pub async fn record_in(&self, tx: &mut PgConnection, event: &SendarixEvent) -> Result<(), StoreError> {
         let (store, record) = (self.store(), self.record_of(event));
-        let add = bind_record!(query(store.0.mail.record_within.of(self.announced())), &record);
+        let add = bind_record!(query(store.0.mail.record_within.of(self.changes_sink())), &record);
         for query in [vec![add], store.soft_bounces(self.soft_bounces(), &record)].into_iter().flatten() {
             query.persistent(!store.0.database.behind_pooler).execute(&mut *tx).await.map_err(StoreError::new)?;
         }
@@ -143,16 +164,21 @@ impl Backend for PostgresStore {
         self.mail_rows(|sql| &sql.suppressions, |query| query.bind(after.to_owned()).bind(limit), entry).await
     }
 
-    async fn suppress(&self, entries: &[SuppressionEntry]) -> Result<(), StoreError> {
-        let suppress = &self.0.mail.statements.suppress;
-        let query = |(address, recipient, reason, since): &(String, String, &'static str, i64)| {
-            query(suppress).bind(address.clone()).bind(recipient.clone()).bind(*reason).bind(*since)
-        };
-        let rows: Vec<_> = entries.iter().filter_map(SuppressionEntry::row).collect();
-        if rows.is_empty() {
-            return Ok(());
+    async fn suppress(&self, entries: &[GivenEntry]) -> Result<(), StoreError> {
+        fn column<T>(entries: &[GivenEntry], value: impl Fn(&GivenEntry) -> T) -> Vec<T> {
+            entries.iter().map(value).collect()
         }
-        self.0.database.run_all(|| rows.iter().map(query).collect()).await.map(drop)
+        let bind = |query: Query<'static>| {
+            query
+                .bind(column(entries, |entry| entry.address.as_str().to_owned()))
+                .bind(column(entries, |entry| entry.recipient.clone()))
+                .bind(column(entries, |entry| entry.suppressed.reason.as_str()))
+                .bind(column(entries, |entry| entry.suppressed.since.unix_micros()))
+                .bind(column(entries, |entry| entry.suppressed.event_id.clone()))
+                .bind(column(entries, |entry| entry.suppressed.message_id.clone()))
+                .bind(column(entries, |entry| entry.erased.as_ref().map(|erased| erased.as_str().to_owned())))
+        };
+        self.0.database.run_sql(&self.0.mail.statements.suppress, bind).await.map(drop)
     }
 
     async fn release(&self, address: &Address, at: Timestamp, because: &str) -> Result<bool, StoreError> {
@@ -198,34 +224,20 @@ impl Backend for PostgresStore {
     async fn purge(&self, before: Timestamp) -> Result<u64, StoreError> {
         let before = before.unix_micros();
         let MailStatements { purge_events, purge_messages, purge_rates, .. } = &self.0.mail.statements;
-        let database = &self.0.database;
-        let mut purged = 0;
-        for (sql, counts) in [(purge_events, 1), (purge_messages, 0)] {
-            loop {
-                let deleted = database.run_sql(sql, |query| query.bind(before)).await?.len() as u64;
-                purged += deleted * counts;
-                if deleted == 0 {
-                    break;
-                }
-            }
-        }
-        database.run_sql(purge_rates, |query| query.bind(before)).await?;
+        let purged = self.delete_all(purge_events, |query| query.bind(before)).await?;
+        self.delete_all(purge_messages, |query| query.bind(before)).await?;
+        self.delete_all(purge_rates, |query| query.bind(before)).await?;
         Ok(purged)
     }
 
     async fn erase(&self, address: &Address, erased: &Address) -> Result<u64, StoreError> {
-        let (address, erased) = (address.as_str(), erased.as_str());
-        let sql = &self.0.mail.statements;
-        let queries = || {
-            vec![
-                query(&sql.erase_events).bind(address.to_owned()),
-                query(&sql.erase_messages).bind(address.to_owned()),
-                query(&sql.copy_suppression).bind(address.to_owned()).bind(erased.to_owned()),
-                query(&sql.erase_suppression).bind(address.to_owned()),
-            ]
-        };
-        let answers = self.0.database.run_all(queries).await?;
-        Ok(answers.first().map_or(0, Vec::len) as u64)
+        let (address, erased) = (address.as_str().to_owned(), erased.as_str().to_owned());
+        let MailStatements { erase_events, erase_messages, .. } = &self.0.mail.statements;
+        let events = self.delete_all(erase_events, |query| query.bind(address.clone())).await?;
+        self.delete_all(erase_messages, |query| query.bind(address.clone())).await?;
+        let bind = |query: Query<'static>| query.bind(address.clone()).bind(erased.clone());
+        self.0.database.run_sql(&self.0.mail.move_suppression, bind).await?;
+        Ok(events)
     }
 
     async fn changes(&self, changes: &Changes) -> Result<StatusChanges, StoreError> {
@@ -237,10 +249,13 @@ impl Backend for PostgresStore {
             let message = "a pooler in transaction mode does not pass on LISTEN: call changes() on a store that reaches the server directly";
             return Err(StoreError::new(message));
         }
+        let channel = self.0.database.run_sql(&self.0.mail.channel, |query| query).await?;
+        let channel =
+            channel.first().ok_or(sqlx::Error::RowNotFound).and_then(|row| row.try_get::<String, _>("channel"));
+        let channel = channel.map_err(StoreError::new)?;
         // A connection for as long as the stream is read, which opens itself again.
         let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.0.database.options());
         let mut listener = PgListener::connect_with(&pool).await.map_err(StoreError::new)?;
-        let channel = self.0.mail.channel.clone();
         listener.listen(&channel).await.map_err(StoreError::new)?;
         Ok(StatusChanges::from_task(|changes| async move {
             loop {
@@ -248,19 +263,18 @@ impl Backend for PostgresStore {
                     Ok(Some(notification)) => StatusChange::announced(notification.payload()),
                     Ok(None) => Err(MissedChanges),
                     Err(_) => {
-                        tokio::time::sleep(RECONNECT_PAUSE).await;
+                        sleep(RECONNECT_PAUSE).await;
                         Err(MissedChanges)
                     }
                 };
-                if changes.send(change).await.is_err() {
-                    return;
-                }
+                // The stream ends the task.
+                let _ = changes.send(change);
             }
         }))
     }
 }
 
-const RECONNECT_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Binds where a page begins, and its length.
 fn bind_page<'q>(

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::event::digest_id;
 use crate::mail::Changes;
 use crate::postgres::schema::{Schema, Table};
-use crate::postgres::statements::MAX_IDENTIFIER;
-use crate::sql::mail::{MailDialect, MailStatements, MailTables, RECORD_PARAMETERS, Recording};
+use crate::sql::mail::{MailDialect, MailStatements, MailTables, RECORD_PARAMETERS, Recording, copy_suppression};
 
 /// What a store knows of its tables of mail state.
 #[derive(Debug)]
@@ -17,8 +15,10 @@ pub(in crate::postgres) struct MailDatabase {
     pub(super) record: RecordStatements,
     /// Adds an event in the application's own transaction.
     pub(super) record_within: RecordStatements,
-    /// On which changes of status are announced.
-    pub(super) channel: String,
+    /// Asks for the name of the channel on which changes of status are announced.
+    pub(super) channel: Arc<str>,
+    /// Deletes a suppression and keeps it under another address. Binds both.
+    pub(super) move_suppression: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -39,6 +39,8 @@ const DIALECT: MailDialect = MailDialect {
     least: |a, b| format!("least({a}, {b})"),
     greatest: |a, b| format!("greatest({a}, {b})"),
     list: |parameter| format!("= ANY ({parameter})"),
+    given: "unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[])
+        AS given (address, recipient, reason, since, event_id, message_id, erased)",
     shard: "pg_backend_pid() % 16",
 };
 
@@ -51,12 +53,14 @@ impl MailDatabase {
             suppressions: table("suppressions"),
             rates: table("rates"),
         };
-        let channel = tables.messages.to_string().replace('"', "");
-        let channel = if channel.len() > MAX_IDENTIFIER {
-            digest_id(channel.as_bytes())[..MAX_IDENTIFIER].to_owned()
-        } else {
-            channel
-        };
+        // By the table and not by its name, which may be that of another one in another schema.
+        let channel = format!("'sendarix_changes_' || to_regclass('{}')::oid", tables.messages);
+        // What is deleted is what is kept, also where an event changes it at the same time.
+        let suppressions = &tables.suppressions;
+        let move_suppression = format!(
+            "WITH deleted AS (DELETE FROM {suppressions} WHERE address = $1 RETURNING reason, since, released_at) {}",
+            copy_suppression(suppressions, "deleted", DIALECT.greatest)
+        );
         let completed = complete(claims);
         let record = |completed: Option<&str>| RecordStatements {
             silent: record(&tables, completed, None).into(),
@@ -66,9 +70,15 @@ impl MailDatabase {
             record: record(Some(&completed)),
             record_within: record(None),
             statements: MailStatements::new(&tables, &DIALECT),
-            channel,
+            channel: format!("SELECT {channel} AS channel").into(),
+            move_suppression: move_suppression.into(),
             tables,
         }
+    }
+
+    /// What tells these tables from others, for a lock.
+    pub(super) fn table(&self) -> &Table {
+        &self.tables.suppressions
     }
 
     pub(super) fn schema(&self) -> Schema {
@@ -97,10 +107,10 @@ fn record(tables: &MailTables<Table>, completed: Option<&str>, channel: Option<&
     };
     // The status before may be an older one than that which the row has been merged with: then a change is told twice, and
     // none is missed, since a status never goes back.
-    let changed = "message.status IS DISTINCT FROM before.status";
+    let changed = "message.status IS NOT NULL AND message.status IS DISTINCT FROM before.status";
     let announce = channel.map_or(String::new(), |channel| {
         format!(
-            ", CASE WHEN {changed} THEN pg_notify('{channel}', json_build_object('message_id', v.message_id,
+            ", CASE WHEN {changed} THEN pg_notify({channel}, json_build_object('message_id', v.message_id,
                 'address', v.address, 'status', message.status)::text)::text END"
         )
     });

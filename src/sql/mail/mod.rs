@@ -4,13 +4,15 @@ mod recording;
 mod rows;
 mod statements;
 
+use std::fmt::Display;
+
 use crate::event::Timestamp;
 
 #[cfg(feature = "postgres")]
 pub(crate) use self::recording::RECORD_PARAMETERS;
 pub(crate) use self::recording::{Recording, bind_record};
 pub(crate) use self::rows::{entry, message, rates};
-pub(crate) use self::statements::{MailStatements, message_status, soft_bounce_parameters};
+pub(crate) use self::statements::{MailStatements, copy_suppression, message_status, soft_bounce_parameters};
 
 /// The names of the tables, as SQL has them.
 #[derive(Debug)]
@@ -34,6 +36,9 @@ pub(crate) struct MailDialect {
     pub(crate) greatest: fn(&str, &str) -> String,
     /// The elements of a parameter that is a list of texts.
     pub(crate) list: fn(&str) -> String,
+    /// Entries of a suppression list as a table: `address`, `recipient`, `reason`, `since`, `event_id`, `message_id`, and `erased`,
+    /// the address as it is kept after an erasure.
+    pub(crate) given: &'static str,
     /// One of a few numbers, which spreads the rows that all connections count in.
     pub(crate) shard: &'static str,
 }
@@ -44,6 +49,11 @@ pub(crate) const LATER: i64 = i64::MAX / 16;
 /// Where a page begins.
 pub(crate) fn page_start(after: Option<(Timestamp, &str)>) -> (i64, &str) {
     after.map_or((LATER, ""), |(at, id)| (at.unix_micros(), id))
+}
+
+/// A condition: the address was not released after this time under the form that it has after an erasure.
+fn is_not_released(suppressions: &impl Display, erased: &str, at: &str) -> String {
+    format!("NOT EXISTS (SELECT 1 FROM {suppressions} AS e WHERE e.address = {erased} AND e.released_at >= {at})")
 }
 
 /// The end of an INSERT into the suppressions `AS s`: an address stays released from what happened before, the rule for soft

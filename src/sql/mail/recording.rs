@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 
-use super::{MailDialect, MailTables, SUPPRESS};
+use super::{MailDialect, MailTables, SUPPRESS, is_not_released};
 #[cfg(doc)]
 use crate::mail::Record;
 
@@ -22,7 +22,7 @@ pub(crate) struct Recording {
 
 /// How many parameters a [`Record`] has.
 #[cfg(feature = "postgres")]
-pub(crate) const RECORD_PARAMETERS: usize = 14;
+pub(crate) const RECORD_PARAMETERS: usize = 15;
 
 impl Recording {
     /// Each part changes something only if the condition holds.
@@ -34,7 +34,8 @@ impl Recording {
             "v AS (SELECT CAST($1 AS text) AS event_id, CAST($2 AS text) AS event_type, CAST($3 AS text) AS fact, {at} AS at,
                 CAST($5 AS text) AS message_id, CAST($6 AS text) AS address, CAST($7 AS text) AS recipient, $8 AS body,
                 CAST($9 AS text) AS category, CAST($10 AS bigint) AS smtp_code, CAST($11 AS text) AS smtp_message,
-                CAST($12 AS text) AS reason, CAST($13 AS text) AS counted, {minute} AS minute)"
+                CAST($12 AS text) AS reason, CAST($13 AS text) AS counted, {minute} AS minute,
+                CAST($15 AS text) AS erased)"
         );
         let event = format!(
             "INSERT INTO {events} (event_id, event_type, fact, at, message_id, address, recipient, body)
@@ -97,7 +98,9 @@ impl Recording {
         );
         let suppression = format!(
             "INSERT INTO {suppressions} AS s (address, recipient, reason, since, event_id, message_id)
-             SELECT address, recipient, reason, at, event_id, message_id FROM v WHERE reason IS NOT NULL AND {then} {SUPPRESS}"
+             SELECT address, recipient, reason, at, event_id, message_id FROM v
+             WHERE reason IS NOT NULL AND {then} AND {} {SUPPRESS}",
+            is_not_released(suppressions, "v.erased", "v.at"),
         );
         let counted = |fact: &str| format!("CASE fact WHEN '{fact}' THEN 1 ELSE 0 END");
         let (delivered, bounced, complained) = (counted("delivered"), counted("bounced"), counted("complained"));
@@ -133,6 +136,7 @@ macro_rules! bind_record {
             .bind(record.reason.map(crate::mail::SuppressionReason::as_str))
             .bind(counted.map(|(key, _)| key.as_str()))
             .bind(counted.map(|(_, at)| at.to_minute().unix_micros()))
+            .bind(record.erased.as_ref().map(crate::mail::Address::as_str))
     }};
 }
 pub(crate) use bind_record;

@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::{LATER, MailDialect, MailTables, SUPPRESS};
+use super::{LATER, MailDialect, MailTables, SUPPRESS, is_not_released};
 #[cfg(doc)]
 use crate::mail::MessageState;
 use crate::mail::SoftBounceRule;
+use crate::sql::PURGE_BATCH;
 
 /// What the tables are asked. Times are in Unix microseconds.
 #[derive(Debug)]
@@ -21,25 +22,25 @@ pub(crate) struct MailStatements {
     pub(crate) messages_to: Arc<str>,
     pub(crate) timeline: Arc<str>,
     pub(crate) rates: Arc<str>,
-    /// Takes an address off the list that soft bounces have put there. Binds the address.
+    /// Takes an address off the list that soft bounces have put there, if a delivery may change that. Binds the address, and the
+    /// times of the delivery and of the rule.
     pub(crate) lift_soft_bounces: Arc<str>,
-    /// Puts it back if the rule says so. Binds the address, the count less one, and the time.
+    /// Puts an address on the list if the rule says so. Binds the address, the count less one, the time, and the address as it is
+    /// kept after an erasure.
     pub(crate) apply_soft_bounces: Arc<str>,
     pub(crate) purge_events: Arc<str>,
     pub(crate) purge_messages: Arc<str>,
     pub(crate) purge_rates: Arc<str>,
     pub(crate) erase_events: Arc<str>,
     pub(crate) erase_messages: Arc<str>,
-    /// Copies a suppression to another address. Binds both.
-    pub(crate) copy_suppression: Arc<str>,
-    pub(crate) erase_suppression: Arc<str>,
 }
 
 impl MailStatements {
     pub(crate) fn new<T: Display>(tables: &MailTables<T>, dialect: &MailDialect) -> Self {
         let MailTables { events, messages, suppressions, rates } = tables;
-        let MailDialect { time, micros, span, greatest, list, .. } = dialect;
+        let MailDialect { time, micros, span, greatest, list, given, .. } = dialect;
         let time = |parameter: &str| time(&format!("CAST({parameter} AS bigint)"));
+        let (at, since) = (time("$2"), time("given.since"));
         let read = |columns: &[&str]| {
             columns.iter().map(|column| format!("{} AS {column}", micros(column))).collect::<Vec<_>>()
         };
@@ -68,12 +69,15 @@ impl MailStatements {
              FROM {suppressions} AS s"
         );
         // Of the soft bounces since the last delivery and the last release, the first that completes the count in time.
+        let latest = |of: &str| format!("coalesce(({of}), {})", time("-62167219200000001"));
+        let delivered = latest(&format!("SELECT max(at) FROM {events} WHERE address = $1 AND fact = 'delivered'"));
+        let released = latest(&format!(
+            "SELECT max(released_at) FROM {suppressions} WHERE address = $1 OR address = CAST($4 AS text)"
+        ));
         let soft_bounces = format!(
-            "SELECT event_id, message_id, recipient, at,
-                lag(at, CAST($2 AS integer)) OVER (ORDER BY at, event_id) AS first FROM {events} AS e
-             WHERE address = CAST($1 AS text) AND fact = 'soft_bounced'
-                AND NOT EXISTS (SELECT 1 FROM {events} AS d WHERE d.address = $1 AND d.fact = 'delivered' AND d.at >= e.at)
-                AND NOT EXISTS (SELECT 1 FROM {suppressions} AS s WHERE s.address = $1 AND s.released_at >= e.at)"
+            "SELECT event_id, message_id, recipient, at, lag(at, CAST($2 AS integer)) OVER (ORDER BY at, event_id) AS first
+             FROM {events}
+             WHERE address = CAST($1 AS text) AND fact = 'soft_bounced' AND at > {delivered} AND at > {released}"
         );
         let within = span("CAST($3 AS bigint)");
         Self {
@@ -85,15 +89,17 @@ impl MailStatements {
             suppressions: format!("{entry} WHERE reason IS NOT NULL AND s.address > $1 ORDER BY s.address LIMIT $2").into(),
             entry: format!("{entry} WHERE s.address = $1").into(),
             suppress: format!(
-                "INSERT INTO {suppressions} AS s (address, recipient, reason, since) SELECT $1, $2, $3, {} WHERE 1 = 1 {SUPPRESS}",
-                time("$4")
+                "INSERT INTO {suppressions} AS s (address, recipient, reason, since, event_id, message_id)
+                 SELECT address, recipient, reason, {since}, event_id, message_id FROM {given}
+                 WHERE {} {SUPPRESS}",
+                is_not_released(suppressions, "given.erased", &since)
             )
             .into(),
             release: format!(
                 "UPDATE {suppressions} SET released_at = {}, released_because = $3, reason = NULL, since = NULL,
                     event_id = NULL, message_id = NULL
-                 WHERE address = $1 AND reason IS NOT NULL RETURNING 1",
-                greatest("since", &time("$2"))
+                 WHERE address = $1 AND (reason IS NOT NULL OR (released_at = {at} AND released_because = $3)) RETURNING 1",
+                greatest("since", &at)
             )
             .into(),
             message: format!("{message} WHERE m.message_id = $1 AND m.address = $2").into(),
@@ -119,7 +125,8 @@ impl MailStatements {
             .into(),
             lift_soft_bounces: format!(
                 "UPDATE {suppressions} SET reason = NULL, since = NULL, event_id = NULL, message_id = NULL
-                 WHERE address = $1 AND reason = 'soft_bounces'"
+                 WHERE address = $1 AND reason = 'soft_bounces' AND since - {} <= {at}",
+                span("CAST($3 AS bigint)")
             )
             .into(),
             apply_soft_bounces: format!(
@@ -130,31 +137,55 @@ impl MailStatements {
             .into(),
             purge_events: format!(
                 "DELETE FROM {events} WHERE event_id IN (
-                    SELECT event_id FROM {events} WHERE at < {} ORDER BY at LIMIT 1000) RETURNING 1",
+                    SELECT event_id FROM {events} WHERE at < {} ORDER BY at LIMIT {PURGE_BATCH}) RETURNING 1",
                 time("$1")
             )
             .into(),
             purge_messages: format!(
                 "DELETE FROM {messages} WHERE (message_id, address) IN (
-                    SELECT message_id, address FROM {messages} WHERE last_event_at < {} ORDER BY last_event_at LIMIT 1000)
+                    SELECT message_id, address FROM {messages} WHERE last_event_at < {} ORDER BY last_event_at LIMIT {PURGE_BATCH})
                  RETURNING 1",
                 time("$1")
             )
             .into(),
-            purge_rates: format!("DELETE FROM {rates} WHERE minute < {}", time("$1")).into(),
-            erase_events: format!("DELETE FROM {events} WHERE address = $1 RETURNING 1").into(),
-            erase_messages: format!("DELETE FROM {messages} WHERE address = $1").into(),
-            copy_suppression: format!(
-                "INSERT INTO {suppressions} AS s (address, recipient, reason, since, released_at, released_because)
-                 SELECT $2, '', reason, since, released_at, '' FROM {suppressions} WHERE address = $1
-                 ON CONFLICT (address) DO UPDATE SET reason = coalesce(s.reason, excluded.reason),
-                    since = coalesce(s.since, excluded.since), released_at = {}",
-                greatest("s.released_at", "excluded.released_at")
+            purge_rates: format!(
+                "DELETE FROM {rates} WHERE (counted, minute, shard) IN (
+                    SELECT counted, minute, shard FROM {rates} WHERE minute < {} ORDER BY minute LIMIT {PURGE_BATCH})
+                 RETURNING 1",
+                time("$1")
             )
             .into(),
-            erase_suppression: format!("DELETE FROM {suppressions} WHERE address = $1").into(),
+            erase_events: format!(
+                "DELETE FROM {events} WHERE event_id IN (
+                    SELECT event_id FROM {events} WHERE address = $1 LIMIT {PURGE_BATCH}) RETURNING 1"
+            )
+            .into(),
+            erase_messages: format!(
+                "DELETE FROM {messages} WHERE address = $1 AND message_id IN (
+                    SELECT message_id FROM {messages} WHERE address = $1 LIMIT {PURGE_BATCH}) RETURNING 1"
+            )
+            .into(),
         }
     }
+}
+
+/// Copies a suppression from these rows to the address `$2`, and merges it with what is there.
+pub(crate) fn copy_suppression(suppressions: &impl Display, rows: &str, greatest: fn(&str, &str) -> String) -> String {
+    let released_at = greatest("s.released_at", "excluded.released_at");
+    let stands = |one: &str, other: &str| {
+        format!("({one}.reason IS NOT NULL AND ({other}.released_at IS NULL OR {one}.since > {other}.released_at))")
+    };
+    let (old, new) = (stands("s", "excluded"), stands("excluded", "s"));
+    let rank = |row: &str| format!("(CASE {row}.reason WHEN 'soft_bounces' THEN 1 ELSE 0 END, {row}.since)");
+    let wins = format!("{new} AND (NOT {old} OR {} < {})", rank("excluded"), rank("s"));
+    let merged = |column: &str| format!("CASE WHEN {wins} THEN excluded.{column} WHEN {old} THEN s.{column} END");
+    format!(
+        "INSERT INTO {suppressions} AS s (address, recipient, reason, since, released_at, released_because)
+         SELECT $2, '', reason, since, released_at, '' FROM {rows}
+         ON CONFLICT (address) DO UPDATE SET reason = {}, since = {}, released_at = {released_at}, released_because = ''",
+        merged("reason"),
+        merged("since")
+    )
 }
 
 /// The parameters of [`MailStatements::apply_soft_bounces`] beside the address.

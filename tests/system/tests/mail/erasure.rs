@@ -1,13 +1,20 @@
 //! A person who asks to be forgotten.
 
+use std::time::Duration;
+
 use sendarix_webhooks::dead_letter::{DeadLetters, FileDeadLetters};
-use sendarix_webhooks::mail::{Mail, MailStore, MemoryMail};
+use sendarix_webhooks::mail::{Mail, MailStore, MemoryMail, SuppressionEntry, SuppressionReason};
 use sendarix_webhooks::{EventType, HandlerError, Inbox, Outcome};
 
 use crate::on_every_store;
 use crate::shop::{Shop, at, event, sample};
 
-on_every_store!(an_erased_address_stays_suppressed, an_erasure_needs_a_key);
+on_every_store!(
+    an_erased_address_stays_suppressed,
+    a_release_stands_also_after_an_erasure,
+    what_comes_during_an_erasure_is_not_lost,
+    an_erasure_needs_a_key,
+);
 
 async fn an_erased_address_stays_suppressed<S: MailStore>(shop: Shop<S>) {
     let shop = shop.with(|mail| mail.erasure_key([7; 32]));
@@ -45,6 +52,49 @@ async fn an_erased_address_stays_suppressed<S: MailStore>(shop: Shop<S>) {
     assert!(shop.mail.is_suppressed("ann@example.com").await.unwrap());
 }
 
+async fn a_release_stands_also_after_an_erasure<S: MailStore>(shop: Shop<S>) {
+    let shop = shop.with(|mail| mail.erasure_key([7; 32]).soft_bounces(1, Duration::from_secs(60)));
+    let of = |recipient: &str, event_type, second| sample(event_type, second).recipient(recipient);
+    for (recipient, erase_first) in [("ann@example.com", true), ("bob@example.com", false)] {
+        shop.record_all([of(recipient, EventType::Complaint, -60)]).await;
+        if erase_first {
+            shop.mail.erase(recipient).await.unwrap();
+            assert!(shop.mail.release(recipient, "asked").await.unwrap());
+        } else {
+            assert!(shop.mail.release(recipient, "asked").await.unwrap());
+            shop.mail.erase(recipient).await.unwrap();
+        }
+        for late in [EventType::Unsubscribe, EventType::SoftBounce] {
+            shop.record_all([of(recipient, late, -30)]).await;
+            assert!(
+                !shop.mail.is_suppressed(recipient).await.unwrap(),
+                "{recipient}: {late} is older than the release"
+            );
+        }
+        let older = SuppressionEntry::new(recipient, SuppressionReason::Manual, at(-10));
+        shop.mail.suppress(&[older]).await.unwrap();
+        assert!(!shop.mail.is_suppressed(recipient).await.unwrap());
+        shop.record_all([of(recipient, EventType::Complaint, 30)]).await;
+        assert!(shop.mail.is_suppressed(recipient).await.unwrap(), "{recipient}: a newer event suppresses");
+    }
+}
+
+async fn what_comes_during_an_erasure_is_not_lost<S: MailStore>(shop: Shop<S>) {
+    let shop = shop.with(|mail| mail.erasure_key([7; 32]));
+    for round in 0..20 {
+        let address = format!("user{round}@example.com");
+        shop.record_all([sample(EventType::Open, 0).recipient(&address)]).await;
+        let complaint = event(&sample(EventType::Complaint, 1).recipient(&address));
+        let recorder = shop.clone();
+        let recorded = tokio::spawn(async move { recorder.record(&complaint).await });
+        for _ in 0..3 {
+            shop.mail.erase(&address).await.unwrap();
+        }
+        assert_eq!(recorded.await.unwrap(), Outcome::Processed);
+        assert!(shop.mail.is_suppressed(&address).await.unwrap(), "round {round}");
+    }
+}
+
 async fn an_erasure_needs_a_key<S: MailStore>(shop: Shop<S>) {
     let error = shop.mail.erase("ann@example.com").await.unwrap_err();
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("MailBuilder::erasure_key"));
@@ -57,7 +107,7 @@ async fn dead_letters_about_a_person_are_erased() {
     let dir = sendarix_webhooks_test_support::TempFile::new("erasure.jsonl");
     let letters = std::sync::Arc::new(FileDeadLetters::open(dir.path()).unwrap());
     let inbox = Inbox::builder("default").dead_letters(std::sync::Arc::clone(&letters)).build().unwrap();
-    for recipient in ["Ann@example.com", "bob@example.com", "Ann <ann@EXAMPLE.com>"] {
+    for recipient in ["Ann@example.com", "joann@example.com", "Ann <ann@EXAMPLE.com>"] {
         let event = event(&sample(EventType::Open, 0).recipient(recipient));
         let outcome = inbox.process(event, |_| async { Err::<(), _>(HandlerError::permanent("no")) }).await.unwrap();
         assert_eq!(outcome, Outcome::FailedPermanently);
@@ -65,5 +115,5 @@ async fn dead_letters_about_a_person_are_erased() {
     assert_eq!(Mail::<MemoryMail>::erase_letters("ann@example.com", &*letters, "default").await.unwrap(), 2);
     let left = letters.list("default", None, 9).await.unwrap();
     assert_eq!(left.len(), 1);
-    assert!(String::from_utf8_lossy(&left[0].as_ref().unwrap().body).contains("bob@example.com"));
+    assert!(String::from_utf8_lossy(&left[0].as_ref().unwrap().body).contains("joann@example.com"));
 }

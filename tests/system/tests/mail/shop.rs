@@ -54,7 +54,16 @@ impl Shop<SqliteStore> {
 
 impl Shop<PostgresStore> {
     pub async fn on_postgres() -> Self {
-        let backend = Backend::start(Kind::Postgres);
+        Self::at(Backend::start(Kind::Postgres))
+    }
+
+    /// Where transactions are stricter by default.
+    pub async fn on_strict_postgres() -> Self {
+        let level = ["-c", "default_transaction_isolation=repeatable read"];
+        Self::at(Backend::with_settings(Kind::Postgres, &level))
+    }
+
+    fn at(backend: Backend) -> Self {
         let store = PostgresStore::open(&backend.url()).unwrap();
         Self::new(store.clone(), store, Some(backend))
     }

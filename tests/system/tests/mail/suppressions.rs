@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sendarix_webhooks::mail::{Address, MailStore, SuppressionEntry, SuppressionReason};
-use sendarix_webhooks::{EventType, Outcome};
+use sendarix_webhooks::{EventType, Outcome, Timestamp};
 
 use crate::on_every_store;
 use crate::shop::{Shop, at, event, now, sample};
@@ -16,6 +16,8 @@ on_every_store!(
     the_application_fills_and_exports_the_list,
     soft_bounces_suppress_by_a_rule,
     a_rule_does_not_depend_on_the_order,
+    what_a_purge_takes_lifts_no_suppression,
+    a_rule_stands_a_long_history,
 );
 
 const ANN: &str = "ann@example.com";
@@ -179,8 +181,47 @@ async fn a_rule_does_not_depend_on_the_order<S: MailStore>(shop: Shop<S>) {
         }
         assert!(shop.mail.is_suppressed(&address).await.unwrap(), "round {round}");
         // It happened between the two, and comes last.
-        let delivered = sample(EventType::Delivered, 0).timestamp(at(0)).recipient(&address);
+        let between = "2026-04-19T14:32:01.5Z".parse::<Timestamp>().unwrap();
+        let delivered = sample(EventType::Delivered, 0).timestamp(between).recipient(&address);
         shop.record_all([delivered]).await;
         assert!(!shop.mail.is_suppressed(&address).await.unwrap(), "round {round}");
     }
+}
+
+async fn what_a_purge_takes_lifts_no_suppression<S: MailStore>(shop: Shop<S>) {
+    let shop = shop.with(|mail| mail.soft_bounces(2, Duration::from_secs(100)));
+    shop.record_all([sample(EventType::SoftBounce, 0), sample(EventType::SoftBounce, 1)]).await;
+    shop.mail.purge(at(500)).await.unwrap();
+    shop.record_all([sample(EventType::SoftBounce, 1000), sample(EventType::Delivered, -200)]).await;
+    let suppressed = shop.mail.suppression(ANN).await.unwrap().unwrap().suppressed.unwrap();
+    assert_eq!((suppressed.reason, suppressed.since), (SuppressionReason::SoftBounces, at(1)));
+    shop.record_all([sample(EventType::Delivered, 1001)]).await;
+    assert_eq!(reason_of(&shop).await, None);
+}
+
+async fn a_rule_stands_a_long_history<S: MailStore>(shop: Shop<S>) {
+    let shop = shop.with(|mail| mail.soft_bounces(3, Duration::from_secs(1)));
+    if let Some(backend) = &shop.backend {
+        shop.mail.suppress(&[]).await.unwrap();
+        let _ = shop.mail.is_suppressed(ANN).await.unwrap();
+        let time = if backend.url().starts_with("postgres") {
+            "timestamptz '2026-01-01' - n * interval '1 hour'"
+        } else {
+            "1700000000000000 - n * 3600000000"
+        };
+        let numbers = "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 20000)";
+        backend.sql(&format!(
+            "INSERT INTO sendarix_events (event_id, event_type, fact, at, message_id, address, recipient, body)
+             {numbers} SELECT 'old_' || n, 'soft_bounce', CASE n % 2 WHEN 0 THEN 'soft_bounced' ELSE 'delivered' END, {time}, 'm',
+                '{ANN}', '{ANN}', '' FROM r"
+        ));
+    }
+    // It would be refused after 3 s.
+    shop.record_all([
+        sample(EventType::SoftBounce, 0),
+        sample(EventType::SoftBounce, 0),
+        sample(EventType::SoftBounce, 0),
+    ])
+    .await;
+    assert_eq!(reason_of(&shop).await, Some(SuppressionReason::SoftBounces));
 }
