@@ -1,5 +1,5 @@
-//! A handler whose effect and whose completion are one transaction: each event credits 1 to its recipient's balance, and
-//! whatever fails in between, it is credited once.
+//! A handler whose effects and whose completion are one transaction: each event credits 1 to its recipient's balance and
+//! changes the mail state, and whatever fails in between, it does so once. An `open` changes the mail state alone.
 //!
 //! Kill it wherever you like and start it again: `--pause-at` stops at a step of the next event for you. The event comes
 //! again with Sendarix's next attempt, or with `sendarix trigger --event-id`, and finds either all of it done or nothing.
@@ -14,7 +14,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use clap::{Parser, ValueEnum};
-use sendarix_webhooks::{Delivery, HandlerError, Receiver, SendarixLayer};
+use sendarix_webhooks::mail::Mail;
+use sendarix_webhooks::{Delivery, EventKind, HandlerError, Receiver, SendarixLayer};
 use sendarix_webhooks::{PostgresStore, SqliteStore};
 use sendarix_webhooks_system_tests::{application, lease, serve, store::Store};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -54,8 +55,8 @@ enum Step {
 /// The application's own database, and the store whose tables are in it.
 #[derive(Clone)]
 enum Database {
-    Sqlite(SqlitePool, SqliteStore),
-    Postgres(PgPool, PostgresStore),
+    Sqlite(SqlitePool, Mail<SqliteStore>),
+    Postgres(PgPool, Mail<PostgresStore>),
 }
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS balances (address VARCHAR(255) PRIMARY KEY, balance BIGINT NOT NULL)";
@@ -68,18 +69,27 @@ async fn on_event(
 ) -> Result<(), HandlerError> {
     let (recipient, claim) = (delivery.event().recipient.to_string(), delivery.claim());
     options.pause(Step::Started).await;
+    if matches!(delivery.event().kind, EventKind::Open(_)) {
+        match database {
+            Database::Sqlite(_, mail) => mail.record(&delivery).await?,
+            Database::Postgres(_, mail) => mail.record(&delivery).await?,
+        }
+        return application::print(delivery.event()).await;
+    }
     match database {
-        Database::Sqlite(pool, store) => {
+        Database::Sqlite(pool, mail) => {
             let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
             sqlx::query(CREDIT).bind(recipient).execute(&mut *tx).await?;
+            mail.record_in(&mut tx, delivery.event()).await?;
             options.pause(Step::Credited).await;
-            store.commit(tx, claim).await?;
+            mail.store().commit(tx, claim).await?;
         }
-        Database::Postgres(pool, store) => {
+        Database::Postgres(pool, mail) => {
             let mut tx = pool.begin().await?;
             sqlx::query(CREDIT).bind(recipient).execute(&mut *tx).await?;
+            mail.record_in(&mut tx, delivery.event()).await?;
             options.pause(Step::Credited).await;
-            store.commit(tx, claim).await?;
+            mail.store().commit(tx, claim).await?;
         }
     }
     options.pause(Step::Committed).await;
@@ -103,12 +113,16 @@ impl Database {
                 let file = SqliteConnectOptions::new().filename(file).create_if_missing(true);
                 let pool = SqlitePool::connect_with(file).await?;
                 sqlx::query(CREATE).execute(&pool).await?;
-                Self::Sqlite(pool, store)
+                let mail = Mail::new(store);
+                mail.migrate().await?;
+                Self::Sqlite(pool, mail)
             }
             Store::Postgres(store) => {
                 let pool = PgPool::connect(&options.store).await?;
                 sqlx::query(CREATE).execute(&pool).await?;
-                Self::Postgres(pool, store)
+                let mail = Mail::new(store);
+                mail.migrate().await?;
+                Self::Postgres(pool, mail)
             }
             Store::Memory | Store::Redis(_) => anyhow::bail!("a transaction takes SQLite or PostgreSQL"),
         })

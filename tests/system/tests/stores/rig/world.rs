@@ -113,13 +113,16 @@ impl World {
         let is_kept = |id: &str| letters.get(id).is_some_and(|body| bodies.contains(body));
         // Where the effects are, and not what a process has said of them: it may be killed before it speaks.
         let effects = if self.program == "transactional" {
-            let rows = self.backend.sql("SELECT address, balance FROM balances");
+            let rows = "SELECT address, balance FROM balances
+                UNION ALL SELECT recipient, opens FROM sendarix_messages WHERE opens > 0";
+            let rows = self.backend.sql(rows);
             let rows = rows.lines().map(|row| row.split_once('|').unwrap());
             rows.map(|(id, balance)| (id.to_owned(), balance.parse().unwrap())).collect()
         } else {
             let effects = std::fs::read_to_string(self.backend.dir().join("effects")).unwrap();
             count(effects.lines())
         };
+        let mail_state_wrong = if self.program == "transactional" { self.mail_state_wrong(&effects) } else { 0 };
         let recorded = self.outputs.iter().flatten().filter_map(|line| line.strip_prefix("completed "));
         let recorded = count(recorded);
         let unrecorded =
@@ -137,10 +140,29 @@ impl World {
             lost: acknowledged.iter().filter(|id| !effects.contains_key(**id) && !is_kept(id)).count(),
             letters: letters.len(),
             stale: letters.keys().filter(|id| effects.contains_key(*id)).count(),
+            mail_state_wrong,
             doubled: effects.keys().map(|id| extra(id)).sum(),
             between: between.values().sum(),
             unexplained: effects.keys().filter(|id| extra(id) > between.get(*id).copied().unwrap_or(0)).count(),
         }
+    }
+
+    fn mail_state_wrong(&self, effects: &HashMap<String, usize>) -> usize {
+        let rows = "SELECT e.event_id, m.status, m.opens, s.reason IS NOT NULL AND s.event_id = e.event_id
+            FROM sendarix_events AS e JOIN sendarix_messages AS m ON m.message_id = e.message_id AND m.address = e.address
+            LEFT JOIN sendarix_suppressions AS s ON s.address = e.address";
+        let rows = self.backend.sql(rows);
+        let found: HashMap<&str, &str> = rows.lines().map(|row| row.split_once('|').unwrap()).collect();
+        let is_right = |id: &String| {
+            let number: usize = id.strip_prefix("evt_").unwrap().parse().unwrap();
+            let expected: &[&str] = match transactional_type(number) {
+                EventType::Bounce => &["bounced|0|t", "bounced|0|1"],
+                EventType::Open => &["delivered|1|f", "delivered|1|0"],
+                _ => &["delivered|0|f", "delivered|0|0"],
+            };
+            found.get(id.as_str()).is_some_and(|state| expected.contains(state))
+        };
+        effects.keys().filter(|id| !is_right(id)).count() + found.len().abs_diff(effects.len())
     }
 
     /// The bodies of all letters, by the ids of their events.
@@ -160,6 +182,11 @@ impl World {
     }
 }
 
+/// Each event of a transaction is the only one of its recipient.
+fn transactional_type(number: usize) -> EventType {
+    [EventType::Delivered, EventType::Bounce, EventType::Open][number % 3]
+}
+
 fn count<'a>(ids: impl Iterator<Item = &'a str>) -> HashMap<String, usize> {
     let mut counts = HashMap::<String, usize>::new();
     for id in ids {
@@ -177,6 +204,8 @@ pub struct Report {
     /// Letters of events that have been handled.
     pub stale: usize,
     pub doubled: usize,
+    /// Recipients whose suppression, message or timeline is not what their one event makes it.
+    pub mail_state_wrong: usize,
     /// Events with more effects than those between effect and completion explain.
     pub unexplained: usize,
     given_up: usize,
@@ -226,8 +255,11 @@ impl Traffic {
         let number = state.bodies.len();
         let (id, sample) = (format!("evt_{number}"), Sample::new(EventType::Delivered));
         let body = match number % 40 {
-            // The accounts of the other program are by recipient.
-            _ if self.program == "transactional" => sample.event_id(&id).recipient(id).body(),
+            // The accounts and the mail state of the other program are by recipient.
+            _ if self.program == "transactional" => {
+                let sample = Sample::new(transactional_type(number)).event_id(&id);
+                sample.message_id(&id).recipient(id).body()
+            }
             0 => sample.event_id(id).recipient("fails for good").body(),
             1 => Sample::of_unknown_type("later").event_id(id).body(),
             2 => format!("{{\"no event\": {number}").into_bytes(),
