@@ -167,13 +167,13 @@ impl Backend for MemoryMail {
         Ok(None)
     }
 
-    async fn suppressed(&self, addresses: Vec<String>) -> Result<Vec<String>, StoreError> {
+    async fn suppressed(&self, addresses: &[&str]) -> Result<Vec<String>, StoreError> {
         let inner = self.inner();
         let is_suppressed = |address: &String| {
             let entry = inner.suppressions.get(&Address::kept(address.clone()));
             entry.is_some_and(|entry| entry.suppressed.is_some())
         };
-        Ok(addresses.into_iter().filter(is_suppressed).collect())
+        Ok(addresses.iter().copied().map(str::to_owned).filter(is_suppressed).collect())
     }
 
     async fn entry(&self, address: &Address) -> Result<Option<SuppressionEntry>, StoreError> {

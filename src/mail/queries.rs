@@ -44,8 +44,8 @@ impl<S: MailStore> Mail<S> {
         let addresses: Vec<Address> = addresses.into_iter().map(Into::into).collect();
         let erased: Option<Vec<Address>> =
             self.settings.erasure_key.as_ref().map(|key| addresses.iter().map(|address| key.erased(address)).collect());
-        let asked = addresses.iter().chain(erased.iter().flatten()).map(|address| address.as_str().to_owned());
-        let found: HashSet<String> = self.store.suppressed(asked.collect()).await?.into_iter().collect();
+        let asked: Vec<&str> = addresses.iter().chain(erased.iter().flatten()).map(Address::as_str).collect();
+        let found: HashSet<String> = self.store.suppressed(&asked).await?.into_iter().collect();
         let is_found = |address: &Address| found.contains(address.as_str());
         let is_suppressed = |(index, address): (usize, &Address)| {
             is_found(address) || erased.as_ref().and_then(|erased| erased.get(index)).is_some_and(is_found)

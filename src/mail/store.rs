@@ -42,7 +42,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn claim_state(&self, claim: &ClaimHandle) -> impl Future<Output = Result<Option<ClaimState>, StoreError>> + Send;
 
     /// Those of the addresses that must not be mailed.
-    fn suppressed(&self, addresses: Vec<String>) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+    fn suppressed(&self, addresses: &[&str]) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
 
     fn entry(&self, address: &Address) -> impl Future<Output = Result<Option<SuppressionEntry>, StoreError>> + Send;
 

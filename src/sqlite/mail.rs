@@ -198,8 +198,8 @@ impl Backend for SqliteStore {
         })
     }
 
-    async fn suppressed(&self, addresses: Vec<String>) -> Result<Vec<String>, StoreError> {
-        let list = serde_json::to_string(&addresses).map_err(StoreError::new)?;
+    async fn suppressed(&self, addresses: &[&str]) -> Result<Vec<String>, StoreError> {
+        let list = serde_json::to_string(addresses).map_err(StoreError::new)?;
         self.mail_rows(&STATEMENTS.suppressed, |query| query.bind(list), |row| row.try_get("address")).await
     }
 

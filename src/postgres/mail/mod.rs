@@ -150,9 +150,8 @@ impl Backend for PostgresStore {
         })
     }
 
-    async fn suppressed(&self, addresses: Vec<String>) -> Result<Vec<String>, StoreError> {
-        let bind = |query: Query<'static>| query.bind(addresses.clone());
-        self.mail_rows(|sql| &sql.suppressed, bind, |row| row.try_get("address")).await
+    async fn suppressed(&self, addresses: &[&str]) -> Result<Vec<String>, StoreError> {
+        self.mail_rows(|sql| &sql.suppressed, |query| query.bind(addresses), |row| row.try_get("address")).await
     }
 
     async fn entry(&self, address: &Address) -> Result<Option<SuppressionEntry>, StoreError> {
