@@ -43,8 +43,8 @@ impl<S: MailStore> Mail<S> {
     /// handle: let the workers finish first, or delete the jobs as [the guide](crate::guide::mail_state) says. An event that
     /// arrives later is kept again. If the connection breaks meanwhile, the number may be too low.
     ///
-    /// The database decides when deleted texts leave its files: PostgreSQL after a vacuum and in its log, and both in their
-    /// backups. What the application counts by, and the reasons of its handlers' errors, are its own texts.
+    /// The database decides when deleted texts leave its files: PostgreSQL after a vacuum, SQLite (which overwrites them) after a
+    /// checkpoint of its log; and backups keep them. What the application counts by, and the reasons of its handlers' errors, are its own texts.
     ///
     /// # Errors
     ///

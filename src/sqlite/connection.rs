@@ -47,16 +47,17 @@ impl Database {
             .auto_vacuum(SqliteAutoVacuum::None)
             // A slow statement's text has ids in it, and the inbox logs what fails.
             .disable_statement_logging();
-        let connection = |synchronous, schemas| {
+        let connection = |options, schemas| {
             let fit = |options: SqliteConnectOptions, limit| options.busy_timeout(busy_timeout(limit));
-            let connections = Connections::new(options.clone().synchronous(synchronous), fit, 1);
-            FileConnection { connections, schemas }
+            FileConnection { connections: Connections::new(options, fit, 1), schemas }
         };
+        let durable = options.clone().synchronous(SqliteSynchronous::Full);
         Self {
-            claims: connection(SqliteSynchronous::Normal, &[schema::EVENTS]),
-            letters: connection(SqliteSynchronous::Full, &[schema::EVENTS]),
+            claims: connection(options.synchronous(SqliteSynchronous::Normal), &[schema::EVENTS]),
+            letters: connection(durable.clone(), &[schema::EVENTS]),
+            // What is erased is overwritten.
             #[cfg(feature = "mail")]
-            mail: connection(SqliteSynchronous::Full, &[schema::EVENTS, schema::MAIL]),
+            mail: connection(durable.pragma("secure_delete", "ON"), &[schema::EVENTS, schema::MAIL]),
         }
     }
 

@@ -152,4 +152,11 @@ fn each_key_exceeds_and_recovers_alone() {
     record(EventType::Delivered, "winter");
     let counted = ["spring", "summer", "autumn", "winter"].map(|key| reputation.rates_of(key, HOUR).unwrap().delivered);
     assert_eq!(counted, [0, 0, 1, 1], "two keys at most");
+
+    assert_eq!(take(), [] as [&str; 0]);
+    record(EventType::Bounce, "autumn");
+    record(EventType::Delivered, "winter");
+    assert_eq!(take(), ["autumn exceeded"]);
+    record(EventType::Delivered, "spring");
+    assert_eq!(take(), ["autumn recovered"], "it is forgotten");
 }

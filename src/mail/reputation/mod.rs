@@ -153,9 +153,12 @@ impl Reputation {
             let now = self.now();
             let changes = {
                 let mut all = self.counted();
-                let windows = all.windows(&key, &self.0.windows, self.0.max_keys);
+                let forgotten = all.make_room_for(&key, self.0.max_keys);
+                let windows = all.windows(&key, &self.0.windows);
                 windows.iter_mut().for_each(|window| window.add(event.timestamp.min(now), counted, now));
-                self.0.judge(&key, windows, now)
+                let mut changes = self.0.judge(&key, windows, now);
+                changes.extend(forgotten.into_iter().flat_map(|(key, windows)| self.0.recovered(&key, &windows, now)));
+                changes
             };
             self.tell(changes);
         }
@@ -246,14 +249,33 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// What a key that is forgotten has exceeded counts as recovered, or it would stay exceeded for ever.
+    fn recovered(&self, key: &str, windows: &[Window], now: Timestamp) -> Vec<Change> {
+        let of_window = |window: &Window| {
+            let (rates, window_length, passed) = (window.sum(now), window.length, window.passed);
+            let passed =
+                self.thresholds.iter().zip(passed).filter(|(_, passed)| *passed).map(|((measure, _), _)| *measure);
+            let recovered = |measure| Recovered { key: key.to_owned(), measure, window: window_length, rates };
+            passed.map(recovered).map(Change::Recovered).collect::<Vec<_>>()
+        };
+        windows.iter().flat_map(of_window).collect()
+    }
+}
+
 impl Counted {
-    /// The windows of a key. A new one takes the place of the key that was counted under longest ago.
-    fn windows(&mut self, key: &str, lengths: &[Duration], max_keys: usize) -> &mut [Window] {
-        self.latest += 1;
-        if !self.keys.contains_key(key) && self.keys.len() >= max_keys.max(1) {
-            let oldest = self.keys.iter().min_by_key(|(_, (last, _))| *last).map(|(key, _)| key.clone());
-            oldest.and_then(|oldest| self.keys.remove(&oldest));
+    /// Forgets the key that was counted under longest ago, if there is no room for this one.
+    fn make_room_for(&mut self, key: &str, max_keys: usize) -> Option<(String, Vec<Window>)> {
+        if self.keys.contains_key(key) || self.keys.len() < max_keys.max(1) {
+            return None;
         }
+        let oldest = self.keys.iter().min_by_key(|(_, (last, _))| *last).map(|(key, _)| key.clone())?;
+        let (key, (_, windows)) = self.keys.remove_entry(&oldest)?;
+        Some((key, windows))
+    }
+
+    fn windows(&mut self, key: &str, lengths: &[Duration]) -> &mut [Window] {
+        self.latest += 1;
         let new = || (0, lengths.iter().copied().map(Window::new).collect());
         let (last, windows) = self.keys.entry(key.to_owned()).or_insert_with(new);
         *last = self.latest;
@@ -302,8 +324,8 @@ impl ReputationBuilder {
         Self { key: Some(Box::new(key)), ..self }
     }
 
-    /// How many keys are counted at the same time. A new one takes the place of the key that was counted under longest ago.
-    /// Default: 1000.
+    /// How many keys are counted at the same time. A new one takes the place of the key that was counted under longest ago,
+    /// which then counts as recovered. Default: 1000.
     pub fn max_keys(self, max: usize) -> Self {
         Self { max_keys: max, ..self }
     }
