@@ -102,6 +102,24 @@ async fn ten_thousand_events_sent_three_times_are_as_many_jobs_in_postgres() {
     pushes(&backend, postgres_queue(&backend).await).await;
 }
 
+/// The statement of the guide's page on mail state.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_jobs_of_one_person_are_erased_and_no_others() {
+    let backend = Backend::start(Kind::Postgres);
+    let enqueue = Enqueue::new(postgres_queue(&backend).await);
+    for recipient in ["Ann@example.com", "joann@example.com"] {
+        let data = r#"{"smtp_message":"a\u0000b \"ann@example.com\""}"#;
+        let body = Sample::new(EventType::Bounce).recipient(recipient).data(data).body();
+        enqueue.push(SendarixEvent::decode(body).unwrap()).await.unwrap();
+    }
+    let guide = include_str!("../../../../src/guide/mail_state.md");
+    let (_, erase) = guide.split_once("DELETE FROM apalis.jobs").unwrap();
+    let (erase, _) = erase.split_once(';').unwrap();
+    backend.sql(&format!("DELETE FROM apalis.jobs {erase}"));
+    let left = backend.sql("SELECT convert_from(job, 'UTF8') FROM apalis.jobs");
+    assert!(left.lines().count() == 1 && left.contains("joann@example.com"), "{left}");
+}
+
 /// The index that tells jobs apart is damaged, and its name stands in the error. That is no "already there".
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_names_itself_in_its_error_is_no_success() {
