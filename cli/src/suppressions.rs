@@ -128,12 +128,17 @@ async fn export<S: MailStore>(mail: &Mail<S>) -> anyhow::Result<ExitCode> {
                 continue;
             }
             exported += 1;
-            csv.serialize(Line {
+            let line = Line {
                 recipient,
                 reason: Some(suppressed.reason.to_string()),
                 since: Some(suppressed.since.to_string()),
                 event_id: suppressed.event_id,
                 message_id: suppressed.message_id,
+            };
+            csv.serialize(line).map_err(|error| match error.into_kind() {
+                // Which may be that of a pipe whose reader has gone.
+                csv::ErrorKind::Io(error) => anyhow::Error::from(error),
+                kind => anyhow::anyhow!("writing CSV: {kind:?}"),
             })?;
         }
     }

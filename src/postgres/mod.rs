@@ -182,19 +182,18 @@ impl PostgresStore {
         let complete = bind_step(complete, claim.key(), claim.token(), claim.retention());
         let recorded = !complete.fetch_all(&mut *tx).await.map_err(failed)?.is_empty();
         if recorded { tx.commit().await } else { tx.rollback().await }.map_err(failed)?;
-        committing.conclude(recorded, self.state(claim).await?)
+        committing.conclude(recorded, self.state(claim).await.map_err(CommitError::Failed)?)
     }
 
     /// What the store itself sees of a claim, unless it is not this one's any more.
-    async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, CommitError> {
+    async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, StoreError> {
         let key = claim.key();
         let rows = self
             .0
             .database
             .run(|sql| &sql.state, |query| query.bind(key.endpoint()).bind(key.event_id()).bind(hex(claim.token())))
-            .await
-            .map_err(CommitError::Failed)?;
-        let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose().map_err(failed)?;
+            .await?;
+        let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose().map_err(StoreError::new)?;
         Ok(state.and_then(claim_state))
     }
 

@@ -51,13 +51,16 @@ impl Database {
             let fit = |options: SqliteConnectOptions, limit| options.busy_timeout(busy_timeout(limit));
             FileConnection { connections: Connections::new(options, fit, 1), schemas }
         };
-        let durable = options.clone().synchronous(SqliteSynchronous::Full);
+        let with = |synchronous| options.clone().synchronous(synchronous);
         Self {
-            claims: connection(options.synchronous(SqliteSynchronous::Normal), &[schema::EVENTS]),
-            letters: connection(durable.clone(), &[schema::EVENTS]),
+            claims: connection(with(SqliteSynchronous::Normal), &[schema::EVENTS]),
+            letters: connection(with(SqliteSynchronous::Full), &[schema::EVENTS]),
             // What is erased is overwritten.
             #[cfg(feature = "mail")]
-            mail: connection(durable.pragma("secure_delete", "ON"), &[schema::EVENTS, schema::MAIL]),
+            mail: connection(
+                with(SqliteSynchronous::Full).pragma("secure_delete", "ON"),
+                &[schema::EVENTS, schema::MAIL],
+            ),
         }
     }
 

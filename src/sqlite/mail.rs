@@ -19,7 +19,7 @@ use crate::sql::mail::{
 };
 use crate::sql::{PURGE_BATCH, units};
 use crate::storage::StoreError;
-use crate::store::{ClaimHandle, ClaimState, CommitError};
+use crate::store::{ClaimHandle, ClaimState};
 
 const TABLES: MailTables<&str> = MailTables {
     events: "sendarix_events",
@@ -192,10 +192,7 @@ impl Backend for SqliteStore {
     }
 
     async fn claim_state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, StoreError> {
-        self.state(claim).await.map_err(|error| match error {
-            CommitError::Failed(error) => error,
-            error => StoreError::new(error),
-        })
+        self.state(claim).await
     }
 
     async fn suppressed(&self, addresses: &[&str]) -> Result<Vec<String>, StoreError> {

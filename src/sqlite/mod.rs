@@ -131,18 +131,16 @@ impl SqliteStore {
         let complete = bind_step(sqlx::query(COMPLETE_ONCE), claim.key(), claim.token(), retention);
         let recorded = !complete.fetch_all(&mut *tx).await.map_err(failed)?.is_empty();
         if recorded { tx.commit().await } else { tx.rollback().await }.map_err(failed)?;
-        committing.conclude(recorded, self.state(claim).await?)
+        committing.conclude(recorded, self.state(claim).await.map_err(CommitError::Failed)?)
     }
 
     /// What the store itself sees of a claim, unless it is not this one's any more.
-    async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, CommitError> {
+    async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, StoreError> {
         let key = claim.key();
         let claims = &self.0.database.claims;
-        let rows = claims
-            .run(STATE, |query| query.bind(key.endpoint()).bind(key.event_id()).bind(hex(claim.token())))
-            .await
-            .map_err(CommitError::Failed)?;
-        let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose().map_err(failed)?;
+        let rows =
+            claims.run(STATE, |query| query.bind(key.endpoint()).bind(key.event_id()).bind(hex(claim.token()))).await?;
+        let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose().map_err(StoreError::new)?;
         Ok(state.and_then(claim_state))
     }
 

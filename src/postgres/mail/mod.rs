@@ -20,7 +20,7 @@ use crate::mail::{
 use crate::sql::PURGE_BATCH;
 use crate::sql::mail::{MailStatements, bind_record, entry, message, page_start, rates, soft_bounce_parameters};
 use crate::storage::StoreError;
-use crate::store::{ClaimHandle, ClaimState, CommitError};
+use crate::store::{ClaimHandle, ClaimState};
 
 /// Makes transactions that apply the rule for soft bounces to one address take turns.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('sendarix soft bounces ' || $1, 0))";
@@ -144,10 +144,7 @@ impl Backend for PostgresStore {
     }
 
     async fn claim_state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, StoreError> {
-        self.state(claim).await.map_err(|error| match error {
-            CommitError::Failed(error) => error,
-            error => StoreError::new(error),
-        })
+        self.state(claim).await
     }
 
     async fn suppressed(&self, addresses: &[&str]) -> Result<Vec<String>, StoreError> {

@@ -46,6 +46,9 @@ pub(crate) struct MailDialect {
 /// Later than every [`Timestamp`], and a time that both databases know.
 pub(crate) const LATER: i64 = i64::MAX / 16;
 
+/// Earlier than every [`Timestamp`].
+const EARLIER: i64 = -62_167_219_200_000_001;
+
 /// Where a page begins.
 pub(crate) fn page_start(after: Option<(Timestamp, &str)>) -> (i64, &str) {
     after.map_or((LATER, ""), |(at, id)| (at.unix_micros(), id))

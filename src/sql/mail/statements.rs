@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::{LATER, MailDialect, MailTables, SUPPRESS, is_not_released};
+use super::{EARLIER, LATER, MailDialect, MailTables, SUPPRESS, is_not_released};
 #[cfg(doc)]
 use crate::mail::MessageState;
 use crate::mail::SoftBounceRule;
@@ -69,7 +69,7 @@ impl MailStatements {
              FROM {suppressions} AS s"
         );
         // Of the soft bounces since the last delivery and the last release, the first that completes the count in time.
-        let latest = |of: &str| format!("coalesce(({of}), {})", time("-62167219200000001"));
+        let latest = |of: &str| format!("coalesce(({of}), {})", time(&EARLIER.to_string()));
         let delivered = latest(&format!("SELECT max(at) FROM {events} WHERE address = $1 AND fact = 'delivered'"));
         let released = latest(&format!(
             "SELECT max(released_at) FROM {suppressions} WHERE address = $1 OR address = CAST($4 AS text)"

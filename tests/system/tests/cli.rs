@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sendarix_webhooks::destination::Destination;
-use sendarix_webhooks::mail::Mail;
+use sendarix_webhooks::mail::{Mail, SuppressionEntry, SuppressionReason};
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, Inbox, Outcome, SendarixEvent, SigningSecret, SqliteStore};
 use sendarix_webhooks_system_tests::{Instance, SECRET, program};
@@ -499,6 +499,19 @@ async fn a_suppression_list_is_exported_imported_and_asked() {
         assert!(stderr(&failed).contains(reason), "{failed:?}");
         assert!(!mail.is_suppressed("eve@example.com").await.unwrap());
     }
+    // More than any buffer holds, to a reader that has gone.
+    let many: Vec<_> = (0..5000)
+        .map(|number| {
+            SuppressionEntry::new(format!("user{number}@example.com"), SuppressionReason::Manual, SystemTime::now())
+        })
+        .collect();
+    mail.suppress(&many).await.unwrap();
+    let mut closed = sendarix();
+    closed.args(["suppressions", "--store", &place, "export"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut closed = closed.spawn().unwrap();
+    drop(closed.stdout.take());
+    let closed = closed.wait_with_output().unwrap();
+    assert_eq!((closed.status.code(), stderr(&closed).as_str()), (Some(0), ""));
     let nowhere = sendarix().args(["suppressions", "--store", "memory", "export"]).output().unwrap();
     assert!(stderr(&nowhere).contains("PostgreSQL or SQLite"), "{nowhere:?}");
 }
