@@ -7,6 +7,13 @@
 //! ```sh
 //! cargo bolero test -p sendarix-webhooks-fuzz --engine libfuzzer --sanitizer NONE --rustc-bootstrap request::anything -T 1h
 //! ```
+//!
+//! Reduce the corpus afterwards, to the inputs that reach different code:
+//!
+//! ```sh
+//! cargo bolero reduce -p sendarix-webhooks-fuzz --engine libfuzzer --sanitizer NONE --rustc-bootstrap \
+//!     -E=-set_cover_merge=1 -E=-use_counters=0 request::anything
+//! ```
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
