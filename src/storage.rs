@@ -17,6 +17,10 @@ impl StoreError {
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
+
+    pub(crate) fn into_cause(self) -> Box<dyn Error + Send + Sync> {
+        self.0
+    }
 }
 
 impl fmt::Display for StoreError {

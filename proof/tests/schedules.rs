@@ -216,6 +216,14 @@ impl DeadLetters for Shared {
         };
         Box::pin(async move { self.0.step(list).await.map_err(StoreError::new) })
     }
+
+    fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
+        let discard = move || {
+            let mut letters = self.0.letters.lock().unwrap();
+            letters.get(&letter.key) == Some(letter) && letters.remove(&letter.key).is_some()
+        };
+        Box::pin(async move { self.0.step(discard).await.map_err(StoreError::new) })
+    }
 }
 
 fn spawn_local(task: LocalTask) {

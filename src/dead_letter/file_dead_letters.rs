@@ -39,6 +39,7 @@ pub struct FileDeadLetters {
 
 enum Command {
     Change(Change, Reply<()>),
+    Discard(DeadLetter, Reply<bool>),
     Get(EventKey, Reply<Option<DeadLetter>>),
     List { endpoint: String, after: Option<String>, limit: usize, reply: Reply<Vec<ListedLetter>> },
 }
@@ -132,6 +133,10 @@ impl DeadLetters for FileDeadLetters {
         let (endpoint, after) = (endpoint.to_owned(), after.map(str::to_owned));
         Box::pin(self.ask(move |reply| Command::List { endpoint, after, limit, reply }))
     }
+
+    fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
+        Box::pin(self.ask(|reply| Command::Discard(letter.clone(), reply)))
+    }
 }
 
 /// Serves commands in their order until the last sender is gone: changes that follow each other with one sync.
@@ -142,6 +147,10 @@ fn write(mut journal: Journal, commands: &Receiver<Command>) {
             // A caller may have been cancelled; then its reply is dropped.
             match command {
                 Command::Change(change, reply) => batch.push(change, reply),
+                Command::Discard(letter, reply) => {
+                    batch.write(&mut journal);
+                    drop(reply.send(journal.discard(&letter).map_err(StoreError::new)));
+                }
                 Command::Get(key, reply) => {
                     batch.write(&mut journal);
                     drop(reply.send(journal.get(&key).map_err(StoreError::new)));

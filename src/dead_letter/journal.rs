@@ -213,6 +213,15 @@ impl Journal {
         line.map(|line| self.read(line)).transpose()
     }
 
+    /// Resolves a letter that is still as it was read.
+    pub(super) fn discard(&mut self, letter: &DeadLetter) -> io::Result<bool> {
+        let is_same = self.get(&letter.key)?.is_some_and(|kept| kept == *letter);
+        if is_same {
+            self.write(&[Change::Resolve(letter.key.clone())])?;
+        }
+        Ok(is_same)
+    }
+
     /// A page costs no more than its letters, however many there are.
     pub(super) fn list(&mut self, endpoint: &str, after: Option<&str>, limit: usize) -> Vec<ListedLetter> {
         // No id is empty, so what comes behind the empty one is all.

@@ -17,7 +17,8 @@
 //! without the body is all that is left of such an event.
 //!
 //! [`Inbox::redrive`](crate::Inbox::redrive) delivers a letter again, and [`redrive_all`](crate::Inbox::redrive_all) all of
-//! them.
+//! them, or those that a [`LetterFilter`] takes. [`discard`](crate::Inbox::discard) deletes a letter for a reason, and
+//! [`purge_letters`](crate::Inbox::purge_letters) old ones.
 //!
 //! Where events and letters share a database, completing an event deletes its letter in the same step, and no letter of an
 //! event that has been handled is left. Where they do not, a crash just then or a failing store may leave one behind. The
@@ -26,10 +27,12 @@
 //! for [by name](crate::Inbox::redrive_beyond_retention).
 
 mod file_dead_letters;
+mod filter;
 mod journal;
 mod record;
 mod recovered;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::{self, Debug};
 use std::str::FromStr;
@@ -43,6 +46,7 @@ pub use crate::storage::{StoreError, StoreFuture};
 use crate::verify::Signature;
 
 pub use self::file_dead_letters::FileDeadLetters;
+pub use self::filter::LetterFilter;
 #[cfg(feature = "redis")]
 pub(crate) use self::record::StoredLetter;
 
@@ -75,6 +79,28 @@ pub trait DeadLetters: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<'a, Vec<ListedLetter>>;
 
+    /// Deletes a letter as it was read, and says whether it did. A letter that has been recorded again since, with another
+    /// `last_at` or more `attempts`, stays.
+    fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool>;
+
+    /// How many letters of an endpoint there are, by reason; none of a reason that no letter has. Letters that cannot be read
+    /// may be left out.
+    ///
+    /// As provided, it lists all of them. A store that can count should.
+    fn count<'a>(&'a self, endpoint: &'a str) -> StoreFuture<'a, HashMap<DeadLetterReason, u64>> {
+        Box::pin(async move {
+            let (mut counts, mut after) = (HashMap::new(), None::<String>);
+            loop {
+                let page = self.list(endpoint, after.as_deref(), 100).await?;
+                let Some(last) = page.last() else { return Ok(counts) };
+                after = Some(key_of(last).event_id().to_owned());
+                for letter in page.into_iter().flatten() {
+                    *counts.entry(letter.reason).or_default() += 1;
+                }
+            }
+        })
+    }
+
     /// The receiver waits this long for each step of the dead letters: see
     /// [`DedupStore::set_time_limit`](crate::store::DedupStore::set_time_limit).
     fn set_time_limit(&self, limit: Duration) {
@@ -105,6 +131,14 @@ impl<T: DeadLetters + ?Sized> DeadLetters for Arc<T> {
         (**self).list(endpoint, after, limit)
     }
 
+    fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
+        (**self).discard(letter)
+    }
+
+    fn count<'a>(&'a self, endpoint: &'a str) -> StoreFuture<'a, HashMap<DeadLetterReason, u64>> {
+        (**self).count(endpoint)
+    }
+
     fn set_time_limit(&self, limit: Duration) {
         (**self).set_time_limit(limit);
     }
@@ -112,6 +146,14 @@ impl<T: DeadLetters + ?Sized> DeadLetters for Arc<T> {
 
 /// An entry of a page of letters.
 pub type ListedLetter = Result<DeadLetter, UnreadableLetter>;
+
+/// The key of an entry, whether its letter can be read or not.
+pub(crate) fn key_of(listed: &ListedLetter) -> &EventKey {
+    match listed {
+        Ok(letter) => &letter.key,
+        Err(unreadable) => &unreadable.key,
+    }
+}
 
 /// A letter that is there and cannot be read: changed by hand, or written by a newer version of the crate.
 #[derive(Debug, thiserror::Error)]

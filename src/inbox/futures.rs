@@ -40,6 +40,10 @@ impl StepError {
         Self { store, cause }
     }
 
+    pub(super) fn into_cause(self) -> Box<dyn Error + Send + Sync> {
+        self.cause.into_cause()
+    }
+
     pub(super) fn late(store: FailedStore, limit: Duration) -> Self {
         Self::new(store, StoreError::new(format!("no answer within {limit:?}")))
     }

@@ -1,27 +1,15 @@
 //! Dead letters on their way through the pipeline again.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::attempt::{Attempt, Proof, RedrivenLetter, Source};
-use super::futures::StepError;
-use super::handler::{Delivery, HandlerError, HandlerResponse};
-use super::{Draining, Inbox, Redelivery};
+use super::{Draining, Inbox, LettersError, Redelivery};
 use crate::closed_set::closed_set;
-use crate::dead_letter::{DeadLetter, DeadLetterReason, ListedLetter, UnreadableLetter};
-use crate::event::EventKey;
-use crate::outcome::Outcome;
-use crate::storage::StoreError;
-use crate::telemetry::FailedStore;
+use crate::dead_letter::{DeadLetter, UnreadableLetter};
 
-/// How many letters are read at a time.
-const PAGE: usize = 100;
-
-/// Redriving dead letters.
+/// Redriving one dead letter.
 impl Inbox {
     /// Takes a dead letter for what it is, an event that was verified once, so that it can be delivered again.
     ///
@@ -51,7 +39,7 @@ impl Inbox {
     pub fn redrive(&self, letter: DeadLetter) -> Result<Redelivery, RedriveError> {
         let (age, retention) = (letter.last_at.until(self.now()), self.settings().retention);
         match age {
-            Some(age) if age > retention => Err(RedriveError(Cause::BeyondRetention { age, retention })),
+            Some(age) if age > retention => Err(Cause::BeyondRetention { age, retention }.into()),
             _ => self.redrive_beyond_retention(letter),
         }
     }
@@ -68,7 +56,7 @@ impl Inbox {
     pub fn redrive_beyond_retention(&self, letter: DeadLetter) -> Result<Redelivery, RedriveError> {
         if letter.key.endpoint() != self.endpoint() {
             let (found, expected) = (letter.key.endpoint().to_owned(), self.endpoint().to_owned());
-            return Err(RedriveError(Cause::OtherEndpoint { found, expected }));
+            return Err(Cause::OtherEndpoint { found, expected }.into());
         }
         let guard = self.enter()?;
         let timestamp_header = letter.timestamp_header;
@@ -83,159 +71,6 @@ impl Inbox {
             guard,
         }))
     }
-
-    /// Redrives every letter of this endpoint, one after the other. Letters with the reason
-    /// [`Expired`](crate::dead_letter::DeadLetterReason::Expired) are left alone: [`redrive`](Self::redrive) takes each of
-    /// those by itself.
-    ///
-    /// ```
-    /// # use sendarix_webhooks::{Delivery, HandlerError, inbox::Inbox};
-    /// # async fn on_event(_: Delivery) -> Result<(), HandlerError> { Ok(()) }
-    /// # async fn example(inbox: Inbox) -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut redrives = inbox.redrive_all(on_event)?;
-    /// while let Some(redriven) = redrives.next().await? {
-    ///     match redriven.result {
-    ///         Ok(outcome) => println!("{}: {outcome}", redriven.key.event_id()),
-    ///         Err(error) => println!("{}: left alone: {error}", redriven.key.event_id()),
-    ///     }
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The inbox has no dead letters.
-    pub fn redrive_all<H, F, R>(&self, handler: H) -> Result<Redrives, RedriveError>
-    where
-        H: Fn(Delivery) -> F + Clone + Send + 'static,
-        F: Future<Output = Result<R, HandlerError>> + Send + 'static,
-        R: HandlerResponse + Send + 'static,
-    {
-        if self.letters().is_none() {
-            return Err(RedriveError(Cause::NoDeadLetters));
-        }
-        let deliver = move |redelivery: Redelivery| -> OutcomeFuture {
-            let delivery = redelivery.deliver(handler.clone());
-            Box::pin(async move { delivery.await.outcome() })
-        };
-        let letters = EndpointLetters { inbox: self.clone(), deliver: Box::new(deliver), after: None };
-        Ok(Redrives { endpoints: VecDeque::from([letters]), page: VecDeque::new() })
-    }
-}
-
-/// Letters that are being redriven, one with each call of [`next`](Self::next). It holds a hundred of them at a time.
-///
-/// Letters that come in meanwhile may be among them or not. One that fails again stays, and does not keep the others from
-/// their turn.
-#[must_use = "nothing is redriven before `next` is called"]
-#[derive(Default)]
-pub struct Redrives {
-    /// The endpoints whose turn it is and will be.
-    endpoints: VecDeque<EndpointLetters>,
-    /// Letters of the first of them.
-    page: VecDeque<ListedLetter>,
-}
-
-type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
-struct EndpointLetters {
-    inbox: Inbox,
-    deliver: Box<dyn Fn(Redelivery) -> OutcomeFuture + Send>,
-    /// The last event id that was seen.
-    after: Option<String>,
-}
-
-/// What became of one letter.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Redriven {
-    /// The letter's key.
-    pub key: EventKey,
-    /// The outcome of its delivery. An error: it was left alone, because it cannot be read, is older than
-    /// the retention, or is of an expired event.
-    pub result: Result<Outcome, RedriveError>,
-}
-
-impl Redrives {
-    /// Redrives the next letter; `None` after the last.
-    ///
-    /// # Errors
-    ///
-    /// The inbox is draining, or the letters cannot be listed. What was redriven before is done. The next call goes on
-    /// with the next destination, where there are several, and else returns `None`.
-    pub async fn next(&mut self) -> Result<Option<Redriven>, RedriveError> {
-        loop {
-            let Some(letters) = self.endpoints.front_mut() else { return Ok(None) };
-            let Some(listed) = self.page.pop_front() else {
-                match letters.read_page().await {
-                    Ok(page) if page.is_empty() => drop(self.endpoints.pop_front()),
-                    Ok(page) => self.page = page.into(),
-                    Err(error) => {
-                        self.endpoints.pop_front();
-                        return Err(error);
-                    }
-                }
-                continue;
-            };
-            let (key, result) = match listed {
-                Ok(letter) => (letter.key.clone(), letters.redrive(letter).await),
-                Err(unreadable) => (unreadable.key.clone(), Err(RedriveError(Cause::Unreadable(unreadable)))),
-            };
-            letters.after = Some(key.event_id().to_owned());
-            if let Err(RedriveError(Cause::Draining(draining))) = result {
-                self.endpoints.clear();
-                return Err(draining.into());
-            }
-            return Ok(Some(Redriven { key, result }));
-        }
-    }
-
-    /// Appends the letters of other endpoints.
-    pub(crate) fn and(mut self, mut others: Self) -> Self {
-        self.endpoints.append(&mut others.endpoints);
-        self
-    }
-}
-
-impl EndpointLetters {
-    async fn read_page(&self) -> Result<Vec<ListedLetter>, RedriveError> {
-        let letters = self.inbox.letters().ok_or(RedriveError(Cause::NoDeadLetters))?;
-        let mut limit = PAGE;
-        let page = loop {
-            let page = letters.list(self.inbox.endpoint(), self.after.as_deref(), limit);
-            match self.inbox.step(FailedStore::DeadLetters, page).await {
-                Ok(page) => break page,
-                // A page of large letters may take longer than the store has time for.
-                Err(_) if limit > 1 => limit /= 10,
-                Err(error) => return Err(RedriveError(Cause::DeadLetters(error))),
-            }
-        };
-        // A store that loses its place would be asked for ever.
-        let first = page.first().map(|listed| match listed {
-            Ok(letter) => letter.key.event_id(),
-            Err(unreadable) => unreadable.key.event_id(),
-        });
-        if first.is_some_and(|first| self.after.as_deref().is_some_and(|after| first <= after)) {
-            let error = StoreError::new("the dead-letter store listed the same letters twice");
-            return Err(RedriveError(Cause::DeadLetters(StepError::new(FailedStore::DeadLetters, error))));
-        }
-        Ok(page)
-    }
-
-    async fn redrive(&self, letter: DeadLetter) -> Result<Outcome, RedriveError> {
-        // To handle it may be what a replay is after: it must be named.
-        if letter.reason == DeadLetterReason::Expired {
-            return Err(RedriveError(Cause::Expired));
-        }
-        Ok((self.deliver)(self.inbox.redrive(letter)?).await)
-    }
-}
-
-impl fmt::Debug for Redrives {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let endpoints = self.endpoints.iter().map(|letters| letters.inbox.endpoint());
-        f.debug_list().entries(endpoints).finish()
-    }
 }
 
 impl From<Draining> for RedriveError {
@@ -244,13 +79,25 @@ impl From<Draining> for RedriveError {
     }
 }
 
+impl From<LettersError> for RedriveError {
+    fn from(error: LettersError) -> Self {
+        Self(Cause::Letters(error))
+    }
+}
+
+impl From<Cause> for RedriveError {
+    fn from(cause: Cause) -> Self {
+        Self(cause)
+    }
+}
+
 /// A dead letter could not be redriven.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct RedriveError(Cause);
+pub struct RedriveError(pub(super) Cause);
 
 #[derive(Debug, thiserror::Error)]
-enum Cause {
+pub(super) enum Cause {
     #[error("the letter is of the endpoint `{found}`, and this inbox of `{expected}`")]
     OtherEndpoint { found: String, expected: String },
     #[error(transparent)]
@@ -267,10 +114,8 @@ enum Cause {
     Expired,
     #[error(transparent)]
     Unreadable(UnreadableLetter),
-    #[error("there are no dead letters; give the builder some with `dead_letters`")]
-    NoDeadLetters,
     #[error(transparent)]
-    DeadLetters(StepError),
+    Letters(LettersError),
 }
 
 closed_set! {
@@ -303,8 +148,8 @@ impl RedriveError {
             Cause::BeyondRetention { .. } => RedriveErrorKind::BeyondRetention,
             Cause::Expired => RedriveErrorKind::Expired,
             Cause::Unreadable(_) => RedriveErrorKind::Unreadable,
-            Cause::NoDeadLetters => RedriveErrorKind::NoDeadLetters,
-            Cause::DeadLetters(_) => RedriveErrorKind::DeadLetters,
+            Cause::Letters(LettersError::NoDeadLetters) => RedriveErrorKind::NoDeadLetters,
+            Cause::Letters(LettersError::Failed(_)) => RedriveErrorKind::DeadLetters,
         }
     }
 }

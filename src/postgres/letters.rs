@@ -1,13 +1,14 @@
 //! Dead letters in PostgreSQL.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::database::{Database, Query};
-use crate::dead_letter::{DeadLetter, DeadLetters, ListedLetter};
+use crate::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, ListedLetter};
 use crate::event::EventKey;
-use crate::sql::letters::{bind_row, listed, row};
+use crate::sql::letters::{bind_row, counts, listed, row};
 use crate::storage::StoreFuture;
 
 /// Keeps dead letters in PostgreSQL, beside the events of a [`PostgresStore`](crate::PostgresStore), which makes
@@ -64,6 +65,23 @@ impl DeadLetters for PostgresDeadLetters {
             let bind = |query: Query<'a>| query.bind(endpoint).bind(after).bind(limit);
             let rows = self.0.run(|sql| &sql.letters.list, bind).await?;
             Ok(rows.iter().map(|row| listed(endpoint, row)).collect())
+        })
+    }
+
+    fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let key = &letter.key;
+            let bind = |query: Query<'a>| {
+                let query = query.bind(key.endpoint()).bind(key.event_id());
+                query.bind(i64::from(letter.attempts)).bind(letter.last_at.to_sortable())
+            };
+            Ok(!self.0.run(|sql| &sql.letters.discard, bind).await?.is_empty())
+        })
+    }
+
+    fn count<'a>(&'a self, endpoint: &'a str) -> StoreFuture<'a, HashMap<DeadLetterReason, u64>> {
+        Box::pin(async move {
+            counts(&self.0.run(|sql| &sql.letters.count, |query: Query<'a>| query.bind(endpoint)).await?)
         })
     }
 

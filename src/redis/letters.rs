@@ -96,6 +96,21 @@ impl RedisDeadLetters {
         resolved.map(|_: u64| ()).map_err(StoreError::new)
     }
 
+    async fn try_discard(&self, letter: &DeadLetter) -> Result<bool, StoreError> {
+        let Some(json) = self.find(&letter.key).await? else { return Ok(false) };
+        if read(&json)? != *letter {
+            return Ok(false);
+        }
+        let arguments = (letter.key.event_id(), json);
+        let discarded: u64 = self
+            .0
+            .server
+            .run(&self.0.resolve, &self.keys(letter.key.endpoint()), arguments)
+            .await
+            .map_err(StoreError::new)?;
+        Ok(discarded == 1)
+    }
+
     async fn try_list(
         &self,
         endpoint: &str,
@@ -139,5 +154,9 @@ impl DeadLetters for RedisDeadLetters {
         limit: usize,
     ) -> StoreFuture<'a, Vec<ListedLetter>> {
         Box::pin(self.try_list(endpoint, after, limit))
+    }
+
+    fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
+        Box::pin(self.try_discard(letter))
     }
 }

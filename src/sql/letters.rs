@@ -1,11 +1,12 @@
 //! Dead letters as rows: the statements and the shape that SQLite and PostgreSQL share.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use sqlx::{ColumnIndex, Decode, FromRow, Type};
 
-use crate::dead_letter::{DeadLetter, ListedLetter, UnreadableLetter};
+use crate::dead_letter::{DeadLetter, DeadLetterReason, ListedLetter, UnreadableLetter};
 use crate::event::{EventKey, Place};
 use crate::storage::StoreError;
 use crate::verify::Signature;
@@ -21,6 +22,10 @@ pub(crate) struct LetterStatements {
     pub(crate) get: Arc<str>,
     /// Binds the endpoint, the id after which the page begins, and how many letters it has at most.
     pub(crate) list: Arc<str>,
+    /// Binds the endpoint, the event's id, the attempts, and the last time as a text. Returns a row if it deleted one.
+    pub(crate) discard: Arc<str>,
+    /// Binds the endpoint. Returns a reason and a number in each row.
+    pub(crate) count: Arc<str>,
 }
 
 /// Where the databases differ about letters.
@@ -44,6 +49,7 @@ impl LetterStatements {
             "endpoint, event_id, reason, error, attempts, {first_text} AS first_at, {last_text} AS last_at, signature,
              timestamp_header, error_line, error_column, body"
         );
+        let read_last = time("$4");
         let (resolved, found) = ("endpoint = $1 AND event_id = $2", "endpoint = $1 AND event_id > $2");
         Self {
             // An event that has been handled needs no letter: a delivery that has lost its claim would leave one behind.
@@ -57,6 +63,12 @@ impl LetterStatements {
             resolve: format!("DELETE FROM {letters} WHERE {resolved}").into(),
             get: format!("SELECT {columns} FROM {letters} WHERE {resolved}").into(),
             list: format!("SELECT {columns} FROM {letters} WHERE {found} ORDER BY event_id LIMIT $3").into(),
+            discard: format!(
+                "DELETE FROM {letters} WHERE {resolved} AND attempts = $3 AND last_at = {read_last} RETURNING 1"
+            )
+            .into(),
+            count: format!("SELECT reason, count(*) AS letters FROM {letters} WHERE endpoint = $1 GROUP BY reason")
+                .into(),
         }
     }
 }
@@ -107,6 +119,19 @@ pub(crate) fn row(letter: &DeadLetter) -> Row {
         letter.place.map(|place| (place.column as u64).cast_signed()),
         letter.body.to_vec(),
     )
+}
+
+/// The rows of [`LetterStatements::count`].
+pub(crate) fn counts<'r, R>(rows: &'r [R]) -> Result<HashMap<DeadLetterReason, u64>, StoreError>
+where
+    R: sqlx::Row,
+    (String, i64): FromRow<'r, R>,
+{
+    let count = |row| {
+        let (reason, letters) = <(String, i64)>::from_row(row).map_err(StoreError::new)?;
+        Ok((reason.into(), u64::try_from(letters).unwrap_or_default()))
+    };
+    rows.iter().map(count).collect()
 }
 
 /// Binds a [`Row`] to [`LetterStatements::record`].

@@ -1,5 +1,6 @@
 //! Dead letters in an SQLite file.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -9,9 +10,9 @@ use sqlx::sqlite::SqliteRow;
 
 use super::connection::{Database, Query};
 use super::statements::IS_COMPLETED;
-use crate::dead_letter::{DeadLetter, DeadLetters, ListedLetter};
+use crate::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, ListedLetter};
 use crate::event::EventKey;
-use crate::sql::letters::{Dialect, LetterStatements, bind_row, listed, row};
+use crate::sql::letters::{Dialect, LetterStatements, bind_row, counts, listed, row};
 use crate::storage::{StoreError, StoreFuture};
 
 /// Keeps dead letters in an SQLite file, beside the events of a [`SqliteStore`](crate::SqliteStore), which makes
@@ -83,6 +84,21 @@ impl DeadLetters for SqliteDeadLetters {
             let rows = self.run(&STATEMENTS.list, bind).await?;
             Ok(rows.iter().map(|row| listed(endpoint, row)).collect())
         })
+    }
+
+    fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let key = &letter.key;
+            let bind = |query: Query<'a>| {
+                let query = query.bind(key.endpoint()).bind(key.event_id());
+                query.bind(i64::from(letter.attempts)).bind(letter.last_at.to_sortable())
+            };
+            Ok(!self.run(&STATEMENTS.discard, bind).await?.is_empty())
+        })
+    }
+
+    fn count<'a>(&'a self, endpoint: &'a str) -> StoreFuture<'a, HashMap<DeadLetterReason, u64>> {
+        Box::pin(async move { counts(&self.run(&STATEMENTS.count, |query: Query<'a>| query.bind(endpoint)).await?) })
     }
 
     fn set_time_limit(&self, limit: Duration) {

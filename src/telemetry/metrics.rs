@@ -16,6 +16,8 @@
 //! | [`REDRIVES`] | counter | `outcome` | dead letters that were delivered again |
 //! | [`SECRET_MATCHES`] | counter | `secret` | authentic requests by the label of the secret that signed them |
 //! | [`DEAD_LETTERS`] | counter | `reason` | dead letters that were kept. `failed` is resolved by itself when a retry succeeds; `failed_last` was Sendarix's sixth attempt or a later one |
+//! | [`DISCARDED_LETTERS`] | counter | | dead letters that were [discarded](crate::Inbox::discard) or purged |
+//! | [`OPEN_LETTERS`] | gauge | `reason` | dead letters that are there, as [`count_letters`](crate::Inbox::count_letters) found them last; there is no such series before its first call. Reasons that a newer version has written are `other` |
 //! | [`STORE_ERRORS`] | counter | `store` | steps of the `dedup` or `dead_letters` store that failed or took too long |
 //! | [`ABANDONED_REQUESTS`] | counter | | requests that ended before their body was verified: broken off, or cancelled by the server because the client closed its sending side |
 //! | [`TAKEOVERS`] | counter | | claims that were lost because the handler took longer than the lease |
@@ -28,6 +30,7 @@
 //! `monitoring/` in the repository has alert rules for Prometheus and a dashboard for Grafana that use these names. With
 //! `metrics-exporter-prometheus`, set buckets for the histograms: without, they are summaries of one process.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -61,6 +64,10 @@ pub const REDRIVES: &str = "sendarix_redrives_total";
 pub const SECRET_MATCHES: &str = "sendarix_secret_matches_total";
 /// Dead letters that were kept, by `reason`.
 pub const DEAD_LETTERS: &str = "sendarix_dead_letters_total";
+/// Dead letters that were discarded or purged.
+pub const DISCARDED_LETTERS: &str = "sendarix_discarded_letters_total";
+/// Dead letters that are there, by `reason`, as they were counted last.
+pub const OPEN_LETTERS: &str = "sendarix_open_dead_letters";
 /// Steps of a `store` that failed.
 pub const STORE_ERRORS: &str = "sendarix_store_errors_total";
 /// Claims that were lost to another delivery.
@@ -87,6 +94,7 @@ pub(super) struct Meter {
     abandoned: Counter,
     letters: Box<[Counter]>,
     last_letters: Counter,
+    discarded_letters: Counter,
     dedup_errors: Counter,
     letter_errors: Counter,
     takeovers: Counter,
@@ -125,6 +133,7 @@ impl Meter {
             abandoned: plain(ABANDONED_REQUESTS),
             letters: each(DeadLetterReason::ALL, |reason| counter(DEAD_LETTERS, "reason", reason.as_str())),
             last_letters: counter(DEAD_LETTERS, "reason", "failed_last"),
+            discarded_letters: plain(DISCARDED_LETTERS),
             dedup_errors: counter(STORE_ERRORS, "store", "dedup"),
             letter_errors: counter(STORE_ERRORS, "store", "dead_letters"),
             takeovers: plain(TAKEOVERS),
@@ -198,6 +207,22 @@ impl Meter {
         }
         increment(of(DeadLetterReason::ALL, &self.letters, reason));
     }
+
+    pub(super) fn letter_discarded(&self) {
+        self.discarded_letters.increment(1);
+    }
+
+    pub(super) fn letters_counted(&self, counts: &HashMap<DeadLetterReason, u64>) {
+        let known =
+            DeadLetterReason::ALL.iter().map(|reason| (reason.as_str(), counts.get(reason).copied().unwrap_or(0)));
+        let other =
+            counts.iter().filter(|(reason, _)| !DeadLetterReason::ALL.contains(reason)).map(|(_, letters)| letters);
+        for (reason, letters) in known.chain([("other", other.sum())]) {
+            let labels = [("endpoint", self.endpoint.clone()), ("reason", reason.to_owned())];
+            // A gauge is a float, exact up to 2^53.
+            metrics::gauge!(OPEN_LETTERS, &labels).set(letters as f64);
+        }
+    }
 }
 
 fn each<T, C>(all: &[T], counter: impl FnMut(&T) -> C) -> Box<[C]> {
@@ -227,6 +252,7 @@ fn describe() {
         (REDRIVES, "Dead letters that were delivered again"),
         (SECRET_MATCHES, "Authentic requests by the secret that signed them"),
         (DEAD_LETTERS, "Dead letters that were kept"),
+        (DISCARDED_LETTERS, "Dead letters that were discarded"),
         (STORE_ERRORS, "Steps of a store that failed or took too long"),
         (TAKEOVERS, "Claims that were lost because the handler took longer than the lease"),
         #[cfg(feature = "memory")]
@@ -237,6 +263,7 @@ fn describe() {
     }
     metrics::describe_histogram!(REQUEST_DURATION, Unit::Seconds, "From a request's head to its answer");
     metrics::describe_histogram!(EVENT_LAG, Unit::Seconds, "From an event's signed time to when it was first claimed");
+    metrics::describe_gauge!(OPEN_LETTERS, Unit::Count, "Dead letters that are there");
     metrics::describe_gauge!(RUNNING_HANDLERS, Unit::Count, "Handlers that are running");
     #[cfg(feature = "memory")]
     metrics::describe_gauge!(REMEMBERED_BYTES, Unit::Bytes, "What the ids that memory stores remember take");

@@ -7,6 +7,8 @@
 //! | outcome | info, warn or error | [`TARGET`] | `outcome`, `status`, `duration_ms`, `attempt`, `error` |
 //! | refusal | warn | [`AUDIT_TARGET`] | `endpoint`, `outcome`, `reason`, `status`, `detail`, `suppressed` |
 //! | a request that ended before it was verified | warn | [`TARGET`] | `endpoint`, `after_ms`, `suppressed` |
+//! | a dead letter was discarded | info | [`TARGET`] | `endpoint`, `event_id`, `because` |
+//! | dead letters were purged | info | [`TARGET`] | `endpoint`, `before`, `purged` |
 //! | the dedup memory is full, once a minute at most | warn | [`TARGET`] | `forgotten` |
 //!
 //! The first two are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
@@ -23,6 +25,7 @@ pub mod metrics;
 #[cfg(not(feature = "metrics"))]
 mod no_metrics;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -206,5 +209,13 @@ impl Telemetry {
 
     pub(crate) fn letter_kept(&self, reason: &DeadLetterReason, attempts: u32) {
         self.meter().letter_kept(reason, attempts);
+    }
+
+    pub(crate) fn letter_discarded(&self) {
+        self.meter().letter_discarded();
+    }
+
+    pub(crate) fn letters_counted(&self, counts: &HashMap<DeadLetterReason, u64>) {
+        self.meter().letters_counted(counts);
     }
 }

@@ -1,5 +1,6 @@
 //! Counts nothing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::{DeliveryKind, FailedStore};
@@ -44,4 +45,8 @@ impl Meter {
     pub(super) fn store_failed(&self, _: FailedStore) {}
 
     pub(super) fn letter_kept(&self, _: &DeadLetterReason, _: u32) {}
+
+    pub(super) fn letter_discarded(&self) {}
+
+    pub(super) fn letters_counted(&self, _: &HashMap<DeadLetterReason, u64>) {}
 }

@@ -20,6 +20,7 @@ mod glob_import;
 mod handlers;
 mod headers;
 mod house;
+mod letters;
 mod outcomes;
 mod placements;
 mod process;

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{must, new_key};
@@ -61,7 +62,24 @@ pub async fn dead_letters(store: Arc<dyn DeadLetters>) {
         assert_eq!(get(&letter.key).await, Some(letter.clone()), "a letter keeps its reason");
         must(store.resolve(&letter.key).await);
     }
+    a_letter_is_discarded_as_it_was_read(store.as_ref()).await;
     letters_are_listed_page_by_page(store.as_ref()).await;
+}
+
+async fn a_letter_is_discarded_as_it_was_read(store: &dyn DeadLetters) {
+    let earlier = sample_letter(new_key());
+    must(store.record(&earlier).await);
+    let later = DeadLetter { last_at: at(2000), ..earlier.clone() };
+    must(store.record(&later).await);
+    assert!(!must(store.discard(&earlier).await), "a letter that was recorded again since is not discarded");
+    let tried = DeadLetter { attempts: 2, ..later.clone() };
+    must(store.record(&tried).await);
+    assert!(!must(store.discard(&later).await), "a letter that was tried again since is not discarded");
+    let kept = must(store.get(&earlier.key).await);
+    assert_eq!(kept, Some(tried.clone()), "a letter that is not discarded stays as it is");
+    assert!(must(store.discard(&tried).await), "a letter is discarded as it was read");
+    assert_eq!(must(store.get(&earlier.key).await), None, "a discarded letter is gone");
+    assert!(!must(store.discard(&tried).await), "a letter is discarded once");
 }
 
 async fn letters_are_listed_page_by_page(store: &dyn DeadLetters) {
@@ -84,6 +102,8 @@ async fn letters_are_listed_page_by_page(store: &dyn DeadLetters) {
             seen.push(letter.key.event_id().to_owned());
         }
     }
+    let counts = must(store.count(&endpoint).await);
+    assert_eq!(counts, HashMap::from([(DeadLetterReason::Failed, 10)]), "the letters of one endpoint are counted");
     assert_eq!(seen, ids, "the letters of one endpoint come in the order of their ids' bytes, each once");
     for id in ids {
         must(store.resolve(&EventKey::new(endpoint.as_str(), id)).await);

@@ -170,4 +170,15 @@ impl DeadLetters for FaultyStores {
             Ok(rest.take(limit).cloned().map(Ok).collect())
         })
     }
+
+    fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let mut letters = self.0.letters.lock().unwrap();
+            let is_same = letters.get(&letter.key) == Some(letter);
+            if is_same {
+                letters.remove(&letter.key);
+            }
+            Ok(is_same)
+        })
+    }
 }

@@ -1,0 +1,93 @@
+//! Which dead letters to redrive, discard or list.
+
+use super::{DeadLetter, DeadLetterReason, ListedLetter};
+use crate::event::{SendarixEvent, Timestamp};
+
+/// Chooses dead letters. Without a condition it takes all of them; with several, those that meet each.
+///
+/// ```
+/// use sendarix_webhooks::dead_letter::{DeadLetterReason, LetterFilter};
+/// use std::time::{Duration, SystemTime};
+///
+/// let timeouts_of_today = LetterFilter::new()
+///     .reason(DeadLetterReason::Failed)
+///     .event_type("bounce")
+///     .error_contains("timed out")
+///     .failed_since(SystemTime::now() - Duration::from_secs(24 * 60 * 60));
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct LetterFilter {
+    reasons: Vec<DeadLetterReason>,
+    event_types: Vec<String>,
+    error: Option<String>,
+    since: Option<Timestamp>,
+    before: Option<Timestamp>,
+}
+
+impl LetterFilter {
+    /// Every letter.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Letters with this reason. Called again, letters with either reason.
+    pub fn reason(mut self, reason: DeadLetterReason) -> Self {
+        self.reasons.push(reason);
+        self
+    }
+
+    /// Letters of this event type, as Sendarix names it. Called again, letters of either type. A body that is no event has
+    /// none.
+    pub fn event_type(mut self, name: impl Into<String>) -> Self {
+        self.event_types.push(name.into());
+        self
+    }
+
+    /// Letters whose error has this text in it, upper and lower case told apart.
+    pub fn error_contains(mut self, text: impl Into<String>) -> Self {
+        self.error = Some(text.into());
+        self
+    }
+
+    /// Letters that failed last at this time or later.
+    pub fn failed_since(mut self, time: impl Into<Timestamp>) -> Self {
+        self.since = Some(time.into());
+        self
+    }
+
+    /// Letters that failed last before this time.
+    pub fn failed_before(mut self, time: impl Into<Timestamp>) -> Self {
+        self.before = Some(time.into());
+        self
+    }
+
+    /// Whether this letter is one of them.
+    #[must_use]
+    pub fn matches(&self, letter: &DeadLetter) -> bool {
+        (self.reasons.is_empty() || self.reasons.contains(&letter.reason))
+            && self.since.is_none_or(|since| letter.last_at >= since)
+            && self.before.is_none_or(|before| letter.last_at < before)
+            && self.error.as_ref().is_none_or(|text| letter.error.contains(text))
+            // Last, because it reads the body.
+            && (self.event_types.is_empty() || self.has_event_type(letter))
+    }
+
+    fn has_event_type(&self, letter: &DeadLetter) -> bool {
+        let event = SendarixEvent::decode(letter.body.clone());
+        event.is_ok_and(|event| self.event_types.iter().any(|name| name == event.type_name()))
+    }
+
+    /// A letter that cannot be read is none that was chosen by what it says.
+    pub(crate) fn matches_listed(&self, listed: &ListedLetter) -> bool {
+        match listed {
+            Ok(letter) => self.matches(letter),
+            Err(_) => self.has_no_condition(),
+        }
+    }
+
+    fn has_no_condition(&self) -> bool {
+        let Self { reasons, event_types, error, since, before } = self;
+        reasons.is_empty() && event_types.is_empty() && error.is_none() && since.is_none() && before.is_none()
+    }
+}

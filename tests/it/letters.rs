@@ -1,0 +1,209 @@
+//! What an operator does with many dead letters: choose, redrive at a pace, discard, purge, count.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, LetterFilter};
+use sendarix_webhooks::inbox::LettersError;
+use sendarix_webhooks::store::EventKey;
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{Delivery, EventType, HandlerError, Inbox, Outcome, Timestamp};
+use tokio::time::Instant;
+
+use crate::support::{FaultyStores, redrive_all};
+
+fn letter(id: &str, event_type: EventType, reason: DeadLetterReason, error: &str, at: SystemTime) -> DeadLetter {
+    let body = Sample::new(event_type).event_id(id).body();
+    let mut letter = DeadLetter::new(EventKey::new("default", id), body, reason, at.into());
+    letter.error = error.to_owned();
+    letter
+}
+
+/// Four letters, no two of which are alike, an hour from each other.
+fn four() -> (SystemTime, [DeadLetter; 4]) {
+    use DeadLetterReason::{Failed, FailedPermanently, Malformed};
+    let now = SystemTime::now();
+    let ago = |hours: u64| now - Duration::from_secs(hours * 60 * 60);
+    let mut malformed = letter("evt_4", EventType::Open, Malformed, "not JSON", ago(1));
+    malformed.body = "{".into();
+    let letters = [
+        letter("evt_1", EventType::Bounce, Failed, "database: timed out", ago(4)),
+        letter("evt_2", EventType::Open, Failed, "database: refused", ago(3)),
+        letter("evt_3", EventType::Open, FailedPermanently, "no such customer", ago(2)),
+        malformed,
+    ];
+    (now, letters)
+}
+
+async fn inbox(letters: &[DeadLetter]) -> (FaultyStores, Inbox) {
+    let stores = FaultyStores::default();
+    for letter in letters {
+        stores.record(letter).await.unwrap();
+    }
+    let inbox = Inbox::builder("default").store(stores.clone()).dead_letters(stores.clone()).build().unwrap();
+    (stores, inbox)
+}
+
+fn ids(letters: &[DeadLetter]) -> Vec<&str> {
+    letters.iter().map(|letter| letter.key.event_id()).collect()
+}
+
+#[test]
+fn a_filter_takes_what_meets_each_condition() {
+    let (_, letters) = four();
+    let taken = |filter: LetterFilter| -> Vec<&str> {
+        letters.iter().filter(|letter| filter.matches(letter)).map(|letter| letter.key.event_id()).collect()
+    };
+    let all = LetterFilter::new;
+    let second = letters[1].last_at;
+    assert_eq!(taken(all()), ["evt_1", "evt_2", "evt_3", "evt_4"]);
+    assert_eq!(taken(all().reason(DeadLetterReason::Failed)), ["evt_1", "evt_2"]);
+    let either = all().reason(DeadLetterReason::Failed).reason(DeadLetterReason::Malformed);
+    assert_eq!(taken(either), ["evt_1", "evt_2", "evt_4"]);
+    assert_eq!(taken(all().event_type("open")), ["evt_2", "evt_3"], "a body that is no event has no type");
+    assert_eq!(taken(all().error_contains("database")), ["evt_1", "evt_2"]);
+    assert_eq!(taken(all().failed_before(second)), ["evt_1"], "the time itself is not before it");
+    assert_eq!(taken(all().failed_since(second)), ["evt_2", "evt_3", "evt_4"]);
+    assert_eq!(taken(all().reason(DeadLetterReason::Failed).event_type("open")), ["evt_2"]);
+    assert_eq!(taken(all().reason(DeadLetterReason::Other("newer".to_owned()))), [""; 0]);
+}
+
+#[tokio::test]
+async fn only_the_chosen_are_redriven() {
+    let (_, letters) = four();
+    let (stores, inbox) = inbox(&letters).await;
+    let redrives = inbox.redrive_all(|_| async { Ok(()) }).map(|all| all.only(LetterFilter::new().event_type("open")));
+    let redriven: Vec<Outcome> = redrive_all(redrives).await.into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(redriven, [Outcome::Processed; 2]);
+    assert_eq!(ids(&stores.letters()), ["evt_1", "evt_4"]);
+}
+
+#[tokio::test]
+async fn no_more_than_asked_for_are_redriven() {
+    let many: Vec<DeadLetter> = (0..250)
+        .map(|number| {
+            let id = format!("evt_{number:03}");
+            letter(&id, EventType::Open, DeadLetterReason::Failed, "", SystemTime::now())
+        })
+        .collect();
+    let (stores, inbox) = inbox(&many).await;
+    let redrives = || inbox.redrive_all(|_| async { Ok(()) });
+    assert_eq!(redrive_all(redrives().map(|all| all.at_most(120))).await.len(), 120);
+    assert_eq!(stores.letters().len(), 130);
+    assert_eq!(redrive_all(redrives().map(|all| all.at_most(0))).await.len(), 0);
+    assert_eq!(redrive_all(redrives()).await.len(), 130);
+}
+
+/// By a clock that moves when everything waits.
+#[tokio::test(start_paused = true)]
+async fn redriving_keeps_its_pace_and_pauses_while_the_handler_fails() {
+    let letters: Vec<DeadLetter> = (0..10)
+        .map(|number| {
+            letter(&format!("evt_{number}"), EventType::Open, DeadLetterReason::Failed, "", SystemTime::now())
+        })
+        .collect();
+    let (_, inbox) = inbox(&letters).await;
+    let begins = async |every, pause, breaks: fn(usize) -> bool| -> Vec<u64> {
+        let (start, calls) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
+        let mut begins = Vec::new();
+        let handler = move |_: Delivery| {
+            let fails = breaks(calls.fetch_add(1, Ordering::SeqCst));
+            async move { if fails { Err(HandlerError::retry("not now")) } else { Ok(()) } }
+        };
+        let redrives = inbox.redrive_all(handler).unwrap();
+        let mut redrives = redrives.every(Duration::from_secs(every)).pause_after_failure(Duration::from_secs(pause));
+        while redrives.next().await.unwrap().is_some() {
+            begins.push(start.elapsed().as_secs());
+        }
+        begins
+    };
+    let doubling = begins(0, 10, |_| true).await;
+    assert_eq!(doubling, [0, 10, 30, 70, 130, 190, 250, 310, 370, 430], "up to a minute");
+    let longer = begins(0, 90, |call| call < 2).await;
+    assert_eq!(longer, [0, 90, 180, 180, 180, 180, 180, 180, 180, 180], "a pause may be longer; a success ends it");
+    assert_eq!(begins(5, 0, |_| true).await, [0, 5], "the others were handled");
+}
+
+/// A caller that gives up waiting has taken no letter with it.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_while_it_waits_loses_no_letter() {
+    let (_, letters) = four();
+    let (stores, inbox) = inbox(&letters[..2]).await;
+    let redrives = inbox.redrive_all(|_| async { Ok(()) }).unwrap();
+    let mut redrives = redrives.every(Duration::from_secs(60));
+    assert!(redrives.next().await.unwrap().is_some());
+    assert!(tokio::time::timeout(Duration::from_secs(1), redrives.next()).await.is_err());
+    assert_eq!(ids(&stores.letters()), ["evt_2"]);
+    let redriven = redrives.next().await.unwrap().unwrap();
+    assert_eq!((redriven.key.event_id(), redriven.result.unwrap()), ("evt_2", Outcome::Processed));
+}
+
+#[tokio::test]
+async fn a_letter_is_discarded_unless_it_has_failed_again() {
+    let (now, letters) = four();
+    let (stores, inbox) = inbox(&letters).await;
+    let mut again = letters[0].clone();
+    again.last_at = Timestamp::from(now);
+    stores.record(&again).await.unwrap();
+    assert!(!inbox.discard(&letters[0], "as it was read before").await.unwrap());
+    assert!(inbox.discard(&letters[1], "a test message").await.unwrap());
+    assert!(!inbox.discard(&letters[1], "twice").await.unwrap());
+    assert_eq!(ids(&stores.letters()), ["evt_1", "evt_3", "evt_4"]);
+    let malformed = LetterFilter::new().reason(DeadLetterReason::Malformed);
+    assert_eq!(inbox.discard_all(&malformed, "from a broken proxy").await.unwrap(), 1);
+    assert_eq!(inbox.purge_letters(now - Duration::from_secs(60 * 60)).await.unwrap(), 1, "evt_1 has failed since");
+    assert_eq!(ids(&stores.letters()), ["evt_1"]);
+    let mut elsewhere = again.clone();
+    elsewhere.key = EventKey::new("elsewhere", "evt_1");
+    stores.record(&elsewhere).await.unwrap();
+    assert_eq!(inbox.discard_all(&LetterFilter::new(), "all").await.unwrap(), 1, "of this endpoint");
+    assert_eq!(stores.letters(), [elsewhere]);
+}
+
+#[tokio::test]
+async fn letters_are_counted_by_reason() {
+    let (_, letters) = four();
+    let (_, inbox) = inbox(&letters).await;
+    let expected =
+        [(DeadLetterReason::Failed, 2), (DeadLetterReason::FailedPermanently, 1), (DeadLetterReason::Malformed, 1)];
+    assert_eq!(inbox.count_letters().await.unwrap(), HashMap::from(expected));
+}
+
+#[tokio::test]
+async fn an_inbox_that_keeps_no_letters_says_so() {
+    let inbox = Inbox::builder("default").dangerously_without_dead_letters().build().unwrap();
+    let (_, letters) = four();
+    let errors = [
+        inbox.discard(&letters[0], "").await.unwrap_err(),
+        inbox.discard_all(&LetterFilter::new(), "").await.unwrap_err(),
+        inbox.purge_letters(SystemTime::now()).await.unwrap_err(),
+        inbox.count_letters().await.unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| matches!(error, LettersError::NoDeadLetters)), "{errors:?}");
+}
+
+/// The event fails once more while an operator's list of it is on the way.
+#[tokio::test]
+async fn purging_beside_a_failing_handler_loses_nothing() {
+    let (now, letters) = four();
+    let (stores, inbox) = inbox(&letters[..1]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let purging = {
+        let (inbox, stop) = (inbox.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            while !stop.load(Ordering::SeqCst) {
+                inbox.purge_letters(now - Duration::from_secs(60)).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    for _ in 0..100 {
+        let redelivery = inbox.redrive(letters[0].clone()).unwrap();
+        assert_eq!(redelivery.deliver(|_| async { Err::<(), _>("not now".into()) }).await.outcome(), Outcome::Failed);
+        assert_eq!(ids(&stores.letters()), ["evt_1"], "the letter that it has left is new");
+    }
+    stop.store(true, Ordering::SeqCst);
+    purging.await.unwrap();
+}
