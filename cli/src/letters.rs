@@ -1,20 +1,22 @@
-//! Dead letters: list them, show one, redrive one or all.
+//! Dead letters: list and count them, show one, redrive, discard or purge.
 
-use std::io::{ErrorKind, Write};
+mod choice;
+mod redrive;
+
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters, FileDeadLetters};
-use sendarix_webhooks::inbox::RedriveError;
+use sendarix_webhooks::Inbox;
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters, FileDeadLetters, LetterFilter};
 use sendarix_webhooks::store::{DedupStore, EventKey, MemoryStore};
-use sendarix_webhooks::{Delivery, HandlerError, Inbox, Outcome};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command as Process;
 
+use self::choice::Choice;
+use self::redrive::Redrive;
 use crate::output::{complain, print};
 use crate::place::{Place, StoreOptions};
 
@@ -22,12 +24,14 @@ use crate::place::{Place, StoreOptions};
 #[command(after_help = "Examples:
   sendarix letters --store postgres://app@db.internal/app list
   sendarix letters --store sqlite:events.sqlite show evt_1
-  sendarix letters --store sqlite:events.sqlite redrive --all -- ./handle-event
+  sendarix letters --store sqlite:events.sqlite redrive --all --error 'timed out' --per-second 20 -- ./handle-event
+  sendarix letters --store sqlite:events.sqlite discard evt_1 --because 'a test message'
+  sendarix letters --store sqlite:events.sqlite purge --older-than 30d
 
 Redriving goes through the same deduplication as what Sendarix sends, so the application may run meanwhile. Only a file of
 dead letters belongs to one process at a time.
 
-Exits with 1 if letters are left that should have been handled.")]
+Exits with 1 if letters are left that should have been handled or discarded.")]
 pub(crate) struct Letters {
     #[command(flatten)]
     store: StoreOptions,
@@ -47,7 +51,9 @@ pub(crate) struct Letters {
 #[derive(Subcommand)]
 enum Command {
     /// Print a line for each: the event's id, the reason, the attempts, when it failed last, and the error
-    List,
+    List(Choice),
+    /// Print how many there are of each reason
+    Count,
     /// Print all that is known of one, and its body
     Show {
         /// The event's id, as listed
@@ -63,54 +69,32 @@ enum Command {
     /// failed. To redrive letters by the application's own handler, call
     /// `Inbox::redrive_all` in the application.
     Redrive(Redrive),
+    /// Delete one, or all that are chosen, whose events need not be handled
+    Discard(Discard),
+    /// Delete those that failed last long ago, so that no personal data is kept for ever
+    Purge {
+        /// How long ago, such as `30d`
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        older_than: Duration,
+    },
 }
 
 #[derive(Args)]
-struct Redrive {
+struct Discard {
     /// The event's id, as listed
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     event_id: Option<String>,
 
-    /// Also if the event failed last before the retention. First make sure that it has not been handled since
-    #[arg(long, requires = "event_id")]
-    beyond_retention: bool,
-
-    /// Every letter, one after the other; those from before the retention, and those with the reason `expired`, are left alone
+    /// Every letter, or every one that is chosen
     #[arg(long)]
     all: bool,
 
-    /// How long the event is remembered once it is handled, in hours. It must be the retention of the application
-    #[arg(long, default_value_t = 24, value_name = "HOURS")]
-    retention: u32,
+    #[command(flatten)]
+    choice: Choice,
 
-    /// The command that handles an event, and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    handler: Vec<String>,
-}
-
-/// The command that handles events.
-#[derive(Clone)]
-struct Handler(Arc<[String]>);
-
-impl Handler {
-    async fn handle(self, delivery: Delivery) -> Result<(), HandlerError> {
-        let (program, arguments) = self.0.split_first().ok_or("there is no command")?;
-        let mut process = Process::new(program);
-        process.args(arguments).env("SENDARIX_EVENT_ID", &delivery.event().event_id);
-        process.stdin(Stdio::piped()).kill_on_drop(true);
-        let mut process = process.spawn().with_context(|| format!("starting {program}"))?;
-        let mut stdin = process.stdin.take();
-        if let Some(stdin) = &mut stdin
-            && let Err(error) = stdin.write_all(delivery.event().body()).await
-            // A command that does not read it all may succeed.
-            && error.kind() != ErrorKind::BrokenPipe
-        {
-            return Err(error.into());
-        }
-        drop(stdin);
-        let status = process.wait().await?;
-        if status.success() { Ok(()) } else { Err(HandlerError::retry(format!("{program}: {status}"))) }
-    }
+    /// Why; it is printed, and not kept
+    #[arg(long, value_name = "REASON")]
+    because: String,
 }
 
 pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
@@ -127,59 +111,70 @@ pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
         }
         None => store.dead_letters().context("a memory keeps no dead letters: set --store or --file")?,
     };
-    let endpoint = options.endpoint.as_str();
-    match options.command {
-        Command::List => list(letters.as_ref(), endpoint).await,
-        Command::Show { event_id, body } => {
-            let letter = find(letters.as_ref(), endpoint, &event_id).await?;
-            if body { show_body(&letter) } else { show(&letter) }
-        }
-        Command::Redrive(redrive) => {
-            anyhow::ensure!(
-                is_named,
-                "set --store to where the application remembers events, or each copy is handled again; `memory` if it forgets"
-            );
-            let retention = Duration::from_secs(60 * 60 * u64::from(redrive.retention));
-            builder = builder.retention(retention);
-            // Letters were verified when they came, so no secret is needed to redrive them.
-            let inbox = builder.store(store).build()?;
-            let done = redrive.run(letters.as_ref(), endpoint, &inbox).await;
-            inbox.drain().await;
-            done
-        }
+    if let Command::Redrive(redrive) = &options.command {
+        anyhow::ensure!(
+            is_named,
+            "set --store to where the application remembers events, or each copy is handled again; `memory` if it forgets"
+        );
+        builder = builder.retention(Duration::from_secs(60 * 60 * u64::from(redrive.retention)));
     }
+    // Letters were verified when they came, so no secret is needed to redrive them.
+    let inbox = builder.store(store).build()?;
+    let done = options.command.run(letters.as_ref(), &inbox).await;
+    inbox.drain().await;
+    done
 }
 
-impl Redrive {
-    async fn run(self, letters: &dyn DeadLetters, endpoint: &str, inbox: &Inbox) -> anyhow::Result<ExitCode> {
-        let handler = Handler(self.handler.into());
-        let mut report = Report::default();
-        if let Some(event_id) = self.event_id {
-            let letter = find(letters, endpoint, &event_id).await?;
-            let redelivery =
-                if self.beyond_retention { inbox.redrive_beyond_retention(letter) } else { inbox.redrive(letter) }?;
-            let settlement = redelivery.deliver(move |delivery| handler.handle(delivery)).await;
-            report.add(&event_id, Ok(settlement.outcome()));
-            return Ok(report.exit_code());
-        }
-        let mut redrives = inbox.redrive_all(move |delivery| handler.clone().handle(delivery))?;
-        loop {
-            match redrives.next().await {
-                Ok(Some(redriven)) => report.add(redriven.key.event_id(), redriven.result),
-                Ok(None) => return Ok(report.exit_code()),
-                Err(error) => {
-                    report.exit_code();
-                    return Err(error.into());
-                }
+impl Command {
+    async fn run(self, letters: &dyn DeadLetters, inbox: &Inbox) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::List(choice) => list(letters, inbox.endpoint(), &choice.filter()).await,
+            Self::Count => count(inbox).await,
+            Self::Show { event_id, body } => {
+                let letter = find(letters, inbox.endpoint(), &event_id).await?;
+                if body { show_body(&letter) } else { show(&letter) }
+            }
+            Self::Redrive(redrive) => redrive.run(letters, inbox).await,
+            Self::Discard(discard) => discard.run(letters, inbox).await,
+            Self::Purge { older_than } => {
+                let before = SystemTime::now().checked_sub(older_than).context("--older-than is before all time")?;
+                complain(format_args!("{} purged", inbox.purge_letters(before).await?));
+                Ok(ExitCode::SUCCESS)
             }
         }
     }
 }
 
+impl Discard {
+    async fn run(self, letters: &dyn DeadLetters, inbox: &Inbox) -> anyhow::Result<ExitCode> {
+        anyhow::ensure!(self.all || self.choice.is_all(), "choose a letter by its id, or several with --all");
+        let discarded = match self.event_id {
+            Some(event_id) => {
+                let letter = find(letters, inbox.endpoint(), &event_id).await?;
+                let is_discarded = inbox.discard(&letter, &self.because).await?;
+                anyhow::ensure!(is_discarded, "the event has failed again meanwhile; look at its letter once more");
+                1
+            }
+            None => inbox.discard_all(&self.choice.filter(), &self.because).await?,
+        };
+        complain(format_args!("{discarded} discarded: {}", self.because.escape_debug()));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn count(inbox: &Inbox) -> anyhow::Result<ExitCode> {
+    let mut counts: Vec<_> = inbox.count_letters().await?.into_iter().collect();
+    counts.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+    for (reason, letters) in counts {
+        print(format_args!("{reason} {letters}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The letters of a page.
 const PAGE: usize = 100;
 
-async fn list(letters: &dyn DeadLetters, endpoint: &str) -> anyhow::Result<ExitCode> {
+async fn list(letters: &dyn DeadLetters, endpoint: &str, filter: &LetterFilter) -> anyhow::Result<ExitCode> {
     let (mut after, mut unreadable): (Option<String>, usize) = (None, 0);
     loop {
         let page = letters.list(endpoint, after.as_deref(), PAGE).await?;
@@ -192,9 +187,11 @@ async fn list(letters: &dyn DeadLetters, endpoint: &str) -> anyhow::Result<ExitC
         for listed in page {
             let key = match listed {
                 Ok(letter) => {
-                    let (id, error) = (letter.key.event_id().escape_debug(), letter.error.escape_debug());
-                    let (reason, attempts, last_at) = (letter.reason.as_str(), letter.attempts, letter.last_at);
-                    print(format_args!("{id} {reason} {attempts} {last_at} {error}"))?;
+                    if filter.matches(&letter) {
+                        let (id, error) = (letter.key.event_id().escape_debug(), letter.error.escape_debug());
+                        let (reason, attempts, last_at) = (letter.reason.as_str(), letter.attempts, letter.last_at);
+                        print(format_args!("{id} {reason} {attempts} {last_at} {error}"))?;
+                    }
                     letter.key
                 }
                 Err(letter) => {
@@ -237,28 +234,4 @@ fn show(letter: &DeadLetter) -> anyhow::Result<ExitCode> {
 fn show_body(letter: &DeadLetter) -> anyhow::Result<ExitCode> {
     std::io::stdout().lock().write_all(&letter.body)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Says what became of each, and fails if any is still to be handled.
-#[derive(Default)]
-struct Report {
-    redriven: usize,
-    left: usize,
-}
-
-impl Report {
-    fn add(&mut self, event_id: &str, result: Result<Outcome, RedriveError>) {
-        let event_id = event_id.escape_debug();
-        self.redriven += usize::from(result.is_ok());
-        self.left += usize::from(!matches!(result, Ok(Outcome::Processed | Outcome::Duplicate)));
-        match result {
-            Ok(outcome) => complain(format_args!("{event_id}: {outcome}")),
-            Err(error) => complain(format_args!("{event_id}: left alone: {error}")),
-        }
-    }
-
-    fn exit_code(&self) -> ExitCode {
-        complain(format_args!("{} redriven, {} left", self.redriven, self.left));
-        if self.left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-    }
 }

@@ -45,7 +45,7 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Say step by step why a captured request passes or is refused
     Explain(explain::Explain),
-    /// List, show and redrive dead letters
+    /// List, count, show, redrive, discard and purge dead letters
     Letters(letters::Letters),
     /// Export, import, ask and change the suppression list
     #[cfg(feature = "sql")]

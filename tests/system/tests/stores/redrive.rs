@@ -110,3 +110,50 @@ async fn letters_are_listed_shown_and_redriven() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_chosen_counted_discarded_and_purged() {
+    for kind in Kind::ALL {
+        let backend = Backend::start(kind);
+        let receiver = receiver(&backend);
+        for (id, event_type, permanent) in [
+            ("evt_1", EventType::Bounce, false),
+            ("evt_2", EventType::Open, false),
+            ("evt_3", EventType::Open, true),
+            ("evt_4", EventType::Open, false),
+        ] {
+            fail(&receiver, Sample::new(event_type).event_id(id).body(), permanent).await;
+        }
+        let ids = |arguments: &[&str]| -> Vec<String> {
+            let output = dead_letters(&backend, arguments);
+            assert_eq!(output.status.code(), Some(0), "{kind:?}: {arguments:?}: {output:?}");
+            stdout(&output).lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(ids(&["list", "--type", "open"]), ["evt_2", "evt_3", "evt_4"]);
+        assert_eq!(ids(&["list", "--type", "open", "--reason", "failed"]), ["evt_2", "evt_4"]);
+        assert_eq!(ids(&["list", "--error", "is closed", "--newer-than", "1h"]), ["evt_1", "evt_2", "evt_3", "evt_4"]);
+        assert_eq!(ids(&["list", "--older-than", "1h"]), [""; 0]);
+        assert_eq!(stdout(&dead_letters(&backend, &["count"])), "failed 3\nfailed_permanently 1\n", "{kind:?}");
+
+        let without = dead_letters(&backend, &["discard", "evt_3"]);
+        assert_eq!(without.status.code(), Some(2), "a reason is needed: {without:?}");
+        let both = dead_letters(&backend, &["discard", "evt_3", "--type", "open", "--because", "a test"]);
+        assert_eq!(both.status.code(), Some(2), "{both:?}");
+        assert_eq!(ids(&["discard", "evt_3", "--because", "a test"]), [""; 0]);
+        assert_eq!(ids(&["discard", "--all", "--type", "bounce", "--because", "a test"]), [""; 0]);
+        assert_eq!(ids(&["list"]), ["evt_2", "evt_4"]);
+
+        let redriven = dead_letters(
+            &backend,
+            &["redrive", "--all", "--type", "open", "--at-most", "1", "--per-second", "100", "--", "true"],
+        );
+        assert_eq!(redriven.status.code(), Some(0), "{redriven:?}");
+        assert_eq!(ids(&["list"]), ["evt_4"]);
+        let pausing = dead_letters(&backend, &["redrive", "--all", "--pause", "1ms", "--", "false"]);
+        assert_eq!(pausing.status.code(), Some(1), "{pausing:?}");
+        assert_eq!(ids(&["purge", "--older-than", "1h"]), [""; 0]);
+        assert_eq!(ids(&["list"]), ["evt_4"]);
+        assert_eq!(ids(&["purge", "--older-than", "0s"]), [""; 0]);
+        assert_eq!(ids(&["list"]), [""; 0]);
+    }
+}
