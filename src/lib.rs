@@ -71,6 +71,7 @@
 //! | `apalis` | | [`Enqueue`](destination::Enqueue), which puts events into a job queue of apalis 1 |
 //! | `nats` | | [`JetStream`](destination::JetStream), which publishes events to NATS |
 //! | `mail` | | [`Mail`](mail::Mail), which keeps a suppression list, message states, timelines and rates |
+//! | `operator` | | [`operator::letters`], an axum router by which people look at dead letters, redrive and discard them |
 //! | `gzip` | | compressed files of [`JsonLines`](destination::JsonLines) |
 //! | `metrics` | | counters of what becomes of requests, for any exporter: [`telemetry::metrics`] |
 //! | `testing` | | signed requests, sample events, a manual clock, a simulated Sendarix, the suites that stores must pass |
@@ -90,6 +91,7 @@
         feature = "memory",
         feature = "metrics",
         feature = "nats",
+        feature = "operator",
         feature = "postgres",
         feature = "redis",
         feature = "sqlite",
@@ -120,6 +122,9 @@ pub mod mail;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod middleware;
+#[cfg(feature = "operator")]
+#[cfg_attr(docsrs, doc(cfg(feature = "operator")))]
+pub mod operator;
 pub mod outcome;
 #[cfg(feature = "postgres")]
 mod postgres;

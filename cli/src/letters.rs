@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use sendarix_webhooks::Inbox;
-use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters, FileDeadLetters, LetterFilter};
-use sendarix_webhooks::store::{DedupStore, EventKey, MemoryStore};
+use sendarix_webhooks::dead_letter::{DeadLetter, FileDeadLetters, LetterFilter};
+use sendarix_webhooks::store::{DedupStore, MemoryStore};
 
 use self::choice::Choice;
 use self::redrive::Redrive;
@@ -102,15 +102,16 @@ pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
     let is_named = place.is_some();
     let store = place.map_or_else(|| Arc::new(MemoryStore::new()) as Arc<dyn DedupStore>, Place::store);
     let mut builder = Inbox::builder(options.endpoint.as_str());
-    let letters: Arc<dyn DeadLetters> = match options.file {
+    match options.file {
         Some(path) => {
             anyhow::ensure!(path.exists(), "{} is not there", path.display());
-            let file = Arc::new(FileDeadLetters::open(path)?);
-            builder = builder.dead_letters(Arc::clone(&file));
-            file
+            builder = builder.dead_letters(FileDeadLetters::open(path)?);
         }
-        None => store.dead_letters().context("a memory keeps no dead letters: set --store or --file")?,
-    };
+        None if store.dead_letters().is_none() => {
+            anyhow::bail!("a memory keeps no dead letters: set --store or --file")
+        }
+        None => {}
+    }
     if let Command::Redrive(redrive) = &options.command {
         anyhow::ensure!(
             is_named,
@@ -120,22 +121,22 @@ pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
     }
     // Letters were verified when they came, so no secret is needed to redrive them.
     let inbox = builder.store(store).build()?;
-    let done = options.command.run(letters.as_ref(), &inbox).await;
+    let done = options.command.run(&inbox).await;
     inbox.drain().await;
     done
 }
 
 impl Command {
-    async fn run(self, letters: &dyn DeadLetters, inbox: &Inbox) -> anyhow::Result<ExitCode> {
+    async fn run(self, inbox: &Inbox) -> anyhow::Result<ExitCode> {
         match self {
-            Self::List(choice) => list(letters, inbox.endpoint(), &choice.filter()).await,
+            Self::List(choice) => list(inbox, &choice.filter()).await,
             Self::Count => count(inbox).await,
             Self::Show { event_id, body } => {
-                let letter = find(letters, inbox.endpoint(), &event_id).await?;
+                let letter = find(inbox, &event_id).await?;
                 if body { show_body(&letter) } else { show(&letter) }
             }
-            Self::Redrive(redrive) => redrive.run(letters, inbox).await,
-            Self::Discard(discard) => discard.run(letters, inbox).await,
+            Self::Redrive(redrive) => redrive.run(inbox).await,
+            Self::Discard(discard) => discard.run(inbox).await,
             Self::Purge { older_than } => {
                 let before = SystemTime::now().checked_sub(older_than).context("--older-than is before all time")?;
                 complain(format_args!("{} purged", inbox.purge_letters(before).await?));
@@ -146,11 +147,11 @@ impl Command {
 }
 
 impl Discard {
-    async fn run(self, letters: &dyn DeadLetters, inbox: &Inbox) -> anyhow::Result<ExitCode> {
+    async fn run(self, inbox: &Inbox) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(self.all || self.choice.is_all(), "choose a letter by its id, or several with --all");
         let discarded = match self.event_id {
             Some(event_id) => {
-                let letter = find(letters, inbox.endpoint(), &event_id).await?;
+                let letter = find(inbox, &event_id).await?;
                 let is_discarded = inbox.discard(&letter, &self.because).await?;
                 anyhow::ensure!(is_discarded, "the event has failed again meanwhile; look at its letter once more");
                 1
@@ -174,13 +175,13 @@ async fn count(inbox: &Inbox) -> anyhow::Result<ExitCode> {
 /// The letters of a page.
 const PAGE: usize = 100;
 
-async fn list(letters: &dyn DeadLetters, endpoint: &str, filter: &LetterFilter) -> anyhow::Result<ExitCode> {
+async fn list(inbox: &Inbox, filter: &LetterFilter) -> anyhow::Result<ExitCode> {
     let (mut after, mut unreadable): (Option<String>, usize) = (None, 0);
     loop {
-        let page = letters.list(endpoint, after.as_deref(), PAGE).await?;
+        let page = inbox.list_letters(after.as_deref(), PAGE).await?;
         if page.is_empty() {
             if after.is_none() {
-                complain(format_args!("there are no dead letters of the endpoint {endpoint}"));
+                complain(format_args!("there are no dead letters of the endpoint {}", inbox.endpoint()));
             }
             return Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -188,9 +189,7 @@ async fn list(letters: &dyn DeadLetters, endpoint: &str, filter: &LetterFilter) 
             let key = match listed {
                 Ok(letter) => {
                     if filter.matches(&letter) {
-                        let (id, error) = (letter.key.event_id().escape_debug(), letter.error.escape_debug());
-                        let (reason, attempts, last_at) = (letter.reason.as_str(), letter.attempts, letter.last_at);
-                        print(format_args!("{id} {reason} {attempts} {last_at} {error}"))?;
+                        print_line(&letter)?;
                     }
                     letter.key
                 }
@@ -200,15 +199,20 @@ async fn list(letters: &dyn DeadLetters, endpoint: &str, filter: &LetterFilter) 
                     letter.key
                 }
             };
-            anyhow::ensure!(after.as_deref() < Some(key.event_id()), "the store listed the same letters twice");
             after = Some(key.event_id().to_owned());
         }
     }
 }
 
-async fn find(letters: &dyn DeadLetters, endpoint: &str, event_id: &str) -> anyhow::Result<DeadLetter> {
-    let letter = letters.get(&EventKey::new(endpoint, event_id)).await?;
-    letter.with_context(|| format!("there is no dead letter of {event_id} for the endpoint {endpoint}"))
+fn print_line(letter: &DeadLetter) -> std::io::Result<()> {
+    let (id, error) = (letter.key.event_id().escape_debug(), letter.error.escape_debug());
+    let (reason, attempts, last_at) = (letter.reason.as_str(), letter.attempts, letter.last_at);
+    print(format_args!("{id} {reason} {attempts} {last_at} {error}"))
+}
+
+async fn find(inbox: &Inbox, event_id: &str) -> anyhow::Result<DeadLetter> {
+    let letter = inbox.letter(event_id).await?;
+    letter.with_context(|| format!("there is no dead letter of {event_id} for the endpoint {}", inbox.endpoint()))
 }
 
 fn show(letter: &DeadLetter) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! Which dead letters to redrive, discard or list.
 
 use super::{DeadLetter, DeadLetterReason, ListedLetter};
-use crate::event::{SendarixEvent, Timestamp};
+use crate::event::Timestamp;
 
 /// Chooses dead letters. Without a condition it takes all of them; with several, those that meet each.
 ///
@@ -74,8 +74,7 @@ impl LetterFilter {
     }
 
     fn has_event_type(&self, letter: &DeadLetter) -> bool {
-        let event = SendarixEvent::decode(letter.body.clone());
-        event.is_ok_and(|event| self.event_types.iter().any(|name| name == event.type_name()))
+        letter.event_type().is_some_and(|event_type| self.event_types.contains(&event_type))
     }
 
     /// A letter that cannot be read is none that was chosen by what it says.

@@ -41,13 +41,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::event::{EventKey, Place, Timestamp};
+use crate::event::{EventKey, Place, SendarixEvent, Timestamp};
 pub use crate::storage::{StoreError, StoreFuture};
 use crate::verify::Signature;
 
 pub use self::file_dead_letters::FileDeadLetters;
 pub use self::filter::LetterFilter;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "operator", feature = "redis"))]
 pub(crate) use self::record::StoredLetter;
 
 /// Keeps dead letters. What it has reported as kept must survive a power failure.
@@ -216,6 +216,12 @@ impl DeadLetter {
             first_at: at,
             last_at: at,
         }
+    }
+
+    /// The type of the event, as Sendarix names it. `None` for a body that is no event.
+    #[must_use]
+    pub fn event_type(&self) -> Option<String> {
+        SendarixEvent::decode(self.body.clone()).ok().map(|event| event.type_name().to_owned())
     }
 
     /// Whether Sendarix was asked to deliver the event again.

@@ -1,10 +1,8 @@
-//! Dead letters that need not be handled any more, and how many are left.
-
-use std::collections::HashMap;
+//! Dead letters that need not be handled any more.
 
 use super::letter_pages::LetterPages;
 use super::{Inbox, LettersError};
-use crate::dead_letter::{DeadLetter, DeadLetterReason, LetterFilter};
+use crate::dead_letter::{DeadLetter, LetterFilter};
 use crate::event::Timestamp;
 use crate::logging::{Clipped, TARGET};
 use crate::telemetry::FailedStore;
@@ -13,7 +11,7 @@ impl Inbox {
     /// Deletes a letter whose event need not be handled, and says whether it did. The log keeps the event's id and the reason.
     ///
     /// A letter that was recorded again since it was read stays: its event has failed once more meanwhile. A letter with the
-    /// reason [`Failed`](DeadLetterReason::Failed) may come back with Sendarix's next attempt.
+    /// reason [`Failed`](crate::dead_letter::DeadLetterReason::Failed) may come back with Sendarix's next attempt.
     ///
     /// # Errors
     ///
@@ -50,21 +48,6 @@ impl Inbox {
         Ok(purged)
     }
 
-    /// How many letters of this endpoint there are, by reason. With the feature `metrics`, it sets the gauge
-    /// [`OPEN_LETTERS`](crate::telemetry::metrics::OPEN_LETTERS) as well: call it once a minute.
-    ///
-    /// A file of dead letters and Redis read every letter for it.
-    ///
-    /// # Errors
-    ///
-    /// As those of [`discard`](Self::discard).
-    pub async fn count_letters(&self) -> Result<HashMap<DeadLetterReason, u64>, LettersError> {
-        let letters = self.letters().ok_or(LettersError::NoDeadLetters)?;
-        let counts = self.step(FailedStore::DeadLetters, letters.count(self.endpoint())).await?;
-        self.telemetry().letters_counted(&counts);
-        Ok(counts)
-    }
-
     async fn delete_all(&self, filter: &LetterFilter, deleted: impl Fn(&DeadLetter)) -> Result<u64, LettersError> {
         let (mut pages, mut count) = (LetterPages::new(self.clone()), 0);
         loop {
@@ -82,7 +65,7 @@ impl Inbox {
     }
 
     async fn delete(&self, letter: &DeadLetter) -> Result<bool, LettersError> {
-        let letters = self.letters().ok_or(LettersError::NoDeadLetters)?;
+        let letters = self.some_letters()?;
         let is_deleted = self.step(FailedStore::DeadLetters, letters.discard(letter)).await?;
         if is_deleted {
             self.telemetry().letter_discarded();

@@ -1,10 +1,11 @@
-//! The dead letters of an endpoint, a page at a time.
+//! The dead letters of an endpoint: one, a page at a time, and how many.
 
+use std::collections::HashMap;
 use std::error::Error;
 
 use super::Inbox;
 use super::futures::StepError;
-use crate::dead_letter::{ListedLetter, key_of};
+use crate::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, ListedLetter, key_of};
 use crate::telemetry::FailedStore;
 
 /// How many letters are in memory at a time.
@@ -22,6 +23,64 @@ pub enum LettersError {
     Failed(#[source] Box<dyn Error + Send + Sync>),
 }
 
+/// Reading dead letters.
+impl Inbox {
+    /// The dead letter of this event, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The inbox has no dead letters, their store failed, or the letter cannot be read.
+    pub async fn letter(&self, event_id: &str) -> Result<Option<DeadLetter>, LettersError> {
+        let (letters, key) = (self.some_letters()?, self.key(event_id));
+        Ok(self.step(FailedStore::DeadLetters, letters.get(&key)).await?)
+    }
+
+    /// A page of this endpoint's dead letters: see [`DeadLetters::list`]. It may be shorter than `limit`, and is empty after
+    /// the last letter.
+    ///
+    /// # Errors
+    ///
+    /// The inbox has no dead letters, or their store failed.
+    pub async fn list_letters(&self, after: Option<&str>, limit: usize) -> Result<Vec<ListedLetter>, LettersError> {
+        let (letters, mut limit) = (self.some_letters()?, limit);
+        let page = loop {
+            match self.step(FailedStore::DeadLetters, letters.list(self.endpoint(), after, limit)).await {
+                Ok(page) => break page,
+                // A page of large letters may take longer than the store has time for.
+                Err(_) if limit > 1 => limit = (limit / 10).max(1),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        // A store that loses its place would be asked for ever.
+        if let (Some(first), Some(after)) = (page.first(), after)
+            && key_of(first).event_id() <= after
+        {
+            return Err(LettersError::Failed("it listed the same letters twice".into()));
+        }
+        Ok(page)
+    }
+
+    /// How many letters of this endpoint there are, by reason. With the feature `metrics`, it sets the gauge
+    /// [`OPEN_LETTERS`](crate::telemetry::metrics::OPEN_LETTERS) as well: call it once a minute.
+    ///
+    /// A file of dead letters and Redis read every letter for it.
+    ///
+    /// # Errors
+    ///
+    /// The inbox has no dead letters, or their store failed.
+    pub async fn count_letters(&self) -> Result<HashMap<DeadLetterReason, u64>, LettersError> {
+        let letters = self.some_letters()?;
+        let counts = self.step(FailedStore::DeadLetters, letters.count(self.endpoint())).await?;
+        self.telemetry().letters_counted(&counts);
+        Ok(counts)
+    }
+
+    pub(super) fn some_letters(&self) -> Result<&dyn DeadLetters, LettersError> {
+        self.letters().ok_or(LettersError::NoDeadLetters)
+    }
+}
+
+/// All letters of an inbox, a page at a time.
 pub(super) struct LetterPages {
     inbox: Inbox,
     /// The last event id that was read.
@@ -39,25 +98,10 @@ impl LetterPages {
 
     /// The next page; an empty one after the last.
     pub(super) async fn next(&mut self) -> Result<Vec<ListedLetter>, LettersError> {
-        let letters = self.inbox.letters().ok_or(LettersError::NoDeadLetters)?;
-        let mut limit = PAGE;
-        let page = loop {
-            let page = letters.list(self.inbox.endpoint(), self.after.as_deref(), limit);
-            match self.inbox.step(FailedStore::DeadLetters, page).await {
-                Ok(page) => break page,
-                // A page of large letters may take longer than the store has time for.
-                Err(_) if limit > 1 => limit /= 10,
-                Err(error) => return Err(error.into()),
-            }
-        };
-        let ids = |listed: Option<&ListedLetter>| listed.map(|listed| key_of(listed).event_id().to_owned());
-        // A store that loses its place would be asked for ever.
-        if let Some(first) = ids(page.first())
-            && self.after.as_ref().is_some_and(|after| first <= *after)
-        {
-            return Err(LettersError::Failed("it listed the same letters twice".into()));
+        let page = self.inbox.list_letters(self.after.as_deref(), PAGE).await?;
+        if let Some(last) = page.last() {
+            self.after = Some(key_of(last).event_id().to_owned());
         }
-        self.after = ids(page.last()).or(self.after.take());
         Ok(page)
     }
 }

@@ -14,9 +14,9 @@ impl Inbox {
     /// Takes a dead letter for what it is, an event that was verified once, so that it can be delivered again.
     ///
     /// It goes through the same steps with the same deduplication: an event that has been handled in the meantime is a
-    /// [`Duplicate`](Outcome::Duplicate), one that is being handled is [`InFlight`](Outcome::InFlight), and the letter is
+    /// [`Duplicate`](crate::Outcome::Duplicate), one that is being handled is [`InFlight`](crate::Outcome::InFlight), and the letter is
     /// resolved once the event has been handled. Only the age of the event is not looked at again, and no sender waits for an
-    /// acknowledgement, so it is never [`Slow`](Outcome::Slow).
+    /// acknowledgement, so it is never [`Slow`](crate::Outcome::Slow).
     ///
     /// The signature is not checked again, since the secret may have been exchanged: a process that can write into the
     /// dead-letter store can make events.

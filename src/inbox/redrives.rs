@@ -11,7 +11,7 @@ use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::letter_pages::LetterPages;
 use super::pace::Pace;
 use super::redrive::Cause;
-use super::{Inbox, LettersError, Redelivery, RedriveError, RedriveErrorKind};
+use super::{Inbox, Redelivery, RedriveError, RedriveErrorKind};
 use crate::dead_letter::{DeadLetter, DeadLetterReason, LetterFilter, ListedLetter, key_of};
 use crate::event::EventKey;
 use crate::outcome::Outcome;
@@ -51,9 +51,7 @@ impl Inbox {
         F: Future<Output = Result<R, HandlerError>> + Send + 'static,
         R: HandlerResponse + Send + 'static,
     {
-        if self.letters().is_none() {
-            return Err(LettersError::NoDeadLetters.into());
-        }
+        self.some_letters()?;
         let deliver = move |redelivery: Redelivery| -> OutcomeFuture {
             let delivery = redelivery.deliver(handler.clone());
             Box::pin(async move { delivery.await.outcome() })
@@ -177,7 +175,8 @@ impl Redrives {
 }
 
 impl EndpointLetters {
-    async fn redrive(&self, letter: DeadLetter) -> Result<Outcome, RedriveError> {
+    /// Exclusive, so that the future can be sent to another thread although the handler need not be shared between threads.
+    async fn redrive(&mut self, letter: DeadLetter) -> Result<Outcome, RedriveError> {
         // To handle it may be what a replay is after: it must be named.
         if letter.reason == DeadLetterReason::Expired {
             return Err(Cause::Expired.into());

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use sendarix_webhooks::dead_letter::DeadLetters;
 use sendarix_webhooks::inbox::RedriveError;
 use sendarix_webhooks::{Delivery, HandlerError, Inbox, Outcome};
 use tokio::io::AsyncWriteExt;
@@ -83,12 +82,12 @@ impl Handler {
 }
 
 impl Redrive {
-    pub(super) async fn run(self, letters: &dyn DeadLetters, inbox: &Inbox) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, inbox: &Inbox) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(self.all || self.choice.is_all(), "choose a letter by its id, or several with --all");
         let handler = Handler(self.handler.into());
         if let Some(event_id) = self.event_id {
             let mut report = Report::new(ProgressBar::hidden());
-            let letter = find(letters, inbox.endpoint(), &event_id).await?;
+            let letter = find(inbox, &event_id).await?;
             let redelivery =
                 if self.beyond_retention { inbox.redrive_beyond_retention(letter) } else { inbox.redrive(letter) }?;
             let settlement = redelivery.deliver(move |delivery| handler.handle(delivery)).await;

@@ -1,7 +1,5 @@
 //! salvo, by its bridge to tower: what the guide's table of servers says of it.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
