@@ -141,22 +141,105 @@ async fn a_status_moves_from_accepted_to_delivered_without_a_reload() {
 }
 
 #[tokio::test]
-async fn the_bounce_rate_passes_its_line() {
+async fn each_rate_turns_red_above_its_line() {
     let page = Page::open(1200, false).await;
     for number in 0..9 {
         page.send(&sample(EventType::Delivered, &format!("msg_{number}"))).await;
     }
+    let label = |name: &str| format!("document.querySelector('#{name} svg').getAttribute('aria-label')");
+    let is_red = |name: &str| format!("return document.getElementById('{name}').classList.contains('over')");
+    let shows = |name: &str, text: &str| format!("return {} === '{text}'", label(name));
+    page.until("nothing has bounced", &shows("bounces", "0.00 %, limit 5.00 %")).await;
+    page.until("nobody has complained", &shows("complaints", "0.00 %, limit 0.10 %")).await;
+    for name in ["bounces", "complaints"] {
+        assert_eq!(page.script(&is_red(name)).await, false, "{name}");
+    }
     page.send(&sample(EventType::Bounce, "msg_9")).await;
-    let label = "document.getElementById('chart').getAttribute('aria-label')";
-    let expected = "Bounce rate 10.00 %, complaint rate 0.00 %, limit 5.00 %";
-    page.until("the rate is shown", &format!("return {label} === '{expected}'")).await;
-    assert_eq!(page.script("return document.querySelector('#bounces').classList.contains('over')").await, true);
-    // Higher up is a smaller number.
-    let height = |class: &str| {
-        format!("Number(document.querySelector('#chart .{class}').getAttribute('points').split(' ')[0].split(',')[1])")
+    page.send(&sample(EventType::Complaint, "msg_1")).await;
+    page.until("one of ten bounced", &shows("bounces", "10.00 %, limit 5.00 %")).await;
+    page.until("one of nine complained", &shows("complaints", "11.11 %, limit 0.10 %")).await;
+    for name in ["bounces", "complaints"] {
+        assert_eq!(page.script(&is_red(name)).await, true, "{name}");
+        // Higher up is a smaller number.
+        let last = |class: &str| {
+            format!("document.querySelector('#{name} .{class}').getAttribute('points').split(/[ ,]/).map(Number)")
+        };
+        let above = format!("return {}[1] < {}[1]", last("values"), last("limit"));
+        assert_eq!(page.script(&above).await, true, "{name}");
+        let texts = format!(
+            "return [...document.querySelectorAll('#{name} .time')].map(text => text.textContent).filter(text => /\\d:\\d\\d/.test(text)).length"
+        );
+        assert_eq!(page.script(&texts).await, 2, "{name}: the axis has times");
+        let ticks = format!(
+            "return [...document.querySelectorAll('#{name} .tick')].every(text => text.textContent.endsWith(' %'))"
+        );
+        assert_eq!(page.script(&ticks).await, true, "{name}: the axis has rates");
+    }
+    page.close().await;
+}
+
+#[tokio::test]
+async fn a_suppressed_address_is_released_by_a_click() {
+    let page = Page::open(1200, false).await;
+    let recipient = "<img src=x onerror=alert(1)>@example.com";
+    page.send(&Sample::new(EventType::Bounce).message_id("msg_1").recipient(recipient)).await;
+    page.send(&sample(EventType::Complaint, "msg_2")).await;
+    let count = |count: usize| format!("return document.querySelectorAll('#suppressions li').length === {count}");
+    page.until("both are on the list", &count(2)).await;
+    assert_eq!(page.script("return document.querySelectorAll('#suppressions img').length").await, 0);
+    assert_eq!(page.script("return document.getElementById('no-suppressions').hidden").await, true);
+    page.click("[data-release='msg_2@example.com']").await;
+    page.until("one is left", &count(1)).await;
+    let said = "return document.getElementById('released').textContent === 'msg_2@example.com: may be mailed again'";
+    page.until("it says so", said).await;
+    page.close().await;
+}
+
+#[tokio::test]
+async fn a_recipient_is_found_by_the_keyboard() {
+    let page = Page::open(1200, false).await;
+    for event_type in [EventType::Accepted, EventType::Delivered, EventType::Complaint] {
+        page.send(&sample(event_type, "msg_1")).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    page.send(&sample(EventType::Accepted, "msg_2")).await;
+    let address = page.browser.find(Locator::Id("address")).await.unwrap();
+    address.send_keys(&format!("MSG_1@Example.com{}", char::from(Key::Enter))).await.unwrap();
+    page.until(
+        "it is suppressed",
+        "return document.querySelector('#found .suppressed')?.textContent.includes('complaint')",
+    )
+    .await;
+    let types = "return [...document.querySelectorAll('#found > .timeline strong')].map(event => event.textContent)";
+    assert_eq!(page.script(types).await, json!(["complaint", "delivered", "accepted"]), "the newest first");
+    let messages = "return [...document.querySelectorAll('#found > ul > li')].map(message => message.dataset.id)";
+    assert_eq!(page.script(messages).await, json!(["msg_1"]));
+    address.clear().await.unwrap();
+    address.send_keys(&format!("nobody@example.com{}", char::from(Key::Enter))).await.unwrap();
+    page.until(
+        "another may be mailed",
+        "return document.getElementById('found').innerText.startsWith('May be mailed')",
+    )
+    .await;
+    page.close().await;
+}
+
+#[tokio::test]
+async fn a_message_shows_its_timeline_and_keeps_it_open() {
+    let page = Page::open(1200, false).await;
+    page.send(&sample(EventType::Accepted, "msg_1")).await;
+    page.send(&sample(EventType::Accepted, "msg_2").recipient("msg_1@example.com")).await;
+    page.status_is("msg_2", "accepted").await;
+    page.click("#messages [data-id=msg_1] button").await;
+    let events = |count: usize| {
+        format!("return document.querySelectorAll('#messages [data-id=msg_1] .timeline li').length === {count}")
     };
-    let (bounces, limit, complaints) = (height("bounces"), height("limit"), height("complaints"));
-    assert_eq!(page.script(&format!("return {bounces} < {limit} && {limit} < {complaints}")).await, true);
+    page.until("its own event is there", &events(1)).await;
+    page.send(&sample(EventType::Delivered, "msg_1")).await;
+    page.until("the next is added", &events(2)).await;
+    page.status_is("msg_1", "delivered").await;
+    page.click("#messages [data-id=msg_1] button").await;
+    page.until("it is closed", &events(0)).await;
     page.close().await;
 }
 
@@ -170,7 +253,7 @@ async fn a_dead_letter_is_redriven_by_a_click() {
     page.letters_are(1).await;
     page.click("[data-redrive=evt_broken]").await;
     let said = |text: &str| format!("return document.getElementById('said').textContent === '{text}'");
-    page.until("it is still broken", &said("evt_broken: failed_permanently")).await;
+    page.until("it is still broken", &said("evt_broken: failed permanently")).await;
     page.until("it was tried twice", "return document.getElementById('letters').innerText.includes('2 attempts')")
         .await;
     page.click("#mended").await;
@@ -181,6 +264,14 @@ async fn a_dead_letter_is_redriven_by_a_click() {
     page.status_is("msg_broken", "delivered").await;
     assert_eq!(page.script("return document.querySelectorAll('#messages img').length").await, 0);
     assert_eq!(page.send(&broken).await, 200);
+    page.click("#mended").await;
+    page.until("it is not ticked", "return !document.getElementById('mended').checked").await;
+    let other = Sample::new(EventType::Delivered).event_id("evt_other").recipient("a@broken.example");
+    assert_eq!(page.send(&other).await, 200);
+    page.letters_are(1).await;
+    page.click("[data-discard=evt_other]").await;
+    page.until("it is discarded", &said("evt_other: discarded")).await;
+    page.letters_are(0).await;
     page.close().await;
 }
 
@@ -225,6 +316,12 @@ async fn it_fits_a_phone_and_follows_the_dark_scheme() {
         page.send(&Sample::new(EventType::Open).event_id("y".repeat(200)).recipient("a@broken.example")).await;
         page.letters_are(1).await;
         page.status_is(&long, "accepted").await;
+        page.send(&sample(EventType::Bounce, &long)).await;
+        page.until("it is suppressed", "return document.querySelectorAll('#suppressions li').length === 1").await;
+        page.click("#messages button").await;
+        let address = page.browser.find(Locator::Id("address")).await.unwrap();
+        address.send_keys(&format!("{long}@example.com{}", char::from(Key::Enter))).await.unwrap();
+        page.until("it is found", "return document.querySelector('#found .suppressed') !== null").await;
         // The browser's window cannot be narrower than 500 points, a phone is.
         page.script("document.body.style.width = '360px'").await;
         let wide = "return [...document.querySelectorAll('body *')].filter(e => !e.closest('svg') && !e.closest('.skip') && e.getBoundingClientRect().right > document.body.getBoundingClientRect().right + 1).map(e => e.outerHTML.slice(0, 99))";
@@ -239,13 +336,27 @@ async fn it_fits_a_phone_and_follows_the_dark_scheme() {
     assert_eq!(grounds, ["rgb(246, 247, 249)", "rgb(20, 23, 28)"]);
 }
 
-/// Another site can neither read nor change anything.
+/// Another site's form can send none of this, and its script is not allowed to: no preflight is answered.
 #[tokio::test]
 async fn another_site_changes_nothing() {
     let page = Page::open(1200, false).await;
-    let url = page.webhook.replace("/webhooks/sendarix", "/mended");
-    let request = reqwest::Client::new().post(&url).header("content-type", "application/json");
-    assert_eq!(request.body(r#"{"is_mended":true}"#).send().await.unwrap().status(), 403);
+    assert_eq!(page.send(&sample(EventType::Bounce, "msg_1")).await, 200);
+    let client = reqwest::Client::new();
+    for (path, body) in [
+        ("/mended", r#"{"is_mended":true}"#),
+        ("/release", r#"{"address":"msg_1@example.com"}"#),
+        ("/letters/redrive-all", "{}"),
+    ] {
+        let url = page.webhook.replace("/webhooks/sendarix", path);
+        for content_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
+            let request = client.post(&url).header("content-type", content_type);
+            assert_eq!(request.body(body).send().await.unwrap().status(), 415, "{path}: {content_type}");
+        }
+        let preflight = client.request(reqwest::Method::OPTIONS, &url).header("origin", "https://example.org");
+        let preflight = preflight.header("access-control-request-method", "POST").send().await.unwrap();
+        assert!(preflight.headers().get("access-control-allow-origin").is_none(), "{path}");
+    }
     assert_eq!(page.script("return document.getElementById('mended').checked").await, false);
+    page.until("it stays", "return document.querySelectorAll('#suppressions li').length === 1").await;
     page.close().await;
 }
