@@ -61,6 +61,68 @@ async fn the_first_minute() {
     }
 }
 
+fn body(event_type: EventType, message: &str, recipient: &str) -> Vec<u8> {
+    Sample::new(event_type).message_id(message).recipient(recipient).body()
+}
+
+async fn get(server: &Instance, path: &str) -> String {
+    reqwest::get(format!("http://{}{path}", address(server))).await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_bounces_is_paused_and_a_chat_is_told() {
+    let (told, mut texts) = tokio::sync::mpsc::unbounded_channel();
+    let chat = axum::Router::new().route(
+        "/hooks/secret",
+        axum::routing::post(move |text: String| {
+            told.send(text).unwrap();
+            std::future::ready(())
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let chat_url = format!("http://{}/hooks/secret", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, chat).await });
+    let place = TempDir::new();
+    let mut command = Command::new(program("campaign-alerts-example"));
+    command.env("LISTEN", "127.0.0.1:0").env("CHAT_WEBHOOK_URL", chat_url).current_dir(place.path());
+    let server = Instance::of_command("campaign-alerts-example", &mut command, &[]);
+    for number in 0..20 {
+        let campaign = if number % 2 == 0 { "autumn" } else { "spring" };
+        server.send_body(&body(EventType::Delivered, &format!("{campaign}.{number}"), "a@example.com")).await;
+    }
+    for number in 20..30 {
+        server.send_body(&body(EventType::Bounce, &format!("spring.{number}"), "b@example.com")).await;
+    }
+    let text = tokio::time::timeout(PATIENCE, texts.recv()).await.unwrap().unwrap();
+    let expected =
+        r#"{"text":"spring: 50.00 % of the messages bounced within 3600s; the limit is 5 %. The campaign is paused."}"#;
+    assert_eq!(text, expected);
+    assert_eq!(
+        (&*get(&server, "/campaigns/spring").await, &*get(&server, "/campaigns/autumn").await),
+        ("paused", "running")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lead_is_scored_by_what_it_opened_and_clicked() {
+    let place = TempDir::new();
+    let server = start("lead-scores-example", &place);
+    for (event_type, message) in [
+        (EventType::Open, "msg_1"),
+        (EventType::Open, "msg_1"),
+        (EventType::Click, "msg_1"),
+        (EventType::Open, "msg_2"),
+    ] {
+        server.send_body(&body(event_type, message, "Ann@Example.com")).await;
+    }
+    assert_eq!(get(&server, "/leads/ann@example.com").await, "5\n");
+    server.terminate();
+    let server = start("lead-scores-example", &place);
+    assert_eq!(get(&server, "/leads/ann@example.com").await, "5\n", "also after a restart");
+    server.send_body(&body(EventType::Complaint, "msg_2", "ann@example.com")).await;
+    assert_eq!(get(&server, "/leads/ann@example.com").await, "0\n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_terminated_under_load_loses_nothing_that_it_acknowledged() {
     for name in SERVERS {
