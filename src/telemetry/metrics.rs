@@ -1,7 +1,7 @@
 //! What the receiver counts, through the facade [`metrics`](https://docs.rs/metrics): which exporter the numbers go to is the
 //! application's choice. Install it before the first request comes; the receiver asks for its counters then, and only then.
 //!
-//! Every name but the last two, which are the memory store's, has the label `endpoint`, and no label has values from outside:
+//! Every name but the last three, which are those of secrets and of the memory store, has the label `endpoint`, and no label has values from outside:
 //! outcomes, reasons and types are closed sets, and the labels of secrets are your own. All series but those of secrets and of
 //! the memory store are there from the first request on, with 0.
 //!
@@ -24,6 +24,7 @@
 //! | [`REQUEST_DURATION`] | histogram, seconds | `outcome` | from a request's head to its answer |
 //! | [`EVENT_LAG`] | histogram, seconds | | from an event's signed time to when it was first claimed |
 //! | [`RUNNING_HANDLERS`] | gauge | | handlers that are running |
+//! | [`SECRET_REFRESHES`] | counter | `result` | how often secrets were [read again](crate::SigningSecrets::refresh): `changed`, `unchanged` or `failed` |
 //! | [`FORGOTTEN`] | counter | | ids that a full [`MemoryStore`](crate::store::MemoryStore) forgot early |
 //! | [`REMEMBERED_BYTES`] | gauge, bytes | | what the ids that `MemoryStore`s remember take |
 //!
@@ -43,6 +44,7 @@ use crate::event::{EventType, SendarixEvent};
 use crate::outcome::{Outcome, RefusalKind};
 #[cfg(feature = "memory")]
 pub use crate::store::memory::{FORGOTTEN, REMEMBERED_BYTES};
+pub use crate::verify::refresh::SECRET_REFRESHES;
 
 /// Requests, by `outcome`.
 pub const REQUESTS: &str = "sendarix_requests_total";
@@ -256,6 +258,7 @@ fn describe() {
         (STORE_ERRORS, "Steps of a store that failed or took too long"),
         (TAKEOVERS, "Claims that were lost because the handler took longer than the lease"),
         #[cfg(feature = "memory")]
+        (SECRET_REFRESHES, "How often signing secrets were read again"),
         (FORGOTTEN, "Ids that a full memory store forgot early"),
     ];
     for (name, description) in counters {

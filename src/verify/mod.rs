@@ -14,6 +14,7 @@ mod check;
 mod clock;
 mod freshness;
 mod head;
+pub(crate) mod refresh;
 mod secret;
 mod signature;
 
@@ -22,5 +23,6 @@ pub(crate) use self::check::{check_body, check_head, check_method};
 pub use self::clock::{Clock, SystemClock};
 use self::freshness::{check_fresh, parse_timestamp};
 pub use self::head::Head;
+pub use self::refresh::SecretsRefresh;
 pub use self::secret::{PREVIOUS_SECRET_VARIABLE, SECRET_VARIABLE, SecretError, SigningSecret, SigningSecrets};
 pub use self::signature::{Signature, SignatureError};

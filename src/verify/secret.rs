@@ -13,6 +13,7 @@ use sha2::Sha256;
 use subtle::ConditionallySelectable;
 
 use super::Signature;
+use super::refresh::OnFailedSignature;
 
 /// The environment variable that [`SigningSecrets::from_env`] reads.
 pub const SECRET_VARIABLE: &str = "SENDARIX_WEBHOOK_SECRET";
@@ -106,7 +107,12 @@ impl fmt::Debug for SigningSecret {
 /// # Ok::<(), sendarix_webhooks::SecretError>(())
 /// ```
 #[derive(Clone)]
-pub struct SigningSecrets(Arc<ArcSwap<Vec<(Label, SigningSecret)>>>);
+pub struct SigningSecrets(Arc<Shared>);
+
+struct Shared {
+    list: ArcSwap<Vec<(Label, SigningSecret)>>,
+    failed_signature: OnFailedSignature,
+}
 
 type Label = Arc<str>;
 
@@ -123,14 +129,25 @@ impl SigningSecrets {
     ///
     /// The first variable is unset or empty, or either has white space around its value or is not UTF-8.
     pub fn from_env() -> Result<Self, SecretError> {
-        Self::from_variables(std::env::var)
+        Self::from_variables(SECRET_VARIABLE, PREVIOUS_SECRET_VARIABLE)
     }
 
-    fn from_variables(read: impl Fn(&'static str) -> Result<String, VarError>) -> Result<Self, SecretError> {
+    /// As [`from_env`](Self::from_env), from the variables of these names: two endpoints of one process need secrets each.
+    ///
+    /// # Errors
+    ///
+    /// The first variable is unset or empty, or either has white space around its value or is not UTF-8.
+    pub fn from_variables(current: &str, previous: &str) -> Result<Self, SecretError> {
+        Self::read_variables([current, previous], |name| std::env::var(name))
+    }
+
+    fn read_variables(
+        [current, previous]: [&str; 2],
+        read: impl Fn(&str) -> Result<String, VarError>,
+    ) -> Result<Self, SecretError> {
         let secret = |name| of_variable(name, read(name));
-        let current = secret(SECRET_VARIABLE)?.ok_or(SecretError(Fault::Unset))?;
-        let secrets = Self::from(current);
-        Ok(match secret(PREVIOUS_SECRET_VARIABLE)? {
+        let secrets = Self::from(secret(current)?.ok_or_else(|| SecretError(Fault::Unset(current.to_owned())))?);
+        Ok(match secret(previous)? {
             Some(previous) => secrets.and(PREVIOUS, previous),
             None => secrets,
         })
@@ -170,14 +187,14 @@ impl SigningSecrets {
     /// These secrets and one more, under a label of your own.
     #[must_use]
     pub fn and(&self, label: impl Into<Arc<str>>, secret: SigningSecret) -> Self {
-        let mut secrets = self.0.load_full().as_ref().clone();
+        let mut secrets = self.0.list.load_full().as_ref().clone();
         secrets.push((label.into(), secret));
         Self::new(secrets)
     }
 
     /// Accepts these secrets instead, from the next request on.
     pub fn replace(&self, secrets: impl Into<Self>) {
-        self.0.store(secrets.into().0.load_full());
+        self.0.list.store(secrets.into().0.list.load_full());
     }
 
     /// The label of the secret that signed this body; `None` if none of them did.
@@ -185,25 +202,43 @@ impl SigningSecrets {
     /// Every secret is tried, in constant time, whether or not an earlier one matched.
     #[must_use]
     pub fn verify(&self, body: &[u8], signature: &Signature) -> Option<Arc<str>> {
-        let secrets = self.0.load();
+        let secrets = self.0.list.load();
         let mut matched = u64::MAX;
         // From the last to the first, so that of two equal ones the newer is named.
         for (index, (_, secret)) in secrets.iter().enumerate().rev() {
             let expected = secret.sign(body);
             matched.conditional_assign(&(index as u64), expected.equals(signature));
         }
-        let (label, _) = secrets.get(usize::try_from(matched).ok()?)?;
-        Some(label.clone())
+        let label = usize::try_from(matched).ok().and_then(|index| secrets.get(index)).map(|(label, _)| label.clone());
+        if label.is_none() {
+            self.0.failed_signature.tell();
+        }
+        label
+    }
+
+    /// Whether these are the same secrets under the same labels in the same order.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let (one, other) = (self.0.list.load(), other.0.list.load());
+        let is_same = |((label, secret), (other_label, other)): (&(Label, SigningSecret), &(Label, SigningSecret))| {
+            // The key itself is not kept.
+            label == other_label && secret.sign(b"").equals(&other.sign(b"")).into()
+        };
+        one.len() == other.len() && one.iter().zip(other.iter()).all(is_same)
+    }
+
+    pub(super) fn on_failed_signature(&self) -> &OnFailedSignature {
+        &self.0.failed_signature
     }
 
     /// The secret that Sendarix signs with now.
     #[cfg(feature = "testing")]
     pub(crate) fn current(&self) -> Option<SigningSecret> {
-        self.0.load().first().map(|(_, secret)| secret.clone())
+        self.0.list.load().first().map(|(_, secret)| secret.clone())
     }
 
     fn new(secrets: Vec<(Label, SigningSecret)>) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(secrets)))
+        let (list, failed_signature) = (ArcSwap::from_pointee(secrets), OnFailedSignature::default());
+        Self(Arc::new(Shared { list, failed_signature }))
     }
 }
 
@@ -217,20 +252,20 @@ impl From<SigningSecret> for SigningSecrets {
 /// Shows the labels alone.
 impl fmt::Debug for SigningSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.load().iter().map(|(label, _)| label)).finish()
+        f.debug_list().entries(self.0.list.load().iter().map(|(label, _)| label)).finish()
     }
 }
 
 /// `None` if the variable is unset or empty.
-fn of_variable(name: &'static str, found: Result<String, VarError>) -> Result<Option<SigningSecret>, SecretError> {
+fn of_variable(name: &str, found: Result<String, VarError>) -> Result<Option<SigningSecret>, SecretError> {
     match found {
         Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => match SigningSecret::new(text) {
             Ok(secret) => Ok(Some(secret)),
-            Err(error) => Err(SecretError(Fault::Variable(name, Box::new(error.0)))),
+            Err(error) => Err(SecretError(Fault::Variable(name.to_owned(), Box::new(error.0)))),
         },
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(SecretError(Fault::Variable(name, Box::new(Fault::NotUtf8)))),
+        Err(VarError::NotUnicode(_)) => Err(SecretError(Fault::Variable(name.to_owned(), Box::new(Fault::NotUtf8)))),
     }
 }
 
@@ -259,10 +294,10 @@ enum Fault {
     Comment,
     #[error("the value is not UTF-8")]
     NotUtf8,
-    #[error("{SECRET_VARIABLE} is not set; set it to the secret from the endpoint's page in the Sendarix dashboard")]
-    Unset,
+    #[error("{0} is not set; set it to the secret from the endpoint's page in the Sendarix dashboard")]
+    Unset(String),
     #[error("{0}: {1}")]
-    Variable(&'static str, Box<Fault>),
+    Variable(String, Box<Fault>),
     #[error("cannot read the signing secrets from {}: {error}", path.display())]
     File { path: PathBuf, error: Arc<std::io::Error> },
     #[error("{} line {line}: {fault}", path.display())]
@@ -347,7 +382,7 @@ mod tests {
     #[test]
     fn reads_the_secret_and_the_one_before_it_from_variables() {
         let of = |current: Option<&str>, previous: Option<&str>| {
-            SigningSecrets::from_variables(|name| {
+            SigningSecrets::read_variables([SECRET_VARIABLE, PREVIOUS_SECRET_VARIABLE], |name| {
                 let value = if name == SECRET_VARIABLE { current } else { previous };
                 value.map(str::to_owned).ok_or(VarError::NotPresent)
             })

@@ -27,6 +27,7 @@ mod process;
 mod properties;
 mod redrive;
 mod reputation;
+mod secrets;
 mod settings;
 mod simulation;
 mod state;
