@@ -21,20 +21,23 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET` that path | `{"letters": […], "next": "…"}`: a page, without bodies. Its query may have `after` (the `next` of the page before), `limit` (50, at most 100), and [a choice](#a-choice) |
+//! | `GET` that path | `{"letters": […], "next": "…"}`: a page, without bodies. Its query may have `after` (the `next` of the page before), `limit` (50, at most 100), and [a filter](#a-filter) |
 //! | `GET /count` | how many letters there are by reason, such as `{"failed": 3}` |
 //! | `GET /letter?event_id=…` | one letter with its body, as a [file of dead letters](crate::dead_letter::FileDeadLetters) has it |
 //! | `POST /redrive` `{"event_id": "…"}` | `{"event_id": "…", "outcome": "processed"}` |
-//! | `POST /redrive-all` `{…}` | a line of JSON for each letter as soon as it is done: with its `outcome`, or the `error` for which it was left alone. The body is [a choice](#a-choice), and may have `at_most` and `per_second`. Redriving ends when the client goes away |
-//! | `POST /discard` `{"event_id": "…", "because": "…"}` | `{"discarded": true}`; `false` if the event has failed again meanwhile |
+//! | `POST /redrive-all` `{…}` | a line of JSON for each letter as soon as it is done: with its `outcome`, or the `error` for which it was left alone. The body is [a filter](#a-filter), and may have `at_most` and `per_second`. After a letter that fails again it pauses, from 1 s up to a minute. It ends when the client goes away |
+//! | `POST /discard` `{"event_id": "…", "last_at": "…", "because": "…"}` | `{"discarded": 1}`. `last_at` is that of the letter as it was listed; one that has failed again since is 409 |
+//! | `POST /discard-all` `{"because": "…", …}` | `{"discarded": 17}`. The body has [a filter](#a-filter) as well |
 //!
-//! A letter that is not there is 404, one that cannot be redriven 409, and a store that fails 503, each with
-//! `{"error": "…"}`. A member that is not known is refused: misspelled, it would choose every letter. The requests that change something need `Content-Type: application/json`, which no form on another
-//! site can send.
+//! A letter that is not there is 404, one that cannot be redriven 409, and a store that fails or a process that is shutting down
+//! 503, each with `{"error": "…"}`. What axum itself refuses has a text for a body. The requests that change something need
+//! `Content-Type: application/json`, which no form on another site can send.
 //!
-//! # A choice
+//! # A filter
 //!
-//! `reason` and `event_type` are exact, and `error` is a part of the error's text. What is missing chooses every letter.
+//! `reason` and `event_type` are exact, `error` is a part of the error's text, and `failed_since` and `failed_before` are times as
+//! in RFC 3339. What is missing takes every letter. An unknown member is refused, since a misspelled filter would take every
+//! letter.
 
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -52,12 +55,17 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 
 use crate::dead_letter::{DeadLetter, LetterFilter, ListedLetter, StoredLetter, key_of};
-use crate::inbox::{Delivery, HandlerError, HandlerResponse, Inbox, LettersError, RedriveError, Redriven};
+use crate::event::Timestamp;
+use crate::inbox::{
+    Delivery, HandlerError, HandlerResponse, Inbox, LettersError, RedriveError, RedriveErrorKind, Redriven,
+};
 use crate::logging::{Chain, TARGET};
 
-/// The dead letters of an inbox. `on_event` redrives them: the application's own handler.
+/// An axum router that lists, shows, redrives and discards the dead letters of an inbox. `on_event` is the application's own
+/// handler.
 ///
-/// The letters of a [`FanOut`](crate::destination::FanOut) are those of its destinations: give each a router.
+/// The letters of a [`FanOut`](crate::destination::FanOut) are those of its destinations. Give each a router, with
+/// [its inbox](Inbox::destination) and its handler.
 pub fn letters<H, F, R>(inbox: Inbox, on_event: H) -> Router
 where
     H: Fn(Delivery) -> F + Send + Sync + 'static,
@@ -67,7 +75,7 @@ where
     let on_event = Arc::new(on_event);
     let on_event: Handler = Arc::new(move |delivery| {
         let handled = on_event(delivery);
-        Box::pin(async move { handled.await.map(drop) })
+        Box::pin(async move { handled.await.map(|response| Status(response.status())) })
     });
     Router::new()
         .route("/", get(list))
@@ -76,51 +84,83 @@ where
         .route("/redrive", post(redrive))
         .route("/redrive-all", post(redrive_all))
         .route("/discard", post(discard))
-        .layer(map_response(not_stored))
-        .with_state(Desk { inbox, on_event })
+        .route("/discard-all", post(discard_all))
+        .layer(map_response(forbid_caching))
+        .with_state(OperatorState { inbox, on_event })
 }
 
-type Handler = Arc<dyn Fn(Delivery) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>> + Send + Sync>;
+type Handler =
+    Arc<dyn Fn(Delivery) -> Pin<Box<dyn Future<Output = Result<Status, HandlerError>> + Send>> + Send + Sync>;
+
+/// What is left of the handler's response: one that is not 2xx is a failure.
+struct Status(u16);
+
+impl HandlerResponse for Status {
+    fn status(&self) -> u16 {
+        self.0
+    }
+}
 
 #[derive(Clone)]
-struct Desk {
+struct OperatorState {
     inbox: Inbox,
     on_event: Handler,
 }
 
 /// Letters hold personal data.
-async fn not_stored(mut response: Response) -> Response {
+async fn forbid_caching(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-fn choice(reason: Option<String>, event_type: Option<String>, error: Option<String>) -> LetterFilter {
-    let mut filter = LetterFilter::new();
-    if let Some(reason) = reason {
-        filter = filter.reason(reason.into());
-    }
-    if let Some(event_type) = event_type {
-        filter = filter.event_type(event_type);
-    }
-    match error {
-        Some(text) => filter.error_contains(text),
-        None => filter,
-    }
+/// [`LetterFilter`] as a request has it. It stands flat in each request: `serde(flatten)` fails where an application switches on
+/// `serde_json`'s `arbitrary_precision`.
+macro_rules! request_with_filter {
+    ($name:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            $($field: $type,)*
+            reason: Option<String>,
+            event_type: Option<String>,
+            error: Option<String>,
+            failed_since: Option<Timestamp>,
+            failed_before: Option<Timestamp>,
+        }
+
+        impl $name {
+            fn filter(&self) -> LetterFilter {
+                let mut filter = LetterFilter::new();
+                if let Some(reason) = &self.reason {
+                    filter = filter.reason(reason.clone().into());
+                }
+                if let Some(event_type) = &self.event_type {
+                    filter = filter.event_type(event_type);
+                }
+                if let Some(text) = &self.error {
+                    filter = filter.error_contains(text);
+                }
+                if let Some(time) = self.failed_since {
+                    filter = filter.failed_since(time);
+                }
+                match self.failed_before {
+                    Some(time) => filter.failed_before(time),
+                    None => filter,
+                }
+            }
+        }
+    };
 }
+
+request_with_filter!(PageQuery { after: Option<String>, limit: Option<usize>, });
+request_with_filter!(RedriveAll { at_most: Option<u64>, per_second: Option<NonZeroU32>, });
+request_with_filter!(DiscardAll { because: String });
+
+/// What the handler needs may still be broken.
+const PAUSE: Duration = Duration::from_secs(1);
 
 const LIMIT: usize = 50;
 const MAX_LIMIT: usize = 100;
-
-/// A member that is misspelled must not choose every letter.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PageQuery {
-    after: Option<String>,
-    limit: Option<usize>,
-    reason: Option<String>,
-    event_type: Option<String>,
-    error: Option<String>,
-}
 
 #[derive(Serialize)]
 struct Page {
@@ -148,11 +188,10 @@ enum Summary {
     },
 }
 
-async fn list(State(desk): State<Desk>, Query(query): Query<PageQuery>) -> Result<Json<Page>, Failure> {
-    let PageQuery { after, limit, reason, event_type, error } = query;
-    let filter = choice(reason, event_type, error);
-    let limit = limit.unwrap_or(LIMIT).clamp(1, MAX_LIMIT);
-    let page = desk.inbox.list_letters(after.as_deref(), limit).await?;
+async fn list(State(state): State<OperatorState>, Query(query): Query<PageQuery>) -> Result<Json<Page>, Failure> {
+    let filter = query.filter();
+    let limit = query.limit.unwrap_or(LIMIT).clamp(1, MAX_LIMIT);
+    let page = state.inbox.list_letters(query.after.as_deref(), limit).await?;
     let next = page.last().map(|last| key_of(last).event_id().to_owned());
     let letters = page.into_iter().filter(|listed| filter.matches_listed(listed)).map(Summary::from).collect();
     Ok(Json(Page { letters, next }))
@@ -178,24 +217,27 @@ impl From<ListedLetter> for Summary {
     }
 }
 
-async fn count(State(desk): State<Desk>) -> Result<Response, Failure> {
-    Ok(Json(desk.inbox.count_letters().await?).into_response())
+async fn count(State(state): State<OperatorState>) -> Result<Response, Failure> {
+    Ok(Json(state.inbox.count_letters().await?).into_response())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OfEvent {
+struct EventId {
     event_id: String,
 }
 
-async fn show(State(desk): State<Desk>, Query(OfEvent { event_id }): Query<OfEvent>) -> Result<Response, Failure> {
-    let letter = desk.find(&event_id).await?;
+async fn show(
+    State(state): State<OperatorState>,
+    Query(EventId { event_id }): Query<EventId>,
+) -> Result<Response, Failure> {
+    let letter = state.find(&event_id).await?;
     Ok(Json(StoredLetter::new(&letter)).into_response())
 }
 
 /// What became of a letter, or why it was left alone.
 #[derive(Serialize)]
-struct Done {
+struct RedrivenLine {
     event_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
@@ -203,27 +245,20 @@ struct Done {
     error: Option<String>,
 }
 
-async fn redrive(State(desk): State<Desk>, Json(OfEvent { event_id }): Json<OfEvent>) -> Result<Json<Done>, Failure> {
-    let letter = desk.find(&event_id).await?;
-    let redelivery = desk.inbox.redrive(letter)?;
-    let outcome = redelivery.deliver(move |delivery| (desk.on_event)(delivery)).await.outcome();
-    Ok(Json(Done { event_id, outcome: Some(outcome.as_str()), error: None }))
+async fn redrive(
+    State(state): State<OperatorState>,
+    Json(EventId { event_id }): Json<EventId>,
+) -> Result<Json<RedrivenLine>, Failure> {
+    let letter = state.find(&event_id).await?;
+    let redelivery = state.inbox.redrive(letter)?;
+    let outcome = redelivery.deliver(move |delivery| (state.on_event)(delivery)).await.outcome();
+    Ok(Json(RedrivenLine { event_id, outcome: Some(outcome.as_str()), error: None }))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RedriveAll {
-    reason: Option<String>,
-    event_type: Option<String>,
-    error: Option<String>,
-    at_most: Option<u64>,
-    per_second: Option<NonZeroU32>,
-}
-
-async fn redrive_all(State(desk): State<Desk>, Json(asked): Json<RedriveAll>) -> Result<Response, Failure> {
-    let on_event = desk.on_event;
-    let redrives = desk.inbox.redrive_all(move |delivery| on_event(delivery))?;
-    let mut redrives = redrives.only(choice(asked.reason, asked.event_type, asked.error));
+async fn redrive_all(State(state): State<OperatorState>, Json(asked): Json<RedriveAll>) -> Result<Response, Failure> {
+    let on_event = state.on_event;
+    let redrives = state.inbox.redrive_all(move |delivery| on_event(delivery))?;
+    let mut redrives = redrives.only(asked.filter()).pause_after_failure(PAUSE);
     if let Some(letters) = asked.at_most {
         redrives = redrives.at_most(letters);
     }
@@ -233,7 +268,7 @@ async fn redrive_all(State(desk): State<Desk>, Json(asked): Json<RedriveAll>) ->
     let lines = stream::unfold(Some(redrives), |redrives| async move {
         let mut redrives = redrives?;
         match redrives.next().await {
-            Ok(redriven) => Some((Ok(line(&Done::from(redriven?))), Some(redrives))),
+            Ok(redriven) => Some((Ok(line(&RedrivenLine::from(redriven?))), Some(redrives))),
             // The client learns from the broken answer that it is not the whole.
             Err(error) => {
                 let error_chain = Chain(&error);
@@ -245,13 +280,13 @@ async fn redrive_all(State(desk): State<Desk>, Json(asked): Json<RedriveAll>) ->
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-fn line(done: &Done) -> Bytes {
+fn line(done: &RedrivenLine) -> Bytes {
     let mut line = serde_json::to_vec(done).unwrap_or_default();
     line.push(b'\n');
     line.into()
 }
 
-impl From<Redriven> for Done {
+impl From<Redriven> for RedrivenLine {
     fn from(redriven: Redriven) -> Self {
         let event_id = redriven.key.event_id().to_owned();
         match redriven.result {
@@ -265,21 +300,32 @@ impl From<Redriven> for Done {
 #[serde(deny_unknown_fields)]
 struct Discard {
     event_id: String,
+    last_at: Timestamp,
     because: String,
 }
 
 #[derive(Serialize)]
 struct Discarded {
-    discarded: bool,
+    discarded: u64,
 }
 
-async fn discard(State(desk): State<Desk>, Json(asked): Json<Discard>) -> Result<Json<Discarded>, Failure> {
-    let letter = desk.find(&asked.event_id).await?;
-    let discarded = desk.inbox.discard(&letter, &asked.because).await?;
+async fn discard(State(state): State<OperatorState>, Json(asked): Json<Discard>) -> Result<Json<Discarded>, Failure> {
+    let letter = state.find(&asked.event_id).await?;
+    if letter.last_at != asked.last_at || !state.inbox.discard(&letter, &asked.because).await? {
+        return Err(Failure::Changed);
+    }
+    Ok(Json(Discarded { discarded: 1 }))
+}
+
+async fn discard_all(
+    State(state): State<OperatorState>,
+    Json(asked): Json<DiscardAll>,
+) -> Result<Json<Discarded>, Failure> {
+    let discarded = state.inbox.discard_all(&asked.filter(), &asked.because).await?;
     Ok(Json(Discarded { discarded }))
 }
 
-impl Desk {
+impl OperatorState {
     async fn find(&self, event_id: &str) -> Result<DeadLetter, Failure> {
         self.inbox.letter(event_id).await?.ok_or(Failure::NotThere)
     }
@@ -288,6 +334,7 @@ impl Desk {
 /// Why a request was not done.
 enum Failure {
     NotThere,
+    Changed,
     Letters(LettersError),
     Redrive(RedriveError),
 }
@@ -313,12 +360,21 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, error) = match self {
             Self::NotThere => (StatusCode::NOT_FOUND, "there is no such dead letter".to_owned()),
+            Self::Changed => (
+                StatusCode::CONFLICT,
+                "the letter is gone or has changed since it was listed; list it again".to_owned(),
+            ),
             Self::Letters(error) => {
                 let chain = Chain(&error);
                 tracing::error!(target: TARGET, error = %chain, "dead letters cannot be read or changed");
                 (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
-            Self::Redrive(error) => (StatusCode::CONFLICT, error.to_string()),
+            Self::Redrive(error) => match error.kind() {
+                RedriveErrorKind::Draining | RedriveErrorKind::DeadLetters | RedriveErrorKind::NoDeadLetters => {
+                    (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                }
+                _ => (StatusCode::CONFLICT, error.to_string()),
+            },
         };
         (status, Json(ErrorText { error })).into_response()
     }

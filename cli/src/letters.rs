@@ -1,13 +1,13 @@
 //! Dead letters: list and count them, show one, redrive, discard or purge.
 
-mod choice;
+mod filter;
 mod redrive;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -15,7 +15,7 @@ use sendarix_webhooks::Inbox;
 use sendarix_webhooks::dead_letter::{DeadLetter, FileDeadLetters, LetterFilter};
 use sendarix_webhooks::store::{DedupStore, MemoryStore};
 
-use self::choice::Choice;
+use self::filter::{Filter, OneOrAll, ago};
 use self::redrive::Redrive;
 use crate::output::{complain, print};
 use crate::place::{Place, StoreOptions};
@@ -40,7 +40,7 @@ pub(crate) struct Letters {
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
 
-    /// The name of the receiver's endpoint
+    /// The name of the receiver's endpoint, or NAME/DESTINATION for the letters of a fan-out
     #[arg(long, default_value = "default", value_name = "NAME")]
     endpoint: String,
 
@@ -51,7 +51,7 @@ pub(crate) struct Letters {
 #[derive(Subcommand)]
 enum Command {
     /// Print a line for each: the event's id, the reason, the attempts, when it failed last, and the error
-    List(Choice),
+    List(Filter),
     /// Print how many there are of each reason
     Count,
     /// Print all that is known of one, and its body
@@ -64,12 +64,12 @@ enum Command {
     },
     /// Handle one or all again, by a command of yours
     ///
-    /// The command gets the event's body on standard input, and its id as `SENDARIX_EVENT_ID`. Status 0 says that it has handled
+    /// Letters from before the retention, and those with the reason `expired`, are redriven by their ids alone. The command gets the event's body on standard input, and its id as `SENDARIX_EVENT_ID`. Status 0 says that it has handled
     /// the event: its letter then goes, and copies of the event are duplicates. After 50 s it is killed, and the event counts as
     /// failed. To redrive letters by the application's own handler, call
     /// `Inbox::redrive_all` in the application.
     Redrive(Redrive),
-    /// Delete one, or all that are chosen, whose events need not be handled
+    /// Delete one, or all that a filter takes, whose events need not be handled
     Discard(Discard),
     /// Delete those that failed last long ago, so that no personal data is kept for ever
     Purge {
@@ -81,18 +81,10 @@ enum Command {
 
 #[derive(Args)]
 struct Discard {
-    /// The event's id, as listed
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
-    event_id: Option<String>,
-
-    /// Every letter, or every one that is chosen
-    #[arg(long)]
-    all: bool,
-
     #[command(flatten)]
-    choice: Choice,
+    letters: OneOrAll,
 
-    /// Why; it is printed, and not kept
+    /// Why; it is printed with each id on standard error
     #[arg(long, value_name = "REASON")]
     because: String,
 }
@@ -101,7 +93,11 @@ pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
     let place = options.store.open()?;
     let is_named = place.is_some();
     let store = place.map_or_else(|| Arc::new(MemoryStore::new()) as Arc<dyn DedupStore>, Place::store);
-    let mut builder = Inbox::builder(options.endpoint.as_str());
+    let (endpoint, destination) = match options.endpoint.split_once('/') {
+        Some((endpoint, destination)) => (endpoint.to_owned(), Some(destination.to_owned())),
+        None => (options.endpoint, None),
+    };
+    let mut builder = Inbox::builder(endpoint);
     match options.file {
         Some(path) => {
             anyhow::ensure!(path.exists(), "{} is not there", path.display());
@@ -120,7 +116,10 @@ pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
         builder = builder.retention(Duration::from_secs(60 * 60 * u64::from(redrive.retention)));
     }
     // Letters were verified when they came, so no secret is needed to redrive them.
-    let inbox = builder.store(store).build()?;
+    let mut inbox = builder.store(store).build()?;
+    if let Some(destination) = destination {
+        inbox = inbox.destination(&destination)?;
+    }
     let done = options.command.run(&inbox).await;
     inbox.drain().await;
     done
@@ -129,7 +128,7 @@ pub(crate) async fn run(options: Letters) -> anyhow::Result<ExitCode> {
 impl Command {
     async fn run(self, inbox: &Inbox) -> anyhow::Result<ExitCode> {
         match self {
-            Self::List(choice) => list(inbox, &choice.filter()).await,
+            Self::List(filter) => list(inbox, &filter.build()).await,
             Self::Count => count(inbox).await,
             Self::Show { event_id, body } => {
                 let letter = find(inbox, &event_id).await?;
@@ -138,8 +137,7 @@ impl Command {
             Self::Redrive(redrive) => redrive.run(inbox).await,
             Self::Discard(discard) => discard.run(inbox).await,
             Self::Purge { older_than } => {
-                let before = SystemTime::now().checked_sub(older_than).context("--older-than is before all time")?;
-                complain(format_args!("{} purged", inbox.purge_letters(before).await?));
+                complain(format_args!("{} purged", inbox.purge_letters(ago(older_than)).await?));
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -148,18 +146,46 @@ impl Command {
 
 impl Discard {
     async fn run(self, inbox: &Inbox) -> anyhow::Result<ExitCode> {
-        anyhow::ensure!(self.all || self.choice.is_all(), "choose a letter by its id, or several with --all");
-        let discarded = match self.event_id {
-            Some(event_id) => {
-                let letter = find(inbox, &event_id).await?;
-                let is_discarded = inbox.discard(&letter, &self.because).await?;
-                anyhow::ensure!(is_discarded, "the event has failed again meanwhile; look at its letter once more");
-                1
+        self.letters.check()?;
+        if let Some(event_id) = &self.letters.event_id {
+            let letter = find(inbox, event_id).await?;
+            return Ok(if self.discard(inbox, &letter).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        let (filter, mut after, mut left) = (self.letters.filter.build(), None::<String>, 0_usize);
+        loop {
+            let page = inbox.list_letters(after.as_deref(), PAGE).await?;
+            if page.is_empty() {
+                return Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
-            None => inbox.discard_all(&self.choice.filter(), &self.because).await?,
-        };
-        complain(format_args!("{discarded} discarded: {}", self.because.escape_debug()));
-        Ok(ExitCode::SUCCESS)
+            for listed in page {
+                let key = match listed {
+                    Ok(letter) => {
+                        if filter.matches(&letter) && !self.discard(inbox, &letter).await? {
+                            left += 1;
+                        }
+                        letter.key
+                    }
+                    Err(letter) => {
+                        left += 1;
+                        complain(format_args!("{letter}: {}", letter.source));
+                        letter.key
+                    }
+                };
+                after = Some(key.event_id().to_owned());
+            }
+        }
+    }
+
+    /// Says what became of a letter, and whether it is gone.
+    async fn discard(&self, inbox: &Inbox, letter: &DeadLetter) -> anyhow::Result<bool> {
+        let is_discarded = inbox.discard(letter, &self.because).await?;
+        let (id, because) = (letter.key.event_id().escape_debug(), self.because.escape_debug());
+        if is_discarded {
+            complain(format_args!("{id}: discarded: {because}"));
+        } else {
+            complain(format_args!("{id}: left alone: its letter is gone or has changed meanwhile; look once more"));
+        }
+        Ok(is_discarded)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::storage::{StoreError, StoreFuture};
 ///
 /// A letter is written and synced to the disk before it counts as kept; letters that come at the same time share one
 /// sync. A line that was torn by a crash is dropped when the file is opened again: it was never reported as kept.
-/// Resolved letters are compacted away when the file is opened, and while it is in use once they fill most of it.
+/// Resolved letters are compacted away when the file is opened and closed, and while it is in use once they fill most of it.
 ///
 /// The file holds recipients and whatever else the events and the handler's errors say. It is created for its owner alone; a
 /// mode that you give it stays, also when it is compacted. It is locked, and so is an empty file beside it with the suffix
@@ -164,6 +164,7 @@ fn write(mut journal: Journal, commands: &Receiver<Command>) {
         batch.write(&mut journal);
         journal.compact_if_due();
     }
+    journal.close();
 }
 
 /// Changes that share a sync.

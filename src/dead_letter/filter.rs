@@ -3,7 +3,8 @@
 use super::{DeadLetter, DeadLetterReason, ListedLetter};
 use crate::event::Timestamp;
 
-/// Chooses dead letters. Without a condition it takes all of them; with several, those that meet each.
+/// A filter of dead letters, by reason, event type, error and age. Without a condition it takes all of them; with several,
+/// those that meet each.
 ///
 /// ```
 /// use sendarix_webhooks::dead_letter::{DeadLetterReason, LetterFilter};
@@ -15,7 +16,7 @@ use crate::event::Timestamp;
 ///     .error_contains("timed out")
 ///     .failed_since(SystemTime::now() - Duration::from_secs(24 * 60 * 60));
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
 pub struct LetterFilter {
     reasons: Vec<DeadLetterReason>,
@@ -38,7 +39,7 @@ impl LetterFilter {
     }
 
     /// Letters of this event type, as Sendarix names it. Called again, letters of either type. A body that is no event has
-    /// none.
+    /// no type, and never matches.
     pub fn event_type(mut self, name: impl Into<String>) -> Self {
         self.event_types.push(name.into());
         self
@@ -77,16 +78,11 @@ impl LetterFilter {
         letter.event_type().is_some_and(|event_type| self.event_types.contains(&event_type))
     }
 
-    /// A letter that cannot be read is none that was chosen by what it says.
+    /// An unreadable letter matches only a filter without conditions.
     pub(crate) fn matches_listed(&self, listed: &ListedLetter) -> bool {
         match listed {
             Ok(letter) => self.matches(letter),
-            Err(_) => self.has_no_condition(),
+            Err(_) => *self == Self::new(),
         }
-    }
-
-    fn has_no_condition(&self) -> bool {
-        let Self { reasons, event_types, error, since, before } = self;
-        reasons.is_empty() && event_types.is_empty() && error.is_none() && since.is_none() && before.is_none()
     }
 }

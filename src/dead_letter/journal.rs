@@ -236,6 +236,13 @@ impl Journal {
         entries.into_iter().map(read).collect()
     }
 
+    /// Leaves nothing of a letter that was resolved: it held personal data.
+    pub(super) fn close(&mut self) {
+        if self.garbage > 0 {
+            self.try_to_compact();
+        }
+    }
+
     pub(super) fn compact_if_due(&mut self) {
         let is_due = self.garbage >= COMPACT_FROM_BYTES && self.garbage >= self.file.end() / 2;
         if is_due && self.compact_after.is_none_or(|time| Instant::now() >= time) {

@@ -241,7 +241,7 @@ impl FanOutBuilder {
             if routes.iter().any(|route| route.name == name) {
                 return Err(FanOutError::Twice(name));
             }
-            match self.inbox.for_part(&name) {
+            match self.inbox.destination(&name) {
                 Ok(inbox) => routes.push(Route { name, types, inbox, destination }),
                 Err(source) => return Err(FanOutError::Name { name, source }),
             }

@@ -1,6 +1,6 @@
 //! Dead letters that need not be handled any more.
 
-use super::letter_pages::LetterPages;
+use super::read_letters::LetterPages;
 use super::{Inbox, LettersError};
 use crate::dead_letter::{DeadLetter, LetterFilter};
 use crate::event::Timestamp;
@@ -10,18 +10,24 @@ use crate::telemetry::FailedStore;
 impl Inbox {
     /// Deletes a letter whose event need not be handled, and says whether it did. The log keeps the event's id and the reason.
     ///
-    /// A letter that was recorded again since it was read stays: its event has failed once more meanwhile. A letter with the
-    /// reason [`Failed`](crate::dead_letter::DeadLetterReason::Failed) may come back with Sendarix's next attempt.
+    /// `false`: the letter is gone, or it was recorded again since it was read, because its event has failed once more; then it
+    /// stays. A letter with the reason [`Failed`](crate::dead_letter::DeadLetterReason::Failed) may come back with Sendarix's next attempt.
     ///
     /// # Errors
     ///
-    /// The inbox has no dead letters, or their store failed. If only the reply was lost, the letter is gone all the same.
+    /// The letter is of another endpoint, the inbox has no dead letters, or their store failed. If only the reply was lost, the
+    /// letter is gone all the same.
     pub async fn discard(&self, letter: &DeadLetter, because: &str) -> Result<bool, LettersError> {
-        let is_deleted = self.delete(letter).await?;
-        if is_deleted {
-            self.log_discarded(letter, because);
-        }
-        Ok(is_deleted)
+        let (inbox, letter, because) = (self.clone(), letter.clone(), because.to_owned());
+        // In a task, so that a caller who goes away leaves no deletion without its log line.
+        let deleting = tokio::spawn(async move {
+            let is_deleted = inbox.delete(&letter).await?;
+            if is_deleted {
+                inbox.log_discarded(&letter, &because);
+            }
+            Ok(is_deleted)
+        });
+        deleting.await.unwrap_or_else(|ended| Err(LettersError::Failed(ended.into())))
     }
 
     /// Deletes the letters of this endpoint that a filter takes, as [`discard`](Self::discard) does, and returns how many
@@ -35,7 +41,7 @@ impl Inbox {
     }
 
     /// Deletes the letters of this endpoint that failed last before this time, so that no personal data is kept for ever.
-    /// Returns how many there were.
+    /// Returns how many there were. Letters that cannot be read stay: delete them in the store.
     ///
     /// # Errors
     ///
@@ -49,12 +55,13 @@ impl Inbox {
     }
 
     async fn delete_all(&self, filter: &LetterFilter, deleted: impl Fn(&DeadLetter)) -> Result<u64, LettersError> {
-        let (mut pages, mut count) = (LetterPages::new(self.clone()), 0);
+        let (mut pages, mut count, mut unreadable) = (LetterPages::new(self.clone()), 0, 0);
         loop {
             let page = pages.next().await?;
             if page.is_empty() {
-                return Ok(count);
+                break;
             }
+            unreadable += page.iter().filter(|listed| listed.is_err()).count();
             for letter in page.into_iter().flatten().filter(|letter| filter.matches(letter)) {
                 if self.delete(&letter).await? {
                     deleted(&letter);
@@ -62,9 +69,18 @@ impl Inbox {
                 }
             }
         }
+        if unreadable > 0 {
+            let message = "some dead letters cannot be read, and stay; delete them in the store";
+            tracing::warn!(target: TARGET, endpoint = self.endpoint(), unreadable, message);
+        }
+        Ok(count)
     }
 
     async fn delete(&self, letter: &DeadLetter) -> Result<bool, LettersError> {
+        if letter.key.endpoint() != self.endpoint() {
+            let (found, expected) = (letter.key.endpoint().to_owned(), self.endpoint().to_owned());
+            return Err(LettersError::OtherEndpoint { found, expected });
+        }
         let letters = self.some_letters()?;
         let is_deleted = self.step(FailedStore::DeadLetters, letters.discard(letter)).await?;
         if is_deleted {

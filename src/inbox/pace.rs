@@ -9,6 +9,8 @@ use crate::outcome::Outcome;
 /// No pause gets longer than this by doubling.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 #[derive(Debug)]
 pub(super) struct Pace {
     pub(super) interval: Duration,
@@ -39,19 +41,29 @@ impl Pace {
         }
     }
 
-    /// A letter whose redriving began then has ended so.
-    pub(super) fn count(&mut self, began: Instant, outcome: Outcome) {
+    /// Counts a letter whose redriving begins now. Before it ends, so that a call that is dropped counts as well.
+    pub(super) fn begin(&mut self) {
         self.left = self.left.saturating_sub(1);
-        let pause = if is_failure(outcome) {
-            let doubled = self.pause.saturating_mul(2_u32.saturating_pow(self.failures));
-            self.failures += 1;
-            doubled.min(self.pause.max(LONGEST_PAUSE))
-        } else {
-            self.failures = 0;
-            Duration::ZERO
-        };
-        self.next_at = Some((began + self.interval).max(Instant::now() + pause));
+        self.next_at = after(self.interval);
     }
+
+    /// Records how the letter ended, and lengthens the pause or ends it.
+    pub(super) fn end(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Processed => self.failures = 0,
+            outcome if is_failure(outcome) => {
+                let doubled = self.pause.saturating_mul(2_u32.saturating_pow(self.failures));
+                self.failures = self.failures.saturating_add(1);
+                self.next_at = self.next_at.max(after(doubled.min(self.pause.max(LONGEST_PAUSE))));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The time after a pause, which is at most a year: no clock can add more without end.
+fn after(pause: Duration) -> Option<Instant> {
+    Instant::now().checked_add(pause.min(A_YEAR))
 }
 
 /// Whether the handler, or what it needs, is still broken.

@@ -134,8 +134,13 @@ impl Inbox {
         Redelivery(Attempt { inbox: self.clone(), source, body, proof: None, began: Instant::now(), guard })
     }
 
-    /// An inbox for a part of each of this one's deliveries: the same in everything but its name, and for all types.
-    pub(crate) fn for_part(&self, name: &str) -> Result<Self, ConfigError> {
+    /// The inbox of one destination of a [`FanOut`](crate::destination::FanOut): its letters are read, redriven and discarded
+    /// by it. It is this inbox in everything but its name, which is `NAME/DESTINATION`, and takes all types.
+    ///
+    /// # Errors
+    ///
+    /// The destination's name is not made of 1 to 64 ASCII letters, digits, `.`, `_` or `-`.
+    pub fn destination(&self, name: &str) -> Result<Self, ConfigError> {
         check_name(name)?;
         let mut settings = self.0.settings.clone();
         // No endpoint has a name with this in it, so none shares its events with a part.

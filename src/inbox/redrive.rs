@@ -94,7 +94,7 @@ impl From<Cause> for RedriveError {
 /// A dead letter could not be redriven.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct RedriveError(pub(super) Cause);
+pub struct RedriveError(Cause);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Cause {
@@ -149,6 +149,7 @@ impl RedriveError {
             Cause::Expired => RedriveErrorKind::Expired,
             Cause::Unreadable(_) => RedriveErrorKind::Unreadable,
             Cause::Letters(LettersError::NoDeadLetters) => RedriveErrorKind::NoDeadLetters,
+            Cause::Letters(LettersError::OtherEndpoint { .. }) => RedriveErrorKind::OtherEndpoint,
             Cause::Letters(LettersError::Failed(_)) => RedriveErrorKind::DeadLetters,
         }
     }

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::{Address, Mail, MailStore};
-use crate::dead_letter::DeadLetters;
+use crate::dead_letter::{DeadLetters, key_of};
 use crate::event::{EventKey, SendarixEvent};
 use crate::storage::StoreError;
 
@@ -75,11 +75,7 @@ impl<S: MailStore> Mail<S> {
         loop {
             let page = letters.list(endpoint, after.as_deref(), PAGE).await?;
             let Some(last) = page.last() else { return Ok(erased) };
-            let last = match last {
-                Ok(letter) => letter.key.event_id(),
-                Err(unreadable) => unreadable.key.event_id(),
-            };
-            after = Some(last.to_owned());
+            after = Some(key_of(last).event_id().to_owned());
             for letter in page.into_iter().flatten() {
                 if is_about(&letter.body, &address) {
                     letters.resolve(&EventKey::clone(&letter.key)).await?;

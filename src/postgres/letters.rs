@@ -79,10 +79,10 @@ impl DeadLetters for PostgresDeadLetters {
         })
     }
 
-    fn count<'a>(&'a self, endpoint: &'a str) -> StoreFuture<'a, HashMap<DeadLetterReason, u64>> {
-        Box::pin(async move {
+    fn count<'a>(&'a self, endpoint: &'a str) -> Option<StoreFuture<'a, HashMap<DeadLetterReason, u64>>> {
+        Some(Box::pin(async move {
             counts(&self.0.run(|sql| &sql.letters.count, |query: Query<'a>| query.bind(endpoint)).await?)
-        })
+        }))
     }
 
     fn set_time_limit(&self, limit: Duration) {

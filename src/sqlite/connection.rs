@@ -54,8 +54,8 @@ impl Database {
         let with = |synchronous| options.clone().synchronous(synchronous);
         Self {
             claims: connection(with(SqliteSynchronous::Normal), &[schema::EVENTS]),
-            letters: connection(with(SqliteSynchronous::Full), &[schema::EVENTS]),
-            // What is erased is overwritten.
+            // Letters and mail state hold personal data: what is deleted is overwritten.
+            letters: connection(with(SqliteSynchronous::Full).pragma("secure_delete", "ON"), &[schema::EVENTS]),
             #[cfg(feature = "mail")]
             mail: connection(
                 with(SqliteSynchronous::Full).pragma("secure_delete", "ON"),

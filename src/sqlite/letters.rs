@@ -97,8 +97,10 @@ impl DeadLetters for SqliteDeadLetters {
         })
     }
 
-    fn count<'a>(&'a self, endpoint: &'a str) -> StoreFuture<'a, HashMap<DeadLetterReason, u64>> {
-        Box::pin(async move { counts(&self.run(&STATEMENTS.count, |query: Query<'a>| query.bind(endpoint)).await?) })
+    fn count<'a>(&'a self, endpoint: &'a str) -> Option<StoreFuture<'a, HashMap<DeadLetterReason, u64>>> {
+        Some(Box::pin(
+            async move { counts(&self.run(&STATEMENTS.count, |query: Query<'a>| query.bind(endpoint)).await?) },
+        ))
     }
 
     fn set_time_limit(&self, limit: Duration) {

@@ -2,8 +2,8 @@
 //! application's choice. Install it before the first request comes; the receiver asks for its counters then, and only then.
 //!
 //! Every name but the last three, which are those of secrets and of the memory store, has the label `endpoint`, and no label has values from outside:
-//! outcomes, reasons and types are closed sets, and the labels of secrets are your own. All series but those of secrets and of
-//! the memory store are there from the first request on, with 0.
+//! outcomes, reasons and types are closed sets, and the labels of secrets are your own. All series but those of secrets, of
+//! the memory store and of open letters are there from the first request on, with 0.
 //!
 //! | name | kind | labels | counts |
 //! |---|---|---|---|
@@ -17,7 +17,7 @@
 //! | [`SECRET_MATCHES`] | counter | `secret` | authentic requests by the label of the secret that signed them |
 //! | [`DEAD_LETTERS`] | counter | `reason` | dead letters that were kept. `failed` is resolved by itself when a retry succeeds; `failed_last` was Sendarix's sixth attempt or a later one |
 //! | [`DISCARDED_LETTERS`] | counter | | dead letters that were [discarded](crate::Inbox::discard) or purged |
-//! | [`OPEN_LETTERS`] | gauge | `reason` | dead letters that are there, as [`count_letters`](crate::Inbox::count_letters) found them last; there is no such series before its first call. Reasons that a newer version has written are `other` |
+//! | [`OPEN_LETTERS`] | gauge | `reason` | dead letters that are there, as [`count_letters`](crate::Inbox::count_letters) found them last; there is no such series before its first call. Instances that share a store report the same letters: take `max by (endpoint, reason)`, not `sum`. Reasons that a newer version has written are `other` |
 //! | [`STORE_ERRORS`] | counter | `store` | steps of the `dedup` or `dead_letters` store that failed or took too long |
 //! | [`ABANDONED_REQUESTS`] | counter | | requests that ended before their body was verified: broken off, or cancelled by the server because the client closed its sending side |
 //! | [`TAKEOVERS`] | counter | | claims that were lost because the handler took longer than the lease |
@@ -257,8 +257,8 @@ fn describe() {
         (DISCARDED_LETTERS, "Dead letters that were discarded"),
         (STORE_ERRORS, "Steps of a store that failed or took too long"),
         (TAKEOVERS, "Claims that were lost because the handler took longer than the lease"),
-        #[cfg(feature = "memory")]
         (SECRET_REFRESHES, "How often signing secrets were read again"),
+        #[cfg(feature = "memory")]
         (FORGOTTEN, "Ids that a full memory store forgot early"),
     ];
     for (name, description) in counters {

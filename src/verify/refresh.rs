@@ -52,12 +52,13 @@ impl SigningSecrets {
         E: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
     {
         let wake = Arc::new(Notify::new());
-        let (secrets, woken) = (self.clone(), Arc::clone(&wake));
+        let (secrets, woken, read) = (self.clone(), Arc::clone(&wake), Arc::new(read));
         let task = tokio::spawn(async move {
             loop {
                 // An error says that the interval is over.
                 let _ = timeout(interval.max(Duration::from_secs(1)), woken.notified()).await;
-                let result = match read_within_limit(read()).await {
+                let read = Arc::clone(&read);
+                let result = match read_within_limit(async move { read().await }).await {
                     Ok(read) if secrets.is_same(&read) => "unchanged",
                     Ok(read) => {
                         tracing::info!(target: TARGET, secrets = ?read, "the signing secrets have changed");

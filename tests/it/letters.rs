@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, LetterFilter};
+use sendarix_webhooks::dead_letter::{
+    DeadLetter, DeadLetterReason, DeadLetters, LetterFilter, ListedLetter, StoreFuture,
+};
 use sendarix_webhooks::inbox::LettersError;
 use sendarix_webhooks::store::EventKey;
 use sendarix_webhooks::testing::Sample;
@@ -184,26 +186,85 @@ async fn an_inbox_that_keeps_no_letters_says_so() {
     assert!(errors.iter().all(|error| matches!(error, LettersError::NoDeadLetters)), "{errors:?}");
 }
 
-/// The event fails once more while an operator's list of it is on the way.
-#[tokio::test]
-async fn purging_beside_a_failing_handler_loses_nothing() {
-    let (now, letters) = four();
-    let (stores, inbox) = inbox(&letters[..1]).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let purging = {
-        let (inbox, stop) = (inbox.clone(), Arc::clone(&stop));
-        tokio::spawn(async move {
-            while !stop.load(Ordering::SeqCst) {
-                inbox.purge_letters(now - Duration::from_secs(60)).await.unwrap();
-                tokio::task::yield_now().await;
-            }
-        })
-    };
-    for _ in 0..100 {
-        let redelivery = inbox.redrive(letters[0].clone()).unwrap();
-        assert_eq!(redelivery.deliver(|_| async { Err::<(), _>("not now".into()) }).await.outcome(), Outcome::Failed);
-        assert_eq!(ids(&stores.letters()), ["evt_1"], "the letter that it has left is new");
+/// A store in which each event fails once more while its letter is on the way to the reader.
+#[derive(Debug)]
+struct Failing(FaultyStores);
+
+impl DeadLetters for Failing {
+    fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
+        self.0.record(letter)
     }
-    stop.store(true, Ordering::SeqCst);
-    purging.await.unwrap();
+
+    fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
+        self.0.resolve(key)
+    }
+
+    fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
+        self.0.get(key)
+    }
+
+    fn list<'a>(
+        &'a self,
+        endpoint: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<ListedLetter>> {
+        Box::pin(async move {
+            let page = self.0.list(endpoint, after, limit).await?;
+            for letter in page.iter().flatten() {
+                let mut again = letter.clone();
+                again.last_at = SystemTime::now().into();
+                self.0.record(&again).await?;
+            }
+            Ok(page)
+        })
+    }
+
+    fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
+        self.0.discard(letter)
+    }
+}
+
+#[tokio::test]
+async fn what_fails_again_while_it_is_purged_stays() {
+    let (now, letters) = four();
+    let stores = FaultyStores::default();
+    for letter in &letters {
+        stores.record(letter).await.unwrap();
+    }
+    let inbox = Inbox::builder("default").store(stores.clone()).dead_letters(Failing(stores.clone())).build().unwrap();
+    assert_eq!(inbox.purge_letters(now).await.unwrap(), 0);
+    assert_eq!(inbox.discard_all(&LetterFilter::new(), "all").await.unwrap(), 0);
+    assert_eq!(stores.letters().len(), 4);
+}
+
+/// It is the inbox of another endpoint that counts and logs what becomes of it.
+#[tokio::test]
+async fn a_letter_of_another_endpoint_is_not_discarded() {
+    let (_, letters) = four();
+    let (stores, inbox) = inbox(&letters).await;
+    let elsewhere = inbox.destination("billing").unwrap();
+    let error = elsewhere.discard(&letters[0], "").await.unwrap_err();
+    let expected = "the letter is of the endpoint `default`, and this inbox of `default/billing`";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(stores.letters().len(), 4);
+}
+
+/// Each call that is given up has begun a letter.
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_dropped_keep_the_cap() {
+    let (_, letters) = four();
+    let (_, inbox) = inbox(&letters).await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let slow = move |_: Delivery| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Ok(())
+        }
+    };
+    let mut redrives = inbox.redrive_all(slow).unwrap().at_most(2);
+    while let Err(_) | Ok(Ok(Some(_))) = tokio::time::timeout(Duration::from_secs(1), redrives.next()).await {}
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
 }

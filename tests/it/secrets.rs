@@ -111,9 +111,15 @@ impl Source {
 async fn the_secrets_in_use_stay_when_reading_fails() {
     let (secrets, source) = (SigningSecrets::from(one("old")), Source::default());
     let read = source.clone();
-    let refresh = secrets.refresh(Duration::from_secs(10), move || read.clone().read());
+    let refresh = secrets.refresh(Duration::from_secs(10), move || {
+        let secret = *read.0.lock().unwrap();
+        assert!(secret != Some("panic before"), "the function itself is broken");
+        read.clone().read()
+    });
     for failure in [None, Some("panic"), Some("hang")] {
         let reads = source.reads();
+        source.is(Some("panic before"));
+        tokio::time::sleep(Duration::from_secs(45)).await;
         source.is(failure);
         tokio::time::sleep(Duration::from_secs(45)).await;
         assert!(source.reads() > reads, "{failure:?}");

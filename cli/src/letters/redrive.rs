@@ -13,27 +13,18 @@ use sendarix_webhooks::{Delivery, HandlerError, Inbox, Outcome};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command as Process;
 
-use super::choice::Choice;
+use super::filter::OneOrAll;
 use super::find;
 use crate::output::complain;
 
 #[derive(Args)]
 pub(super) struct Redrive {
-    /// The event's id, as listed
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
-    event_id: Option<String>,
+    #[command(flatten)]
+    letters: OneOrAll,
 
     /// Also if the event failed last before the retention. First make sure that it has not been handled since
     #[arg(long, requires = "event_id")]
     beyond_retention: bool,
-
-    /// Every letter, or every one that is chosen, one after the other; those from before the retention, and those with the
-    /// reason `expired`, are left alone
-    #[arg(long)]
-    all: bool,
-
-    #[command(flatten)]
-    choice: Choice,
 
     /// At most this many letters a second
     #[arg(long, requires = "all", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -83,22 +74,21 @@ impl Handler {
 
 impl Redrive {
     pub(super) async fn run(self, inbox: &Inbox) -> anyhow::Result<ExitCode> {
-        anyhow::ensure!(self.all || self.choice.is_all(), "choose a letter by its id, or several with --all");
-        let handler = Handler(self.handler.into());
-        if let Some(event_id) = self.event_id {
+        self.letters.check()?;
+        let handler = Handler(self.handler.clone().into());
+        if let Some(event_id) = &self.letters.event_id {
             let mut report = Report::new(ProgressBar::hidden());
-            let letter = find(inbox, &event_id).await?;
+            let letter = find(inbox, event_id).await?;
             let redelivery =
                 if self.beyond_retention { inbox.redrive_beyond_retention(letter) } else { inbox.redrive(letter) }?;
             let settlement = redelivery.deliver(move |delivery| handler.handle(delivery)).await;
-            report.add(&event_id, Ok(settlement.outcome()));
+            report.add(event_id, Ok(settlement.outcome()));
             return Ok(report.exit_code());
         }
-        let letters: u64 = inbox.count_letters().await?.into_values().sum();
-        let mut report = Report::new(bar(letters.min(self.at_most.unwrap_or(u64::MAX)), self.choice.is_all()));
+        let mut report = Report::new(self.bar(inbox).await);
         let mut redrives = inbox
             .redrive_all(move |delivery| handler.clone().handle(delivery))?
-            .only(self.choice.filter())
+            .only(self.letters.filter.build())
             .pause_after_failure(self.pause);
         if let Some(letters) = self.per_second {
             redrives = redrives.every(Duration::from_secs(1) / letters);
@@ -117,14 +107,20 @@ impl Redrive {
             }
         }
     }
-}
 
-/// On a terminal alone. How many letters a choice takes is not known before they are read.
-fn bar(letters: u64, is_all: bool) -> ProgressBar {
-    let bar = if is_all { ProgressBar::new(letters) } else { ProgressBar::no_length() };
-    let template =
-        if is_all { "{wide_bar} {pos}/{len}, {per_sec}, {msg}" } else { "{spinner} {pos}, {per_sec}, {msg}" };
-    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    /// A bar, which is seen on a terminal alone. How many letters a filter takes is not known before they are read.
+    async fn bar(&self, inbox: &Inbox) -> ProgressBar {
+        let counts = if self.letters.filter.takes_all() { inbox.count_letters().await.ok() } else { None };
+        let letters: Option<u64> = counts.map(|counts| counts.into_values().sum());
+        let (bar, template) = match letters {
+            Some(letters) => {
+                let letters = letters.min(self.at_most.unwrap_or(u64::MAX));
+                (ProgressBar::new(letters), "{wide_bar} {pos}/{len}, {per_sec}, {msg}")
+            }
+            None => (ProgressBar::no_length(), "{spinner} {pos}, {per_sec}, {msg}"),
+        };
+        bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    }
 }
 
 /// Says what became of each, and fails if any is still to be handled.

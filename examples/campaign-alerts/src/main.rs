@@ -7,7 +7,8 @@
 //! curl http://127.0.0.1:3000/campaigns/spring
 //! ```
 //!
-//! The chat gets a message, and `curl` prints `paused`: the sender asks before each batch. Resuming is left to a person.
+//! The chat gets a message, and `curl` prints `paused`: the sender asks before each batch. Resuming is left to a person. The
+//! counts and what is paused are in memory: keep them in your database, with `Mail::rates`, where there are several instances.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,7 +69,9 @@ async fn main() -> anyhow::Result<()> {
         .on_exceeded(move |exceeded| {
             pausing.lock().unwrap_or_else(PoisonError::into_inner).insert(exceeded.key.clone());
             // A chat that cannot keep up is not waited for.
-            texts.try_send(format!("{exceeded}. The campaign is paused.")).ok();
+            if let Err(lost) = texts.try_send(format!("{exceeded}. The campaign is paused.")) {
+                tracing::error!(%lost, "the chat was not told");
+            }
         })
         .build();
 

@@ -1,4 +1,4 @@
-//! A score for each recipient, of the messages that they opened and the links that they clicked, for a sales team's list.
+//! A score for each recipient, by the messages that they opened and the links that they clicked.
 //!
 //! ```sh
 //! export SENDARIX_WEBHOOK_SECRET=try-it-out
@@ -19,8 +19,9 @@ use sendarix_webhooks::{Delivery, HandlerError, Receiver, SendarixLayer, Signing
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+const OPEN_POINTS: u64 = 1;
 /// A click is a decision; many mail clients open messages by themselves.
-const POINTS: (u64, u64) = (1, 3);
+const CLICK_POINTS: u64 = 3;
 
 /// The latest messages count, the others are the past.
 const MESSAGES: usize = 20;
@@ -36,7 +37,7 @@ async fn score(mail: &Mail<SqliteStore>, address: &str) -> Result<u64, StoreErro
         return Ok(0);
     }
     let messages = mail.messages_to(address, None, MESSAGES).await?;
-    let of_message = |opens: u64, clicks: u64| POINTS.0 * opens.min(1) + POINTS.1 * clicks.min(1);
+    let of_message = |opens: u64, clicks: u64| OPEN_POINTS * opens.min(1) + CLICK_POINTS * clicks.min(1);
     Ok(messages.iter().map(|message| of_message(message.opens, message.clicks)).sum())
 }
 

@@ -1,24 +1,23 @@
 //! What the page shows, and how its viewers learn of changes.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sendarix_webhooks::dead_letter::{DeadLetter, StoreError};
+use sendarix_webhooks::dead_letter::{ListedLetter, StoreError};
 use sendarix_webhooks::mail::{Mail, MemoryMail, Message, SuppressionEntry};
 use sendarix_webhooks::{Inbox, SendarixEvent, Timestamp};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-/// What is shown of each at most, the newest first.
+/// How many of each are shown at most: the newest messages and events, the first letters by id and suppressions by address.
 const MESSAGES: usize = 50;
 const EVENTS: usize = 30;
 const LETTERS: usize = 50;
 const SUPPRESSIONS: usize = 50;
 const POINTS: usize = 120;
 
-/// How often the rates are measured, and the dead letters and suppressions looked at.
+/// How often the page is brought up to date.
 const EVERY: Duration = Duration::from_secs(1);
 
 const WINDOW: Duration = Duration::from_secs(60 * 60);
@@ -31,7 +30,8 @@ pub(crate) struct Board {
     inbox: Inbox,
     shown: Mutex<Shown>,
     changes: broadcast::Sender<Change>,
-    is_mended: AtomicBool,
+    /// Held while a message is read and shown: two events at the same time could otherwise show the older state last.
+    showing: tokio::sync::Mutex<()>,
 }
 
 /// What a new viewer is told first.
@@ -80,6 +80,8 @@ pub(crate) struct LetterView {
     reason: String,
     error: String,
     attempts: u32,
+    /// `None` if it cannot be read.
+    last_at: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
@@ -112,7 +114,7 @@ impl Board {
             inbox,
             shown: Mutex::default(),
             changes: broadcast::Sender::new(256),
-            is_mended: AtomicBool::new(false),
+            showing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -121,11 +123,10 @@ impl Board {
     }
 
     pub(crate) fn is_mended(&self) -> bool {
-        self.is_mended.load(Ordering::Relaxed)
+        self.shown().is_mended
     }
 
     pub(crate) fn mend(&self, is_mended: bool) {
-        self.is_mended.store(is_mended, Ordering::Relaxed);
         self.shown().is_mended = is_mended;
         self.tell(Change::Mended { is_mended });
     }
@@ -145,6 +146,7 @@ impl Board {
 
     /// Shows an event that was recorded, and its message as it is now.
     pub(crate) async fn show(&self, event: &SendarixEvent) -> Result<(), StoreError> {
+        let _showing = self.showing.lock().await;
         let message = self.mail.message(&event.message_id, &event.recipient).await?.map(MessageView::from);
         let event = EventView::from(event);
         let mut shown = self.shown();
@@ -157,6 +159,19 @@ impl Board {
         Ok(())
     }
 
+    /// The events of one message, the newest first.
+    pub(crate) async fn timeline(&self, message_id: &str, address: &str) -> Result<Vec<EventView>, StoreError> {
+        let (mut events, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.mail.timeline(address, after.as_ref(), EVENTS).await?;
+            events.extend(page.iter().filter(|event| event.message_id == message_id).map(EventView::from));
+            after = page.last().cloned();
+            if after.is_none() {
+                return Ok(events);
+            }
+        }
+    }
+
     pub(crate) async fn recipient(&self, address: &str) -> Result<Recipient, StoreError> {
         let messages = self.mail.messages_to(address, None, MESSAGES).await?;
         let events = self.mail.timeline(address, None, EVENTS).await?;
@@ -167,30 +182,39 @@ impl Board {
         })
     }
 
-    /// Measures and looks, for as long as the process runs.
-    pub(crate) async fn watch(self: Arc<Self>) {
+    /// Brings the page up to date, for as long as the process runs.
+    pub(crate) async fn refresh_regularly(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(EVERY);
-        loop {
+        for tick in 0_u64.. {
             ticks.tick().await;
-            // Mail state is in memory and the file is this process's own: the log has more of an error.
-            if let Err(error) = self.look().await {
+            if tick % 60 == 0
+                && let Err(error) = self.mail.purge(SystemTime::now() - WINDOW).await
+            {
+                tracing::error!("old events stay in memory: {error}");
+            }
+            self.measure().await;
+            if let Err(error) = self.read_lists().await {
                 tracing::error!("the page cannot be brought up to date: {error}");
             }
         }
     }
 
-    pub(crate) async fn look(&self) -> anyhow::Result<()> {
-        let rates = self.mail.rates(ALL, WINDOW).await?;
+    async fn measure(&self) {
+        let rates = self.mail.rates(ALL, WINDOW).await.unwrap_or_default();
         let at = Timestamp::from(SystemTime::now()).unix_seconds();
         let point = Point { at, bounces: rates.bounce_rate(), complaints: rates.complaint_rate() };
+        keep(&mut self.shown().rates, point, POINTS);
+        self.tell(Change::Rates { point });
+    }
+
+    /// Reads the dead letters and the suppressions, and tells of them where they have changed.
+    pub(crate) async fn read_lists(&self) -> anyhow::Result<()> {
         let letters = self.inbox.list_letters(None, LETTERS).await?;
-        let letters: Vec<LetterView> = letters.into_iter().flatten().map(LetterView::from).collect();
+        let letters: Vec<LetterView> = letters.into_iter().map(LetterView::from).collect();
         let suppressions = self.mail.suppressions(None, SUPPRESSIONS).await?;
         let suppressions: Vec<_> = suppressions.into_iter().filter_map(SuppressionView::new).collect();
 
         let mut shown = self.shown();
-        keep(&mut shown.rates, point, POINTS);
-        self.tell(Change::Rates { point });
         if shown.letters != letters {
             shown.letters.clone_from(&letters);
             self.tell(Change::Letters { letters });
@@ -238,13 +262,23 @@ impl From<&SendarixEvent> for EventView {
     }
 }
 
-impl From<DeadLetter> for LetterView {
-    fn from(letter: DeadLetter) -> Self {
-        Self {
-            event_id: letter.key.event_id().to_owned(),
-            reason: letter.reason.as_str().to_owned(),
-            error: letter.error,
-            attempts: letter.attempts,
+impl From<ListedLetter> for LetterView {
+    fn from(listed: ListedLetter) -> Self {
+        match listed {
+            Ok(letter) => Self {
+                event_id: letter.key.event_id().to_owned(),
+                reason: letter.reason.as_str().to_owned(),
+                error: letter.error,
+                attempts: letter.attempts,
+                last_at: Some(letter.last_at),
+            },
+            Err(unreadable) => Self {
+                event_id: unreadable.key.event_id().to_owned(),
+                reason: "unreadable".to_owned(),
+                error: unreadable.to_string(),
+                attempts: 0,
+                last_at: None,
+            },
         }
     }
 }

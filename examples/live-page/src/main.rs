@@ -16,6 +16,7 @@ mod routes;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::from_fn_with_state;
 use axum::routing::post;
 use sendarix_webhooks::dead_letter::FileDeadLetters;
 use sendarix_webhooks::{Delivery, HandlerError, Receiver, SendarixLayer, SigningSecrets, operator};
@@ -26,7 +27,7 @@ use crate::board::Board;
 
 async fn on_event(board: Arc<Board>, delivery: Delivery) -> Result<(), HandlerError> {
     if delivery.event().recipient.ends_with("@broken.example") && !board.is_mended() {
-        return Err(HandlerError::permanent("nobody knows what to do with broken.example"));
+        return Err(HandlerError::permanent("broken.example cannot be handled yet"));
     }
     // Suppression list, message state, timeline and rates, in one step.
     board.mail().record(&delivery).await?;
@@ -41,19 +42,19 @@ async fn main() -> anyhow::Result<()> {
     let letters = FileDeadLetters::open("live-page-example.dead-letters.jsonl")?;
     let receiver = Receiver::builder(secrets).dead_letters(letters).build()?;
     let board = Arc::new(Board::new(receiver.inbox().clone()));
-    tokio::spawn(Arc::clone(&board).watch());
+    tokio::spawn(Arc::clone(&board).refresh_regularly());
 
     let handler = {
         let board = Arc::clone(&board);
         move |delivery: Delivery| on_event(Arc::clone(&board), delivery)
     };
-    let app = routes::page(board)
-        .nest("/letters", operator::letters(receiver.inbox().clone(), handler.clone()))
-        .route("/webhooks/sendarix", post(handler).layer(SendarixLayer::new(receiver.clone())));
-
     let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(&address).await?;
     let address = listener.local_addr()?;
+    let app = routes::page(board)
+        .nest("/letters", operator::letters(receiver.inbox().clone(), handler.clone()))
+        .layer(from_fn_with_state(address.port(), routes::of_this_machine))
+        .route("/webhooks/sendarix", post(handler).layer(SendarixLayer::new(receiver.clone())));
     println!("listening on http://{address}/webhooks/sendarix\nopen http://{address}");
     let mut server = tokio::spawn(async move { axum::serve(listener, app).await });
     tokio::select! {

@@ -5,16 +5,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Json, Query, State};
+use axum::extract::{Json, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{Html, IntoResponse};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt};
 
-use crate::board::{Board, Change, Recipient};
+use crate::board::{Board, Change, EventView, Recipient};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -23,6 +24,7 @@ pub(crate) fn page(board: Arc<Board>) -> Router {
         .route("/", get(html))
         .route("/changes", get(changes))
         .route("/recipient", get(recipient))
+        .route("/timeline", get(timeline))
         .route("/release", post(release))
         .route("/mended", post(mend))
         .with_state(board)
@@ -32,6 +34,16 @@ async fn html() -> impl IntoResponse {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
         form-action 'none'; frame-ancestors 'none'; base-uri 'none'";
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(PAGE))
+}
+
+/// Lets requests through that name this machine. Another site whose name leads here for a moment names itself.
+pub(crate) async fn of_this_machine(State(port): State<u16>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| host == format!("{name}:{port}")) {
+        next.run(request).await
+    } else {
+        (StatusCode::FORBIDDEN, "this page is for its own machine").into_response()
+    }
 }
 
 /// Everything so far, and then each change.
@@ -61,6 +73,19 @@ async fn recipient(
     board.recipient(&address).await.map(Json).map_err(failed)
 }
 
+#[derive(Deserialize)]
+struct MessageTo {
+    message_id: String,
+    address: String,
+}
+
+async fn timeline(
+    State(board): State<Arc<Board>>,
+    Query(MessageTo { message_id, address }): Query<MessageTo>,
+) -> Result<Json<Vec<EventView>>, (StatusCode, String)> {
+    board.timeline(&message_id, &address).await.map(Json).map_err(failed)
+}
+
 #[derive(Serialize)]
 struct Released {
     released: bool,
@@ -71,7 +96,7 @@ async fn release(
     Json(Address { address }): Json<Address>,
 ) -> Result<Json<Released>, (StatusCode, String)> {
     let released = board.mail().release(&address, "released on the live page").await.map_err(failed)?;
-    board.look().await.map_err(failed)?;
+    board.read_lists().await.map_err(failed)?;
     Ok(Json(Released { released }))
 }
 

@@ -102,8 +102,10 @@ async fn letters_are_listed_page_by_page(store: &dyn DeadLetters) {
             seen.push(letter.key.event_id().to_owned());
         }
     }
-    let counts = must(store.count(&endpoint).await);
-    assert_eq!(counts, HashMap::from([(DeadLetterReason::Failed, 10)]), "the letters of one endpoint are counted");
+    if let Some(count) = store.count(&endpoint) {
+        let expected = HashMap::from([(DeadLetterReason::Failed, 10)]);
+        assert_eq!(must(count.await), expected, "the letters of one endpoint are counted");
+    }
     assert_eq!(seen, ids, "the letters of one endpoint come in the order of their ids' bytes, each once");
     for id in ids {
         must(store.resolve(&EventKey::new(endpoint.as_str(), id)).await);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use axum::Router;
+use axum::response::IntoResponse;
 use reqwest::{Client, RequestBuilder};
 use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters};
 use sendarix_webhooks::store::EventKey;
@@ -110,13 +111,41 @@ async fn letters_are_redriven_and_discarded() {
     desk.is_mended.store(true, Ordering::SeqCst);
     assert_eq!(desk.post("/redrive", &one).await, (200, json!({ "event_id": "evt_1", "outcome": "processed" })));
     assert_eq!(desk.post("/redrive", &one).await.0, 404);
-    let discard = json!({ "event_id": "evt_2", "because": "a test message" });
-    assert_eq!(desk.post("/discard", &discard).await, (200, json!({ "discarded": true })));
+    let listed = desk.get("?after=evt_1&limit=1").await.1["letters"][0]["last_at"].clone();
+    let earlier = json!({ "event_id": "evt_2", "last_at": "2026-01-01T00:00:00Z", "because": "a test message" });
+    assert_eq!(desk.post("/discard", &earlier).await.0, 409, "it has failed again since");
+    let discard = json!({ "event_id": "evt_2", "last_at": listed, "because": "a test message" });
+    assert_eq!(desk.post("/discard", &discard).await, (200, json!({ "discarded": 1 })));
     assert_eq!(desk.post("/discard", &discard).await.0, 404);
     let opens = desk.json("/redrive-all", &json!({ "event_type": "open", "per_second": 100 })).send().await.unwrap();
     assert_eq!(opens.headers()["content-type"], "application/x-ndjson");
     assert_eq!(opens.text().await.unwrap(), "{\"event_id\":\"evt_3\",\"outcome\":\"processed\"}\n");
     assert_eq!(ids(&desk.get("").await.1), ["evt_4"]);
+    let later = json!({ "because": "all of today's", "failed_since": "2999-01-01T00:00:00Z" });
+    assert_eq!(desk.post("/discard-all", &later).await, (200, json!({ "discarded": 0 })));
+    let earlier =
+        json!({ "because": "all of today's", "failed_before": "2999-01-01T00:00:00Z", "event_type": "bounce" });
+    assert_eq!(desk.post("/discard-all", &earlier).await, (200, json!({ "discarded": 1 })));
+    assert_eq!(ids(&desk.get("").await.1), [""; 0]);
+}
+
+/// As the layer takes it: an answer that is no success.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_is_no_success_keeps_the_letter() {
+    let dir = TempDir::new();
+    let letters = Arc::new(FileDeadLetters::open(dir.path().join("letters.jsonl")).unwrap());
+    let inbox = Inbox::builder("default").dead_letters(Arc::clone(&letters)).build().unwrap();
+    let handler = |_: Delivery| async { Ok(axum::http::StatusCode::SERVICE_UNAVAILABLE.into_response()) };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/redrive", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, operator::letters(inbox, handler)).await });
+    let body = Sample::new(EventType::Open).event_id("evt_1").body();
+    let key = EventKey::new("default", "evt_1");
+    let letter = DeadLetter::new(key.clone(), body, DeadLetterReason::FailedPermanently, SystemTime::now().into());
+    letters.record(&letter).await.unwrap();
+    let request = Client::new().post(url).header("content-type", "application/json").body(r#"{"event_id":"evt_1"}"#);
+    assert_eq!(answer(request).await, (200, json!({ "event_id": "evt_1", "outcome": "failed" })));
+    assert!(letters.get(&key).await.unwrap().is_some());
 }
 
 /// Too old to be told from one that was handled since.
@@ -151,7 +180,7 @@ async fn what_is_misspelled_or_comes_from_a_form_changes_nothing() {
         assert!(status == 422 || status == 400, "{body}: {status}");
     }
     assert_eq!(desk.get("?resaon=expired").await.0, 400);
-    for path in ["/redrive", "/redrive-all", "/discard"] {
+    for path in ["/redrive", "/redrive-all", "/discard", "/discard-all"] {
         for content_type in ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data"] {
             let request = desk.client.post(format!("{}{path}", desk.url)).header("content-type", content_type);
             let request = request.body(r#"{"event_id":"evt_1","because":""}"#);

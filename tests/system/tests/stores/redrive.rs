@@ -135,6 +135,10 @@ async fn letters_are_chosen_counted_discarded_and_purged() {
         assert_eq!(ids(&["list", "--older-than", "1h"]), [""; 0]);
         assert_eq!(stdout(&dead_letters(&backend, &["count"])), "failed 3\nfailed_permanently 1\n", "{kind:?}");
 
+        let misspelled = dead_letters(&backend, &["list", "--reason", "faild"]);
+        assert_eq!(misspelled.status.code(), Some(2), "{misspelled:?}");
+        let part = dead_letters(&backend, &["--endpoint", "default/billing", "list"]);
+        assert_eq!(part.status.code(), Some(0), "the letters of a destination: {part:?}");
         let without = dead_letters(&backend, &["discard", "evt_3"]);
         assert_eq!(without.status.code(), Some(2), "a reason is needed: {without:?}");
         let both = dead_letters(&backend, &["discard", "evt_3", "--type", "open", "--because", "a test"]);

@@ -5,11 +5,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::handler::{Delivery, HandlerError, HandlerResponse};
-use super::letter_pages::LetterPages;
 use super::pace::Pace;
+use super::read_letters::LetterPages;
 use super::redrive::Cause;
 use super::{Inbox, Redelivery, RedriveError, RedriveErrorKind};
 use crate::dead_letter::{DeadLetter, DeadLetterReason, LetterFilter, ListedLetter, key_of};
@@ -122,7 +120,10 @@ impl Redrives {
         self
     }
 
-    /// Redrives the next letter; `None` after the last. A call that is dropped while it waits has redriven nothing.
+    /// Redrives the next letter; `None` after the last.
+    ///
+    /// A call that is dropped before the handler has begun redrives nothing. After that, the handler runs to its end, and no
+    /// later call tells of that letter: it counts for [`at_most`](Self::at_most), and a later call may run beside it.
     ///
     /// # Errors
     ///
@@ -130,6 +131,9 @@ impl Redrives {
     /// with the next destination, where there are several, and else returns `None`.
     pub async fn next(&mut self) -> Result<Option<Redriven>, RedriveError> {
         loop {
+            if self.pace.is_spent() {
+                return Ok(None);
+            }
             let Some(letters) = self.endpoints.front_mut() else { return Ok(None) };
             while self.page.front().is_some_and(|listed| !self.filter.matches_listed(listed)) {
                 self.page.pop_front();
@@ -145,18 +149,21 @@ impl Redrives {
                 }
                 continue;
             }
-            if self.pace.is_spent() {
-                return Ok(None);
-            }
             self.pace.wait().await;
             let Some(listed) = self.page.pop_front() else { continue };
-            let (key, began) = (key_of(&listed).clone(), Instant::now());
+            let key = key_of(&listed).clone();
             let result = match listed {
-                Ok(letter) => letters.redrive(letter).await,
+                Ok(letter) => match letters.redelivery(letter) {
+                    Ok(redelivery) => {
+                        self.pace.begin();
+                        Ok((letters.deliver)(redelivery).await)
+                    }
+                    Err(error) => Err(error),
+                },
                 Err(unreadable) => Err(Cause::Unreadable(unreadable).into()),
             };
             match result {
-                Ok(outcome) => self.pace.count(began, outcome),
+                Ok(outcome) => self.pace.end(outcome),
                 Err(error) if error.kind() == RedriveErrorKind::Draining => {
                     self.endpoints.clear();
                     return Err(error);
@@ -175,13 +182,12 @@ impl Redrives {
 }
 
 impl EndpointLetters {
-    /// Exclusive, so that the future can be sent to another thread although the handler need not be shared between threads.
-    async fn redrive(&mut self, letter: DeadLetter) -> Result<Outcome, RedriveError> {
+    fn redelivery(&self, letter: DeadLetter) -> Result<Redelivery, RedriveError> {
         // To handle it may be what a replay is after: it must be named.
         if letter.reason == DeadLetterReason::Expired {
             return Err(Cause::Expired.into());
         }
-        Ok((self.deliver)(self.pages.inbox().redrive(letter)?).await)
+        self.pages.inbox().redrive(letter)
     }
 }
 

@@ -18,7 +18,15 @@ pub enum LettersError {
     /// The inbox keeps no dead letters.
     #[error("there are no dead letters; give the builder some with `dead_letters`")]
     NoDeadLetters,
-    /// The dead-letter store failed or took too long. The cause is the driver's.
+    /// The letter is of another endpoint.
+    #[error("the letter is of the endpoint `{found}`, and this inbox of `{expected}`")]
+    OtherEndpoint {
+        /// The endpoint of the letter.
+        found: String,
+        /// The endpoint of the inbox.
+        expected: String,
+    },
+    /// The dead-letter store failed or took too long, or the letter cannot be read. The cause says which.
     #[error("the dead-letter store failed")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
 }
@@ -42,7 +50,7 @@ impl Inbox {
     ///
     /// The inbox has no dead letters, or their store failed.
     pub async fn list_letters(&self, after: Option<&str>, limit: usize) -> Result<Vec<ListedLetter>, LettersError> {
-        let (letters, mut limit) = (self.some_letters()?, limit);
+        let (letters, mut limit) = (self.some_letters()?, limit.max(1));
         let page = loop {
             match self.step(FailedStore::DeadLetters, letters.list(self.endpoint(), after, limit)).await {
                 Ok(page) => break page,
@@ -63,16 +71,32 @@ impl Inbox {
     /// How many letters of this endpoint there are, by reason. With the feature `metrics`, it sets the gauge
     /// [`OPEN_LETTERS`](crate::telemetry::metrics::OPEN_LETTERS) as well: call it once a minute.
     ///
-    /// A file of dead letters and Redis read every letter for it.
+    /// A file of dead letters and Redis read every letter for it, a hundred at a time. Letters that cannot be read are left out
+    /// there.
     ///
     /// # Errors
     ///
     /// The inbox has no dead letters, or their store failed.
     pub async fn count_letters(&self) -> Result<HashMap<DeadLetterReason, u64>, LettersError> {
-        let letters = self.some_letters()?;
-        let counts = self.step(FailedStore::DeadLetters, letters.count(self.endpoint())).await?;
+        let counts = match self.some_letters()?.count(self.endpoint()) {
+            Some(count) => self.step(FailedStore::DeadLetters, count).await?,
+            None => self.count_by_reading().await?,
+        };
         self.telemetry().letters_counted(&counts);
         Ok(counts)
+    }
+
+    async fn count_by_reading(&self) -> Result<HashMap<DeadLetterReason, u64>, LettersError> {
+        let (mut pages, mut counts) = (LetterPages::new(self.clone()), HashMap::new());
+        loop {
+            let page = pages.next().await?;
+            if page.is_empty() {
+                return Ok(counts);
+            }
+            for letter in page.into_iter().flatten() {
+                *counts.entry(letter.reason).or_default() += 1;
+            }
+        }
     }
 
     pub(super) fn some_letters(&self) -> Result<&dyn DeadLetters, LettersError> {

@@ -1,15 +1,37 @@
-//! Which dead letters a command is about.
+//! Which dead letters a command is about: one, or all that a filter takes.
 
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use sendarix_webhooks::dead_letter::{DeadLetterReason, LetterFilter};
 
-/// Without any of these, all letters are.
-#[derive(Args, Clone)]
-pub(super) struct Choice {
+/// One letter, or all that a filter takes.
+#[derive(Args)]
+pub(super) struct OneOrAll {
+    /// The event's id, as listed
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(super) event_id: Option<String>,
+
+    /// Every letter, or every one that the filter takes
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    pub(super) filter: Filter,
+}
+
+impl OneOrAll {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.all || self.filter.takes_all(), "name a letter by its id, or filter several with --all");
+        Ok(())
+    }
+}
+
+/// Without any of these, all letters.
+#[derive(Args)]
+pub(super) struct Filter {
     /// Letters with this reason, such as `failed`; given twice, with either
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = reason)]
     reason: Vec<DeadLetterReason>,
 
     /// Letters of this event type, such as `bounce`; given twice, of either
@@ -29,13 +51,12 @@ pub(super) struct Choice {
     newer_than: Option<Duration>,
 }
 
-impl Choice {
-    pub(super) fn is_all(&self) -> bool {
-        let Self { reason, event_type, error, older_than, newer_than } = self;
-        reason.is_empty() && event_type.is_empty() && error.is_none() && older_than.is_none() && newer_than.is_none()
+impl Filter {
+    pub(super) fn takes_all(&self) -> bool {
+        self.build() == LetterFilter::new()
     }
 
-    pub(super) fn filter(&self) -> LetterFilter {
+    pub(super) fn build(&self) -> LetterFilter {
         let mut filter = LetterFilter::new();
         for reason in &self.reason {
             filter = filter.reason(reason.clone());
@@ -56,7 +77,16 @@ impl Choice {
     }
 }
 
+/// A misspelled reason would match no letter, without a word.
+fn reason(name: &str) -> Result<DeadLetterReason, String> {
+    let known = DeadLetterReason::ALL.iter().find(|reason| reason.as_str() == name).cloned();
+    known.ok_or_else(|| {
+        let names: Vec<&str> = DeadLetterReason::ALL.iter().map(DeadLetterReason::as_str).collect();
+        format!("there is no such reason; it is one of {}", names.join(", "))
+    })
+}
+
 /// A time before 1970 is before every letter.
-fn ago(age: Duration) -> SystemTime {
+pub(super) fn ago(age: Duration) -> SystemTime {
     SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH).max(SystemTime::UNIX_EPOCH)
 }
