@@ -116,7 +116,7 @@ use std::sync::Arc;
 use self::admitted::Undecided;
 use self::body::Discards;
 use self::settings::Settings;
-use crate::inbox::{Draining, Inbox};
+use crate::inbox::{Draining, Inbox, NotReady};
 use crate::outcome::RefusalKind;
 use crate::verify::{Head, SigningSecrets, check_head, check_method};
 
@@ -163,6 +163,15 @@ impl Receiver {
     /// blocks its thread, and has lost its claim. Only a handler that blocks the thread that drains can hold it up longer.
     pub async fn drain(&self) {
         self.inbox().drain().await;
+    }
+
+    /// Whether deliveries can be taken now: see [`Inbox::ready`](crate::Inbox::ready).
+    ///
+    /// # Errors
+    ///
+    /// The receiver is draining, or one of its stores failed or took too long.
+    pub async fn ready(&self) -> Result<(), NotReady> {
+        self.inbox().ready().await
     }
 
     /// The receiver's name, under which it keeps claims and dead letters.

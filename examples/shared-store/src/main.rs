@@ -11,7 +11,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Router, routing::post};
+use axum::extract::State;
+use axum::{Router, http::StatusCode, routing::get, routing::post};
 use sendarix_webhooks::store::DedupStore;
 use sendarix_webhooks::testing::{Sample, curl};
 use sendarix_webhooks::{EventType, HandlerError, Receiver, SendarixEvent, SendarixLayer, SigningSecrets};
@@ -22,6 +23,11 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
     println!("{}: {} to {}", event.type_name(), event.message_id, event.recipient);
     Ok(())
+}
+
+/// For a load balancer, which sends deliveries to another instance meanwhile. A process that is not ready need not be restarted.
+async fn ready(State(receiver): State<Receiver>) -> Result<&'static str, (StatusCode, String)> {
+    receiver.ready().await.map(|()| "ready").map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
 }
 
 /// Your application needs one of them, and the feature of that one.
@@ -42,7 +48,10 @@ async fn main() -> anyhow::Result<()> {
     // The store keeps the dead letters too. It connects with the first event; until it can, deliveries are answered 503.
     let receiver = Receiver::builder(secrets.clone()).store(store(&place)?).build()?;
     let layer = SendarixLayer::new(receiver.clone());
-    let app = Router::new().route("/webhooks/sendarix", post(on_event).layer(layer));
+    let app = Router::new()
+        .route("/webhooks/sendarix", post(on_event).layer(layer))
+        .route("/healthz", get(|| async { "alive" }))
+        .route("/readyz", get(ready).with_state(receiver.clone()));
 
     let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(&address).await?;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::support::{
-    Backend, Fault, Instance, Kind, Proxy, Sent, as_nobody, deliver, eventually, program, receiver, secret,
+    Backend, Fault, Instance, Kind, Proxy, Sent, TempDir, as_nobody, deliver, eventually, program, receiver, secret,
 };
 
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -49,6 +49,29 @@ async fn working_instance(store: &str) -> Instance {
     let instance = Instance::shared_store(store);
     assert_eq!(instance.send("evt_before").await, Sent::Answered(200));
     instance
+}
+
+/// What a load balancer asks. The process itself is healthy all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_follows_the_store() {
+    for kind in Kind::SERVERS {
+        let mut backend = Backend::start(kind);
+        let place = TempDir::new();
+        let mut command = Command::new(program("shared-store-example"));
+        command.env("LISTEN", "127.0.0.1:0").env("STORE", backend.url()).current_dir(place.path());
+        let instance = Instance::of_command("shared-store-example", &mut command, &[]);
+        let address = instance.url().strip_suffix("/webhooks/sendarix").unwrap().to_owned();
+        let status = async |path: &str| reqwest::get(format!("{address}{path}")).await.unwrap().status().as_u16();
+        assert_eq!((status("/readyz").await, status("/healthz").await), (200, 200), "{kind:?}");
+        backend.kill();
+        assert_eq!((status("/readyz").await, status("/healthz").await), (503, 200), "{kind:?}");
+        backend.start_again();
+        let start = Instant::now();
+        while status("/readyz").await != 200 {
+            assert!(start.elapsed() < RECOVERY, "{kind:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
