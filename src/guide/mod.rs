@@ -16,6 +16,7 @@
 //! | [Mail state](mail_state) | Which addresses must I not mail, what became of a message, and how is my sending doing? |
 //! | [Production](production) | What must be in front of the receiver and around it? |
 //! | [Observability](observability) | What is in the log and in the metrics? |
+//! | [Runbook](runbook) | An alert fires: what does it mean, what do I look at, what do I do? |
 //! | [Security](security) | What is defended, and what is not? |
 //! | [Secrets](secrets) | How do I load a secret, and rotate it without a restart? |
 //! | [Testing your handler](testing_your_handler) | How do I test my handler without a network? |
@@ -72,6 +73,9 @@ pub mod production {}
 #[cfg(all(feature = "axum", feature = "memory", feature = "metrics"))]
 #[doc = include_str!("observability.md")]
 pub mod observability {}
+
+#[doc = include_str!("runbook.md")]
+pub mod runbook {}
 
 #[doc = include_str!("security.md")]
 pub mod security {}

@@ -1,7 +1,7 @@
 //! What the receiver counts, through the facade [`metrics`](https://docs.rs/metrics): which exporter the numbers go to is the
 //! application's choice. Install it before the first request comes; the receiver asks for its counters then, and only then.
 //!
-//! Every name but the last three, which are those of secrets and of the memory store, has the label `endpoint`, and no label has values from outside:
+//! Every name but the last four, which are those of secrets, of queues and of the memory store, has the label `endpoint`, and no label has values from outside:
 //! outcomes, reasons and types are closed sets, and the labels of secrets are your own. All series but those of secrets, of
 //! the memory store and of open letters are there from the first request on, with 0.
 //!
@@ -25,6 +25,7 @@
 //! | [`EVENT_LAG`] | histogram, seconds | | from an event's signed time to when it was first claimed |
 //! | [`RUNNING_HANDLERS`] | gauge | | handlers that are running |
 //! | [`SECRET_REFRESHES`] | counter | `result` | how often secrets were [read again](crate::SigningSecrets::refresh): `changed`, `unchanged` or `failed` |
+//! | [`QUEUE_DEPTH`] | gauge | `queue` | jobs that wait. The application sets it: [queues](crate::guide::queues) |
 //! | [`FORGOTTEN`] | counter | | ids that a full [`MemoryStore`](crate::store::MemoryStore) forgot early |
 //! | [`REMEMBERED_BYTES`] | gauge, bytes | | what the ids that `MemoryStore`s remember take |
 //!
@@ -78,6 +79,8 @@ pub const TAKEOVERS: &str = "sendarix_takeovers_total";
 pub const REQUEST_DURATION: &str = "sendarix_request_duration_seconds";
 /// Seconds from an event's signed time to when it was first claimed.
 pub const EVENT_LAG: &str = "sendarix_event_lag_seconds";
+/// Jobs that wait, by `queue`. The application sets it.
+pub const QUEUE_DEPTH: &str = "sendarix_queue_depth";
 /// Handlers that are running.
 pub const RUNNING_HANDLERS: &str = "sendarix_running_handlers";
 
@@ -267,6 +270,7 @@ fn describe() {
     metrics::describe_histogram!(REQUEST_DURATION, Unit::Seconds, "From a request's head to its answer");
     metrics::describe_histogram!(EVENT_LAG, Unit::Seconds, "From an event's signed time to when it was first claimed");
     metrics::describe_gauge!(OPEN_LETTERS, Unit::Count, "Dead letters that are there");
+    metrics::describe_gauge!(QUEUE_DEPTH, Unit::Count, "Jobs that wait");
     metrics::describe_gauge!(RUNNING_HANDLERS, Unit::Count, "Handlers that are running");
     #[cfg(feature = "memory")]
     metrics::describe_gauge!(REMEMBERED_BYTES, Unit::Bytes, "What the ids that memory stores remember take");

@@ -102,7 +102,7 @@ async fn ten_thousand_events_sent_three_times_are_as_many_jobs_in_postgres() {
     pushes(&backend, postgres_queue(&backend).await).await;
 }
 
-/// The statement of the guide's page on mail state.
+/// The statements of the guide's pages on queues and on mail state.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_jobs_of_one_person_are_erased_and_no_others() {
     let backend = Backend::start(Kind::Postgres);
@@ -112,6 +112,10 @@ async fn the_jobs_of_one_person_are_erased_and_no_others() {
         let body = Sample::new(EventType::Bounce).recipient(recipient).data(data).body();
         enqueue.push(SendarixEvent::decode(body).unwrap()).await.unwrap();
     }
+    let queues = include_str!("../../../../src/guide/queues.md");
+    let (_, depth) = queues.split_once("SELECT count(*) FROM apalis.jobs").unwrap();
+    let depth = depth.split_once(';').unwrap().0;
+    assert_eq!(backend.sql(&format!("SELECT count(*) FROM apalis.jobs{depth}")), "2");
     let guide = include_str!("../../../../src/guide/mail_state.md");
     let (_, erase) = guide.split_once("DELETE FROM apalis.jobs").unwrap();
     let (erase, _) = erase.split_once(';').unwrap();
