@@ -8,9 +8,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
-use sendarix_webhooks::testing::Sample;
-use sendarix_webhooks::{EventType, SigningSecret};
+use sendarix_webhooks::mail::Mail;
+use sendarix_webhooks::testing::{Sample, signed_headers};
+use sendarix_webhooks::{EventType, SigningSecret, SqliteStore};
 use sendarix_webhooks_system_tests::{Instance, PATIENCE, SECRET, TempDir, eventually, program};
 use sendarix_webhooks_test_support::{Connection, Post};
 use tokio::task::JoinSet;
@@ -121,6 +123,36 @@ async fn a_lead_is_scored_by_what_it_opened_and_clicked() {
     assert_eq!(get(&server, "/leads/ann@example.com").await, "5\n", "also after a restart");
     server.send_body(&body(EventType::Complaint, "msg_2", "ann@example.com")).await;
     assert_eq!(get(&server, "/leads/ann@example.com").await, "0\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_event_touches_no_real_data() {
+    let place = TempDir::new();
+    let mut command = Command::new(program("staging-example"));
+    command.env("LISTEN", "127.0.0.1:0").env("SENDARIX_STAGING_SECRET", "sandbox").current_dir(place.path());
+    let server = Instance::of_command("staging-example", &mut command, &[]);
+    let send = async |path: &str, secret: &str, recipient: &str| {
+        let body = body(EventType::Bounce, "msg_1", recipient);
+        let mut request = reqwest::Client::new().post(format!("http://{}{path}", address(&server)));
+        for (name, value) in signed_headers(&SigningSecret::new(secret).unwrap(), &body, SystemTime::now()) {
+            request = request.header(name, value);
+        }
+        request.body(body).send().await.unwrap().status().as_u16()
+    };
+    let (production, staging) = ("/webhooks/sendarix", "/webhooks/sendarix-staging");
+    assert_eq!(send(production, "sandbox", "a@example.com").await, 401);
+    assert_eq!(send(staging, SECRET, "a@example.com").await, 401);
+    assert_eq!(send(staging, "sandbox", "test@example.com").await, 200);
+    assert_eq!(send(production, SECRET, "real@example.com").await, 200);
+    let lines = server.terminate();
+    assert!(lines.iter().any(|line| line == "staging: bounce msg_1 to test@example.com"), "{lines:?}");
+    for (name, suppressed, other) in
+        [("production", "real@example.com", "test@example.com"), ("staging", "test@example.com", "real@example.com")]
+    {
+        let mail = Mail::new(SqliteStore::open(place.path().join(format!("{name}.sqlite"))).unwrap());
+        assert!(mail.is_suppressed(suppressed).await.unwrap(), "{name}");
+        assert!(!mail.is_suppressed(other).await.unwrap(), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ fn each_alert_has_a_test_and_an_entry_in_the_runbook() {
     let (rules, tests) = (read("alerts.yml"), read("alerts.test.yml"));
     let runbook = include_str!("../../../src/guide/runbook.md");
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    let entries: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let entries: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## `")?.strip_suffix("`")).collect();
     assert_eq!(entries, alerts, "in the same order");
     for alert in alerts {
         assert!(tests.contains(&format!("alertname: {alert}")), "{alert} has no test");

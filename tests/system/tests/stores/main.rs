@@ -16,6 +16,7 @@ mod postgres;
 mod queue;
 mod redis;
 mod redrive;
+mod replay;
 mod rig;
 mod round_trips;
 mod schema;

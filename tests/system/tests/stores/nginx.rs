@@ -78,7 +78,7 @@ async fn unsigned_requests_do_not_take_the_endpoint_down_behind_nginx() {
             Instance::of_command("production-example", &mut command, &[])
         });
         let nginx = Nginx::start(&backends, settings).await;
-        // Clients of their own: nginx ends a connection that it has answered early, and the next request on it is lost.
+        // A client for each: nginx ends a connection that it has answered early, and the next request on it is lost.
         let client = || Client::builder().timeout(Duration::from_secs(15)).build().unwrap();
         let (sendarix, stranger) = (client(), client());
         let mut unsigned = JoinSet::new();
