@@ -27,7 +27,7 @@
 //! | `POST /redrive` `{"event_id": "…"}` | `{"event_id": "…", "outcome": "processed"}` |
 //! | `POST /redrive-all` `{…}` | a line of JSON for each letter as soon as it is done: with its `outcome`, or the `error` for which it was left alone. The body is [a filter](#a-filter), and may have `at_most` and `per_second`. After a letter that fails again it pauses, from 1 s up to a minute. It ends when the client goes away |
 //! | `POST /discard` `{"event_id": "…", "last_at": "…", "because": "…"}` | `{"discarded": 1}`. `last_at` is that of the letter as it was listed; one that has failed again since is 409 |
-//! | `POST /discard-all` `{"because": "…", …}` | `{"discarded": 17}`. The body has [a filter](#a-filter) as well |
+//! | `POST /discard-all` `{"because": "…", …}` | `{"discarded": 17}`. The body has [a filter](#a-filter) as well. It ends when the client goes away |
 //!
 //! A letter that is not there is 404, one that cannot be redriven 409, and a store that fails or a process that is shutting down
 //! 503, each with `{"error": "…"}`. What axum itself refuses has a text for a body. The requests that change something need

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sendarix_webhooks::RefusalKind;
+use sendarix_webhooks::dead_letter::LetterFilter;
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, MemoryStore};
 use sendarix_webhooks::telemetry::metrics as names;
 use sendarix_webhooks::testing::Sample;
@@ -18,7 +19,7 @@ use tokio::sync::Semaphore;
 use sendarix_webhooks_test_support::{Endpoint, FaultyStores, Front, Post, eventually, redrive_all};
 
 /// All names that there are.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 21] = [
     names::REQUESTS,
     names::REFUSALS,
     names::EVENTS,
@@ -29,6 +30,10 @@ const NAMES: [&str; 17] = [
     names::REDELIVERIES,
     names::SECRET_MATCHES,
     names::DEAD_LETTERS,
+    names::DISCARDED_LETTERS,
+    names::OPEN_LETTERS,
+    names::QUEUE_DEPTH,
+    names::SECRET_REFRESHES,
     names::STORE_ERRORS,
     names::TAKEOVERS,
     names::REQUEST_DURATION,
@@ -311,6 +316,19 @@ async fn a_takeover_counts() {
     .await;
     assert_eq!(endpoint.post(&Sample::new(EventType::Open).body()).await.status, 200);
     assert_eq!(numbers.of(names::TAKEOVERS, ""), 1.0);
+}
+
+#[tokio::test]
+async fn letters_that_wait_are_a_gauge() {
+    let (endpoint, numbers) = endpoint("letters", &FaultyStores::default(), by_type).await;
+    endpoint.post(b"no event").await;
+    let inbox = endpoint.receiver.inbox();
+    inbox.count_letters().await.unwrap();
+    let waiting = |reason: &str| numbers.of(names::OPEN_LETTERS, &format!("reason=\"{reason}\""));
+    assert_eq!((waiting("malformed"), waiting("failed"), waiting("other")), (1.0, 0.0, 0.0));
+    assert_eq!(inbox.discard_all(&LetterFilter::new(), "a test").await.unwrap(), 1);
+    inbox.count_letters().await.unwrap();
+    assert_eq!((waiting("malformed"), numbers.of(names::DISCARDED_LETTERS, "")), (0.0, 1.0));
 }
 
 /// The stores of the other tests are in the same gauge, and forget nothing.

@@ -64,10 +64,10 @@ enum Command {
     },
     /// Handle one or all again, by a command of yours
     ///
-    /// Letters from before the retention, and those with the reason `expired`, are redriven by their ids alone. The command gets the event's body on standard input, and its id as `SENDARIX_EVENT_ID`. Status 0 says that it has handled
+    /// The command gets the event's body on standard input, and its id as `SENDARIX_EVENT_ID`. Status 0 says that it has handled
     /// the event: its letter then goes, and copies of the event are duplicates. After 50 s it is killed, and the event counts as
-    /// failed. To redrive letters by the application's own handler, call
-    /// `Inbox::redrive_all` in the application.
+    /// failed. Letters from before the retention, and those with the reason `expired`, are redriven by their ids alone. To
+    /// redrive letters by the application's own handler, call `Inbox::redrive_all` in the application.
     Redrive(Redrive),
     /// Delete one, or all that a filter takes, whose events need not be handled
     Discard(Discard),

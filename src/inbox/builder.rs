@@ -169,6 +169,7 @@ impl InboxBuilder {
             telemetry: Telemetry::new(Arc::clone(&self.settings.endpoint)),
             settings: self.settings,
             drain: Arc::default(),
+            ready_at: tokio::sync::Mutex::default(),
         })))
     }
 }

@@ -37,7 +37,7 @@ impl Inbox {
     ///
     /// As those of [`discard`](Self::discard). What was deleted before is gone.
     pub async fn discard_all(&self, filter: &LetterFilter, because: &str) -> Result<u64, LettersError> {
-        self.delete_all(filter, |letter| self.log_discarded(letter, because)).await
+        self.delete_all(filter, Some(because)).await
     }
 
     /// Deletes the letters of this endpoint that failed last before this time, so that no personal data is kept for ever.
@@ -48,13 +48,14 @@ impl Inbox {
     /// As those of [`discard`](Self::discard). What was deleted before is gone.
     pub async fn purge_letters(&self, before: impl Into<Timestamp>) -> Result<u64, LettersError> {
         let before = before.into();
-        let purged = self.delete_all(&LetterFilter::new().failed_before(before), |_| {}).await?;
+        let purged = self.delete_all(&LetterFilter::new().failed_before(before), None).await?;
         let endpoint = self.endpoint();
         tracing::info!(target: TARGET, endpoint, %before, purged, "purged dead letters");
         Ok(purged)
     }
 
-    async fn delete_all(&self, filter: &LetterFilter, deleted: impl Fn(&DeadLetter)) -> Result<u64, LettersError> {
+    /// With a reason, each is logged.
+    async fn delete_all(&self, filter: &LetterFilter, because: Option<&str>) -> Result<u64, LettersError> {
         let (mut pages, mut count, mut unreadable) = (LetterPages::new(self.clone()), 0, 0);
         loop {
             let page = pages.next().await?;
@@ -63,10 +64,11 @@ impl Inbox {
             }
             unreadable += page.iter().filter(|listed| listed.is_err()).count();
             for letter in page.into_iter().flatten().filter(|letter| filter.matches(letter)) {
-                if self.delete(&letter).await? {
-                    deleted(&letter);
-                    count += 1;
-                }
+                let is_deleted = match because {
+                    Some(because) => self.discard(&letter, because).await?,
+                    None => self.delete(&letter).await?,
+                };
+                count += u64::from(is_deleted);
             }
         }
         if unreadable > 0 {

@@ -92,6 +92,8 @@ struct Inner {
     settings: Settings,
     telemetry: Telemetry,
     drain: Arc<Drain>,
+    /// When the stores were found ready last.
+    ready_at: tokio::sync::Mutex<Option<tokio::time::Instant>>,
 }
 
 /// What `Retry-After` says when nothing is known: as long as Sendarix waits before its first retry.

@@ -153,6 +153,7 @@ impl Inbox {
             telemetry: Telemetry::new(settings.endpoint.clone()),
             settings,
             drain: Arc::clone(&self.0.drain),
+            ready_at: tokio::sync::Mutex::default(),
         })))
     }
 }

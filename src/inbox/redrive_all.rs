@@ -5,6 +5,8 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::pace::Pace;
 use super::read_letters::LetterPages;
@@ -13,6 +15,9 @@ use super::{Inbox, Redelivery, RedriveError, RedriveErrorKind};
 use crate::dead_letter::{DeadLetter, DeadLetterReason, LetterFilter, ListedLetter, key_of};
 use crate::event::EventKey;
 use crate::outcome::Outcome;
+
+/// A letter that was read longer ago is read again before it is redriven.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl Inbox {
     /// Redrives the letters of this endpoint, one after the other: all of them, or [those that a filter takes](Redrives::only).
@@ -68,8 +73,9 @@ impl Inbox {
 pub struct Redrives {
     /// The endpoints whose turn it is and will be.
     endpoints: VecDeque<EndpointLetters>,
-    /// Letters of the first of them.
+    /// Letters of the first of them, and when they were read.
     page: VecDeque<ListedLetter>,
+    read_at: Option<Instant>,
     filter: LetterFilter,
     pace: Pace,
 }
@@ -141,7 +147,7 @@ impl Redrives {
             if self.page.is_empty() {
                 match letters.pages.next().await {
                     Ok(page) if page.is_empty() => drop(self.endpoints.pop_front()),
-                    Ok(page) => self.page = page.into(),
+                    Ok(page) => (self.page, self.read_at) = (page.into(), Some(Instant::now())),
                     Err(error) => {
                         self.endpoints.pop_front();
                         return Err(error.into());
@@ -150,6 +156,18 @@ impl Redrives {
                 continue;
             }
             self.pace.wait().await;
+            if self.read_at.is_some_and(|read_at| read_at.elapsed() > FRESH)
+                && let Some(Ok(listed)) = self.page.front_mut()
+            {
+                // It may have been handled or discarded while it waited for its turn.
+                match letters.pages.inbox().letter(listed.key.event_id()).await? {
+                    Some(letter) => *listed = letter,
+                    None => drop(self.page.pop_front()),
+                }
+                if self.page.front().is_none_or(|listed| !self.filter.matches_listed(listed)) {
+                    continue;
+                }
+            }
             let Some(listed) = self.page.pop_front() else { continue };
             let key = key_of(&listed).clone();
             let result = match listed {

@@ -54,7 +54,7 @@ impl Database {
         let with = |synchronous| options.clone().synchronous(synchronous);
         Self {
             claims: connection(with(SqliteSynchronous::Normal), &[schema::EVENTS]),
-            // Letters and mail state hold personal data: what is deleted is overwritten.
+            // Letters and mail state hold personal data: what is discarded, purged or erased is overwritten.
             letters: connection(with(SqliteSynchronous::Full).pragma("secure_delete", "ON"), &[schema::EVENTS]),
             #[cfg(feature = "mail")]
             mail: connection(

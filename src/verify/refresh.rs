@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use super::SigningSecrets;
@@ -33,8 +33,12 @@ impl SigningSecrets {
     /// use sendarix_webhooks::SigningSecrets;
     /// use std::time::Duration;
     ///
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let read = || async { SigningSecrets::from_file("/run/secrets/sendarix") };
+    /// async fn read() -> Result<SigningSecrets, Box<dyn std::error::Error + Send + Sync>> {
+    ///     // A file may hang, such as on a network's disk: not on the threads of the server.
+    ///     Ok(tokio::task::spawn_blocking(|| SigningSecrets::from_file("/run/secrets/sendarix")).await??)
+    /// }
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     /// let secrets = read().await?;
     /// let refresh = secrets.refresh(Duration::from_secs(60), read);
     /// // … on SIGHUP:
@@ -53,6 +57,8 @@ impl SigningSecrets {
     {
         let wake = Arc::new(Notify::new());
         let (secrets, woken, read) = (self.clone(), Arc::clone(&wake), Arc::new(read));
+        // An increase is seen only where there was a value before.
+        count(None);
         let task = tokio::spawn(async move {
             loop {
                 // An error says that the interval is over.
@@ -72,7 +78,7 @@ impl SigningSecrets {
                         "failed"
                     }
                 };
-                count(result);
+                count(Some(result));
             }
         });
         SecretsRefresh { secrets: self.clone(), wake, task }
@@ -84,28 +90,25 @@ where
     Fut: Future<Output = Result<SigningSecrets, E>> + Send + 'static,
     E: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
 {
-    // In a task, so that a panic ends this attempt and not all of them.
-    let mut reading = tokio::spawn(read);
-    match timeout(READ_LIMIT, &mut reading).await {
-        Ok(Ok(read)) => read.map_err(Into::into),
-        Ok(Err(panicked)) => Err(panicked.into()),
-        Err(_) => {
-            reading.abort();
-            Err(format!("no answer within {READ_LIMIT:?}").into())
-        }
+    // In a task, so that a panic ends this attempt and not all of them. It is aborted where the set is dropped.
+    let mut reading = JoinSet::new();
+    reading.spawn(read);
+    match timeout(READ_LIMIT, reading.join_next()).await {
+        Ok(Some(Ok(read))) => read.map_err(Into::into),
+        Ok(Some(Err(panicked))) => Err(panicked.into()),
+        Ok(None) | Err(_) => Err(format!("no answer within {READ_LIMIT:?}").into()),
     }
 }
 
 #[cfg(feature = "metrics")]
-fn count(result: &'static str) {
-    // Also with 0: an increase is seen only where there was a value before.
+fn count(result: Option<&'static str>) {
     for one in ["changed", "unchanged", "failed"] {
-        metrics::counter!(SECRET_REFRESHES, "result" => one).increment(u64::from(one == result));
+        metrics::counter!(SECRET_REFRESHES, "result" => one).increment(u64::from(result == Some(one)));
     }
 }
 
 #[cfg(not(feature = "metrics"))]
-fn count(_: &'static str) {}
+fn count(_: Option<&'static str>) {}
 
 /// Keeps the secrets fresh until it is dropped: see [`SigningSecrets::refresh`].
 #[must_use = "the secrets are read again only for as long as this is kept"]
@@ -141,7 +144,7 @@ impl fmt::Debug for SecretsRefresh {
     }
 }
 
-/// Whom to wake when no secret matches a signature. It costs one load where nothing is armed.
+/// Wakes the refresh after a failed signature. It costs one load where nothing is armed.
 #[derive(Default)]
 pub(super) struct OnFailedSignature(OnceLock<Mutex<Alarm>>);
 

@@ -142,6 +142,19 @@ async fn a_call_that_is_dropped_while_it_waits_loses_no_letter() {
     assert_eq!((redriven.key.event_id(), redriven.result.unwrap()), ("evt_2", Outcome::Processed));
 }
 
+/// An operator looks at the letters while they wait for their turn.
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_is_discarded_while_it_waits_is_not_redriven() {
+    let (_, letters) = four();
+    let (_, inbox) = inbox(&letters[..3]).await;
+    let redrives = inbox.redrive_all(|_| async { Ok(()) }).unwrap();
+    let mut redrives = redrives.every(Duration::from_secs(60));
+    assert_eq!(redrives.next().await.unwrap().unwrap().key, letters[0].key);
+    assert!(inbox.discard(&letters[1], "a test message").await.unwrap());
+    assert_eq!(redrives.next().await.unwrap().unwrap().key, letters[2].key);
+    assert!(redrives.next().await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn a_letter_is_discarded_unless_it_has_failed_again() {
     let (now, letters) = four();

@@ -43,8 +43,9 @@ async fn a_linked_file_is_swapped_under_load_and_no_valid_request_is_refused() {
 
     let (signs_with, stop) = (Arc::new(Mutex::new("old")), Arc::new(AtomicBool::new(false)));
     let accepted = Arc::new(AtomicUsize::new(0));
+    let new: [Arc<AtomicBool>; 4] = std::array::from_fn(|_| Arc::default());
     let mut senders = JoinSet::new();
-    for sender in 0..4 {
+    for (sender, signed_new) in new.iter().cloned().enumerate() {
         let (signs_with, stop, accepted) = (Arc::clone(&signs_with), Arc::clone(&stop), Arc::clone(&accepted));
         let addr = endpoint.addr;
         senders.spawn(async move {
@@ -58,6 +59,7 @@ async fn a_linked_file_is_swapped_under_load_and_no_valid_request_is_refused() {
                 let reply = connection.exchange(&Post::signed_by(&one(secret), &body).bytes()).await;
                 assert_eq!(reply.status, 200, "signed with {secret}");
                 accepted.fetch_add(1, Ordering::SeqCst);
+                signed_new.fetch_or(secret == "new", Ordering::SeqCst);
             }
         });
     }
@@ -71,8 +73,8 @@ async fn a_linked_file_is_swapped_under_load_and_no_valid_request_is_refused() {
     eventually("both are accepted", || accepts(&secrets, "new") && accepts(&secrets, "old")).await;
     some_more().await;
     *signs_with.lock().unwrap() = "new";
-    some_more().await;
-    some_more().await;
+    let all_sign_with_it = || new.iter().all(|signed| signed.load(Ordering::SeqCst));
+    eventually("each sender signs with the new one", all_sign_with_it).await;
     swap(&dir, "v3", "new\n");
     refresh.now();
     eventually("the old one is gone", || !accepts(&secrets, "old")).await;

@@ -65,9 +65,7 @@ async fn main() -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
-    for receiver in &receivers {
-        receiver.drain().await;
-    }
+    tokio::join!(receivers[0].drain(), receivers[1].drain());
     tokio::time::sleep(Duration::from_secs(1)).await; // for the last answers
     Ok(())
 }
