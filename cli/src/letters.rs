@@ -151,29 +151,9 @@ impl Discard {
             let letter = find(inbox, event_id).await?;
             return Ok(if self.discard(inbox, &letter).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        let (filter, mut after, mut left) = (self.letters.filter.build(), None::<String>, 0_usize);
-        loop {
-            let page = inbox.list_letters(after.as_deref(), PAGE).await?;
-            if page.is_empty() {
-                return Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-            }
-            for listed in page {
-                let key = match listed {
-                    Ok(letter) => {
-                        if filter.matches(&letter) && !self.discard(inbox, &letter).await? {
-                            left += 1;
-                        }
-                        letter.key
-                    }
-                    Err(letter) => {
-                        left += 1;
-                        complain(format_args!("{letter}: {}", letter.source));
-                        letter.key
-                    }
-                };
-                after = Some(key.event_id().to_owned());
-            }
-        }
+        let filter = self.letters.filter.build();
+        let seen = each_letter(inbox, &filter, async |letter| self.discard(inbox, &letter).await).await?;
+        Ok(if seen.left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     /// Says what became of a letter, and whether it is gone.
@@ -202,25 +182,44 @@ async fn count(inbox: &Inbox) -> anyhow::Result<ExitCode> {
 const PAGE: usize = 100;
 
 async fn list(inbox: &Inbox, filter: &LetterFilter) -> anyhow::Result<ExitCode> {
-    let (mut after, mut unreadable): (Option<String>, usize) = (None, 0);
+    let seen = each_letter(inbox, filter, async |letter| Ok(print_line(&letter).map(|()| true)?)).await?;
+    if seen.letters == 0 {
+        complain(format_args!("there are no dead letters of the endpoint {}", inbox.endpoint()));
+    }
+    Ok(if seen.left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[derive(Default)]
+struct Seen {
+    letters: usize,
+    /// Those that cannot be read, or that `act` left alone.
+    left: usize,
+}
+
+/// Acts on each letter that the filter takes, and says of each that cannot be read why.
+async fn each_letter(
+    inbox: &Inbox,
+    filter: &LetterFilter,
+    mut act: impl AsyncFnMut(DeadLetter) -> anyhow::Result<bool>,
+) -> anyhow::Result<Seen> {
+    let (mut after, mut seen) = (None::<String>, Seen::default());
     loop {
         let page = inbox.list_letters(after.as_deref(), PAGE).await?;
         if page.is_empty() {
-            if after.is_none() {
-                complain(format_args!("there are no dead letters of the endpoint {}", inbox.endpoint()));
-            }
-            return Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(seen);
         }
         for listed in page {
+            seen.letters += 1;
             let key = match listed {
                 Ok(letter) => {
-                    if filter.matches(&letter) {
-                        print_line(&letter)?;
+                    let key = letter.key.clone();
+                    if filter.matches(&letter) && !act(letter).await? {
+                        seen.left += 1;
                     }
-                    letter.key
+                    key
                 }
                 Err(letter) => {
-                    unreadable += 1;
+                    seen.left += 1;
                     complain(format_args!("{letter}: {}", letter.source));
                     letter.key
                 }

@@ -1,9 +1,10 @@
 //! What the receiver counts, through the facade [`metrics`](https://docs.rs/metrics): which exporter the numbers go to is the
 //! application's choice. Install it before the first request comes; the receiver asks for its counters then, and only then.
 //!
-//! Every name but the last four, which are those of secrets, of queues and of the memory store, has the label `endpoint`, and no label has values from outside:
-//! outcomes, reasons and types are closed sets, and the labels of secrets are your own. All series but those of secrets, of
-//! the memory store and of open letters are there from the first request on, with 0.
+//! Every name but the last four, which are those of secrets, of queues and of the memory store, has the label `endpoint`. No
+//! label has values from outside: outcomes, reasons and types are closed sets, and the labels of secrets and queues are your
+//! own. All series but those of secrets, of queues, of the memory store and of open letters are there from the first request
+//! on, with 0.
 //!
 //! | name | kind | labels | counts |
 //! |---|---|---|---|
