@@ -1,8 +1,11 @@
 //! Events on a bus.
 
-use async_nats::HeaderMap;
+use std::collections::HashMap;
+
+use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use async_nats::jetstream::Context;
 
+use super::trace_context::TraceContext;
 use super::{Destination, DestinationFuture};
 use crate::event::{EventType, SendarixEvent, printable_id};
 use crate::inbox::{Delivery, HandlerError};
@@ -29,12 +32,13 @@ pub struct JetStream {
     prefix: String,
     /// The source of `CloudEvents`, if the events are published as such.
     cloud_events: Option<String>,
+    trace_context: TraceContext,
 }
 
 impl JetStream {
     /// Publishes in this context (of async-nats 0.51), whose timeout is how long an acknowledgement may take.
     pub fn new(context: Context, prefix: impl Into<String>) -> Self {
-        Self { context, prefix: prefix.into(), cloud_events: None }
+        Self { context, prefix: prefix.into(), cloud_events: None, trace_context: TraceContext::default() }
     }
 
     /// Publishes `CloudEvents` of this source, a URI reference, in the binary mode of their binding for NATS: the same payload, with
@@ -44,10 +48,23 @@ impl JetStream {
         Self { cloud_events: Some(source.into()), ..self }
     }
 
+    /// Sends the trace along with each event, in the headers that this function returns: `traceparent` and `tracestate`. It is
+    /// called in the span of the delivery. A header that NATS does not allow is left out. See
+    /// [the guide](crate::guide::observability#traces).
+    #[must_use]
+    pub fn trace_context(self, current: impl Fn() -> HashMap<String, String> + Send + Sync + 'static) -> Self {
+        Self { trace_context: TraceContext::new(current), ..self }
+    }
+
     async fn publish(self, event: SendarixEvent) -> Result<(), HandlerError> {
         let event_type = event.kind.event_type().map_or("unknown", EventType::as_str);
         let subject = format!("{}.{event_type}", self.prefix);
         let mut headers = HeaderMap::new();
+        for (name, value) in self.trace_context.fields() {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+                headers.insert(name, value);
+            }
+        }
         // The prefix too, since a stream that takes those of several destinations has one memory for all.
         headers.insert("Nats-Msg-Id", format!("{}/{}", self.prefix, printable_id(&event.event_id)));
         if let Some(source) = &self.cloud_events {

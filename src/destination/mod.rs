@@ -24,6 +24,8 @@ mod mail;
 mod queue;
 #[cfg(feature = "tower")]
 mod terminal;
+#[cfg(any(feature = "apalis", feature = "nats"))]
+mod trace_context;
 
 use std::pin::Pin;
 

@@ -5,6 +5,7 @@
 //! [apalis](https://docs.rs/apalis) 1, with PostgreSQL, Redis or SQLite behind it; a worker of apalis takes them out, and
 //! [`Inbox::process`](crate::Inbox::process) gives it claims and dead letters. `examples/job-queue` shows both.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -13,9 +14,11 @@ use std::time::Duration;
 use apalis_core::backend::finalize::Durable;
 use apalis_core::backend::{TaskSink, TaskSinkError};
 use apalis_core::task::builder::TaskBuilder;
+use apalis_core::task::metadata::MetadataStore;
 use sqlx::error::DatabaseError;
 use tokio::time::timeout;
 
+use super::trace_context::TraceContext;
 use super::{Destination, DestinationFuture};
 use crate::event::{SendarixEvent, printable_id};
 use crate::inbox::{Delivery, HandlerError};
@@ -77,6 +80,7 @@ pub struct Enqueue<Q> {
     queue: Q,
     limit: Duration,
     configure: Configure,
+    trace_context: TraceContext,
 }
 
 type Configure = Arc<dyn Fn(TaskBuilder<SendarixEvent>) -> TaskBuilder<SendarixEvent> + Send + Sync>;
@@ -103,7 +107,7 @@ where
     /// Puts events into this queue: a `PostgresStorage`, `RedisStorage` or `SqliteStorage` of `SendarixEvent`s. Its tables must be
     /// there (`setup`).
     pub fn new(queue: Q) -> Self {
-        Self { queue, limit: LIMIT, configure: Arc::new(|task| task) }
+        Self { queue, limit: LIMIT, configure: Arc::new(|task| task), trace_context: TraceContext::default() }
     }
 
     /// Gives every job a priority, a number of attempts, or a later time.
@@ -113,6 +117,13 @@ where
         configure: impl Fn(TaskBuilder<SendarixEvent>) -> TaskBuilder<SendarixEvent> + Send + Sync + 'static,
     ) -> Self {
         Self { configure: Arc::new(configure), ..self }
+    }
+
+    /// Sends the trace along with each job, in the job's metadata, as this function returns it: `traceparent` and `tracestate`. It
+    /// is called in the span of the delivery. See [the guide](crate::guide::observability#traces) for it and for the worker.
+    #[must_use]
+    pub fn trace_context(self, current: impl Fn() -> HashMap<String, String> + Send + Sync + 'static) -> Self {
+        Self { trace_context: TraceContext::new(current), ..self }
     }
 
     /// How long the queue may take. Default: 5 s, half of what Sendarix waits.
@@ -128,7 +139,9 @@ where
     /// The queue failed, or did not answer in time.
     pub async fn push(&self, event: SendarixEvent) -> Result<(), EnqueueError> {
         let key = printable_id(&event.event_id).into_owned();
-        let task = (self.configure)(TaskBuilder::new(event)).idempotency_key(key).build();
+        let trace = MetadataStore::from_map(self.trace_context.fields());
+        let task = (self.configure)(TaskBuilder::new(event).with_metadata(trace));
+        let task = task.idempotency_key(key).build();
         let mut queue = self.queue.clone();
         match timeout(self.limit, queue.push_task(task)).await {
             Ok(Ok(())) => Ok(()),

@@ -80,7 +80,8 @@ impl Attempt {
     {
         let (event, span) = self.decode();
         let (inbox, began, kind) = (self.inbox.clone(), self.began, self.kind());
-        Delivering::new(self.run(event, handler).instrument(span.clone()), inbox, began, kind, span)
+        let delivery = self.run(event, span.clone(), handler).instrument(span.clone());
+        Delivering::new(delivery, inbox, began, kind, span)
     }
 
     pub(crate) fn deliver_local<H, F, R>(self, spawn_local: fn(LocalTask), handler: H) -> LocalDelivering<R>
@@ -91,7 +92,7 @@ impl Attempt {
     {
         let (event, span) = self.decode();
         let (inbox, began, kind) = (self.inbox.clone(), self.began, self.kind());
-        let delivery = self.run(event, handler).instrument(span.clone());
+        let delivery = self.run(event, span.clone(), handler).instrument(span.clone());
         LocalDelivering::new_local(delivery, spawn_local, inbox, began, kind, span)
     }
 

@@ -2,11 +2,14 @@
 
 use std::pin::pin;
 
+use tracing::Span;
+
 use super::attempt::{Attempt, Decoded};
 use super::futures::{boxed, within};
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::panics::{catch_panic, caught};
 use super::settle::{Failure, Settlement};
+use crate::event::SendarixEvent;
 use crate::outcome::{Outcome, Settled};
 
 impl Attempt {
@@ -15,23 +18,23 @@ impl Attempt {
     /// A panic in a store, say, must not take the other requests of the connection with it; the claim is released when it is
     /// dropped.
     #[expect(clippy::manual_async_fn, reason = "an async function holds its arguments twice")]
-    pub(super) fn run<H, F, R>(self, event: Decoded, handler: H) -> impl Future<Output = Settlement<R>>
+    pub(super) fn run<H, F, R>(self, event: Decoded, span: Span, handler: H) -> impl Future<Output = Settlement<R>>
     where
         H: FnOnce(Delivery) -> F,
         F: Future<Output = Result<R, HandlerError>>,
         R: HandlerResponse,
     {
         async move {
-            let settlement = match catch_panic(pin!(self.follow_path(event, handler))).await {
+            let settlement = match catch_panic(pin!(self.follow_path(&event, handler))).await {
                 Ok(settlement) => settlement,
                 Err(panic) => self.panicked(format!("a panic outside of the handler: {panic}")).into(),
             };
-            self.report(settlement.settled());
+            self.report(settlement.settled(), event.ok().as_ref(), &span);
             settlement
         }
     }
 
-    async fn follow_path<H, F, R>(&self, event: Decoded, handler: H) -> Settlement<R>
+    async fn follow_path<H, F, R>(&self, event: &Decoded, handler: H) -> Settlement<R>
     where
         H: FnOnce(Delivery) -> F,
         F: Future<Output = Result<R, HandlerError>>,
@@ -39,23 +42,23 @@ impl Attempt {
     {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return boxed(self.keep_malformed(&error)).await.into(),
+            Err(error) => return boxed(self.keep_malformed(error)).await.into(),
         };
-        self.log_receipt(&event);
-        if !self.inbox.wants(&event) {
+        self.log_receipt(event);
+        if !self.inbox.wants(event) {
             return self.inbox.settled(Outcome::Ignored).into();
         }
-        let claim = match self.claim(&event).await {
+        let claim = match self.claim(event).await {
             Ok(claim) => claim,
             Err(settled) => return settled.into(),
         };
         if claim.number() == 1 {
-            self.count(&event);
+            self.count(event);
         }
-        if let Some((outcome, reason, error)) = self.unfit(&event) {
+        if let Some((outcome, reason, error)) = self.unfit(event) {
             return boxed(self.give_up(claim, outcome, reason, error)).await.into();
         }
-        let delivery = Delivery { event, attempt: claim.number(), claim: claim.handle().clone() };
+        let delivery = Delivery { event: event.clone(), attempt: claim.number(), claim: claim.handle().clone() };
         // The handler's own panics are caught inside; this is for one in the drop of a handler that is stopped.
         let result = catch_panic(pin!(self.handle(handler, delivery))).await;
         self.settle(claim, result.unwrap_or_else(|panic| Err(Failure::Panic(panic)))).await
@@ -78,8 +81,10 @@ impl Attempt {
         }
     }
 
-    /// Logs and counts how the delivery ended. A log that panics costs its line, and not the answer.
-    fn report(&self, settled: &Settled) {
-        caught(|| self.inbox.telemetry().settled(settled, self.began, self.kind()));
+    /// Logs, counts and traces how the delivery ended. A log that panics costs its line, and not the answer.
+    fn report(&self, settled: &Settled, event: Option<&SendarixEvent>, span: &Span) {
+        let telemetry = self.inbox.telemetry();
+        caught(|| telemetry.settled(settled, self.began, self.kind()));
+        caught(|| telemetry.span_ended(span, event, settled));
     }
 }

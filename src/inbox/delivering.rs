@@ -161,7 +161,12 @@ impl<R, D: ?Sized> Delivering<R, D> {
     /// Reports an outcome that the delivery itself does not have: `Slow` or `Draining`.
     fn report(&self, outcome: Outcome) -> Settled {
         let settled = self.inbox.settled(outcome);
-        self.span.in_scope(|| self.inbox.telemetry().settled(&settled, self.began, self.kind));
+        let telemetry = self.inbox.telemetry();
+        self.span.in_scope(|| telemetry.settled(&settled, self.began, self.kind));
+        // After a slow answer the delivery goes on, and reports its own end.
+        if outcome != Outcome::Slow {
+            telemetry.span_ended(&self.span, None, &settled);
+        }
         settled
     }
 

@@ -12,8 +12,13 @@
 //! | the dedup memory is full, once a minute at most | warn | [`TARGET`] | `forgotten` |
 //!
 //! The first two are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
-//! and so is whatever the handler logs. `secret` is the label of the secret that matched: when only the newest is seen,
+//! and so is what the handler logs. `secret` is the label of the secret that matched: when only the newest is seen,
 //! the one before it can go. For what comes from a dead letter or from the application, `from` stands in its place.
+//!
+//! The span carries what an OpenTelemetry layer reads: `otel.kind` from its start, and at its end `messaging.system`,
+//! `messaging.operation.name`, `messaging.operation.type`, `messaging.destination.name` (the endpoint), `messaging.message.id`
+//! (the event's id), and after a failure `otel.status_code`, `otel.status_description` and `error.type` (the outcome). A failure is what the log tells at
+//! warn or error. A [`Slow`](crate::Outcome::Slow) answer leaves the span open, since the handler goes on.
 //!
 //! No recipient, body or secret is logged above debug, with one exception: the text of a handler's own error is logged
 //! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is
@@ -24,6 +29,7 @@
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]
 mod no_metrics;
+mod span;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -52,6 +58,11 @@ pub(crate) struct Telemetry {
     /// These are written at an attacker's pace; each reason has its limit, so that none hides another.
     refused_lines: [LineLimit; RefusalKind::ALL.len()],
     abandoned_lines: LineLimit,
+}
+
+/// Whether a delivery that ended like this is a warning in the log, and an error in a trace.
+fn is_failure(outcome: Outcome) -> bool {
+    !matches!(outcome, Outcome::Processed | Outcome::Duplicate | Outcome::Ignored | Outcome::InFlight)
 }
 
 /// Which counter a delivery goes to.
@@ -102,18 +113,12 @@ impl Telemetry {
 
     /// The span of one delivery, from decoding to its outcome.
     pub(crate) fn delivery_span(&self, event: Option<&SendarixEvent>) -> Span {
-        let endpoint = &*self.endpoint;
-        match event {
-            Some(event) => tracing::info_span!(
-                target: TARGET,
-                "sendarix_delivery",
-                endpoint,
-                event_id = ?Clipped(&event.event_id),
-                event_type = ?Clipped(event.type_name()),
-                message_id = ?Clipped(&event.message_id),
-            ),
-            None => tracing::info_span!(target: TARGET, "sendarix_delivery", endpoint),
-        }
+        span::start(&self.endpoint, event)
+    }
+
+    /// Says in the span of a delivery how it ended: after [`settled`](Self::settled), whose line is in the span.
+    pub(crate) fn span_ended(&self, span: &Span, event: Option<&SendarixEvent>, settled: &Settled) {
+        span::end(span, &self.endpoint, event, settled);
     }
 
     /// A request was signed with the secret of this label.
@@ -167,12 +172,10 @@ impl Telemetry {
             };
         }
         match outcome {
-            Outcome::Processed | Outcome::Duplicate | Outcome::Ignored | Outcome::InFlight => {
-                log!(Level::INFO, "settled a delivery");
-            }
             Outcome::StoreUnavailable => log!(Level::ERROR, "a store failed; Sendarix will deliver again"),
             Outcome::NotTaken => log!(Level::ERROR, "no handler took the event; Sendarix will deliver again"),
-            _ => log!(Level::WARN, "settled a delivery"),
+            _ if is_failure(outcome) => log!(Level::WARN, "settled a delivery"),
+            _ => log!(Level::INFO, "settled a delivery"),
         }
     }
 

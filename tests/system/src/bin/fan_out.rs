@@ -2,6 +2,7 @@
 //!
 //! Stop the bus, and each event is answered 503 until it is back; the other three have it once all the same.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,7 +75,14 @@ async fn bus(url: &str) -> anyhow::Result<JetStream> {
         ..Default::default()
     };
     context.get_or_create_stream(stream).await.context("the stream")?;
-    Ok(JetStream::new(context, "sendarix").cloud_events("/webhooks/sendarix"))
+    // The last one would be a second header.
+    let trace = [
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("tracestate", "a=b\r\nforged: c"),
+    ];
+    let trace = HashMap::from(trace.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let bus = JetStream::new(context, "sendarix").cloud_events("/webhooks/sendarix");
+    Ok(bus.trace_context(move || trace.clone()))
 }
 
 #[tokio::main]

@@ -68,6 +68,9 @@ impl Nats {
             for (name, value) in event.to_cloud_event("/webhooks/sendarix").binary_headers() {
                 assert_eq!(message.headers.get(name).map(|found| found.as_str()), Some(value.as_str()), "{name}");
             }
+            let trace = ["traceparent", "tracestate", "forged"]
+                .map(|name| message.headers.get(name).map(|found| found.as_str()));
+            assert_eq!(trace, [Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), None, None]);
             ids.push(event.event_id.clone());
         }
         ids

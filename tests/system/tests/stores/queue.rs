@@ -1,6 +1,6 @@
 //! Events on their way into a durable queue, and out of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use crate::support::{Backend, Instance, Kind, Sent, deliver, eventually, secret};
 
 const QUEUE: &str = "sendarix";
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 fn event(id: &str) -> SendarixEvent {
     SendarixEvent::decode(Sample::new(EventType::Open).event_id(id).body()).unwrap()
@@ -37,13 +38,26 @@ fn jobs(backend: &Backend) -> Vec<String> {
     bodies.lines().filter(|line| !line.is_empty()).map(id).collect()
 }
 
+/// What a job says beside its event.
+fn metadata(backend: &Backend) -> String {
+    match backend.kind {
+        Kind::Sqlite => backend.sql("SELECT metadata FROM Jobs LIMIT 1"),
+        Kind::Postgres => backend.sql("SELECT metadata FROM apalis.jobs LIMIT 1"),
+        Kind::Redis => {
+            let script = "return redis.call('HGETALL', redis.call('KEYS', 'sendarix:meta:*')[1])";
+            backend.redis(&["EVAL", script, "0"]).unwrap()
+        }
+    }
+}
+
 /// Each of 10,000 events comes three times, to instances that know nothing of each other.
 async fn pushes<Q>(backend: &Backend, queue: Q)
 where
     Q: TaskSink<SendarixEvent, Durable> + Clone + Send + Sync + 'static,
 {
     const EVENTS: usize = 10_000;
-    let enqueue = Enqueue::new(queue).limit(Duration::from_secs(30));
+    let trace_context = || HashMap::from([("traceparent".to_owned(), TRACEPARENT.to_owned())]);
+    let enqueue = Enqueue::new(queue).limit(Duration::from_secs(30)).trace_context(trace_context);
     let next = Arc::new(AtomicUsize::new(0));
     let mut pushers = JoinSet::new();
     for _ in 0..8 {
@@ -63,6 +77,8 @@ where
     let jobs = jobs(backend);
     assert_eq!(jobs.len(), EVENTS, "{:?}", backend.kind);
     assert_eq!(jobs.into_iter().collect::<HashSet<_>>().len(), EVENTS, "{:?}", backend.kind);
+    let metadata = metadata(backend);
+    assert!(metadata.contains("traceparent") && metadata.contains(TRACEPARENT), "{:?}: {metadata}", backend.kind);
     enqueue.push(event("evt'\u{1F4E7}")).await.unwrap();
 }
 
