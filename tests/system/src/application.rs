@@ -24,8 +24,13 @@ pub fn options<O: Parser>() -> O {
 /// The secrets from the environment. Says where the server listens.
 pub fn secrets(listening: SocketAddr) -> anyhow::Result<SigningSecrets> {
     let secrets = SigningSecrets::from_env()?;
-    eprintln!("listening on http://{listening}{PATH}");
+    self::listening(listening);
     Ok(secrets)
+}
+
+/// Says where the server listens.
+pub fn listening(addr: SocketAddr) {
+    eprintln!("listening on http://{addr}{PATH}");
 }
 
 /// Catches the signals that tell the process to stop, at once, and waits for one of them. The next one ends the process

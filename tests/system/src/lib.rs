@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 pub use self::delivery::{deliver, deliver_body, receiver, secret};
 pub use self::process::{Instance, SECRET, Sent, program};
 pub use self::proxy::{Fault, Proxy};
-pub use self::server::{Backend, Kind, PATIENCE, TempDir, as_nobody, signal};
+pub use self::server::{Backend, Kind, PATIENCE, TempDir, as_nobody, libfaketime, signal};
 
 /// Waits until a condition holds, and returns how long it took.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) -> Duration {

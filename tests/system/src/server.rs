@@ -325,6 +325,13 @@ impl Drop for Backend {
     }
 }
 
+/// The library that gives a process another time: see its manual for `FAKETIME`.
+pub fn libfaketime() -> PathBuf {
+    let name = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    assert!(Path::new(&name).exists(), "{name} is installed; `bash tests/run` installs it");
+    name.into()
+}
+
 /// A library that makes syncing slow, and the file that switches it on.
 pub struct SlowDisk {
     library: PathBuf,

@@ -1,7 +1,6 @@
 //! Several instances over one store.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use sendarix_webhooks::{PostgresStore, SqliteStore};
 use tokio::task::JoinSet;
 
-use crate::support::{Backend, Instance, Kind, Sent, program};
+use crate::support::{Backend, Instance, Kind, Sent, libfaketime, program};
 
 const EVENTS: usize = 10_000;
 const COPIES: usize = 8;
@@ -179,10 +178,4 @@ async fn a_clock_that_steps_back_keeps_no_event_away() {
             assert_eq!(over, "1", "{kind:?}");
         }
     }
-}
-
-fn libfaketime() -> PathBuf {
-    let name = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
-    assert!(PathBuf::from(&name).exists(), "{name} is installed; `bash tests/run` installs it");
-    name.into()
 }

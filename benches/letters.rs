@@ -1,0 +1,170 @@
+//! What 100,000 dead letters cost a running endpoint: the slowest answer in a hundred while they are listed, filtered and redriven,
+//! against the same endpoint at rest, and the memory that the process takes meanwhile.
+//!
+//! ```sh
+//! cargo bench --package sendarix-webhooks-benches --bench letters
+//! ```
+//!
+//! It starts its servers. Sender, endpoint, redriving and store share this machine.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use axum::routing::post;
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, FileDeadLetters, LetterFilter};
+use sendarix_webhooks::store::{EventKey, MemoryStore};
+use sendarix_webhooks::testing::Sample;
+use sendarix_webhooks::{
+    Delivery, EventType, HandlerError, Inbox, Receiver, ReceiverBuilder, SendarixEvent, SendarixLayer,
+};
+use sendarix_webhooks_benches::Target::AtMost;
+use sendarix_webhooks_benches::{Event, counted, row, secret, server};
+use sendarix_webhooks_system_tests::{Backend, Kind, TempDir};
+use tokio::task::JoinSet;
+
+const LETTERS: usize = 100_000;
+const WRITERS: usize = 64;
+/// Each sends an event every 20 ms: 200 a second, the rate of Sendarix's campaigns of 12,000 a minute.
+const SENDERS: usize = 4;
+const PERIOD: Duration = Duration::from_millis(20);
+const AT_REST: Duration = Duration::from_secs(20);
+
+#[tokio::main]
+async fn main() {
+    for kind in Kind::ALL {
+        let backend = Backend::start(kind);
+        let (store, letters) = backend.stores();
+        measure(&format!("`{kind:?}Store`"), |builder| builder.store(store), letters).await;
+    }
+    let dir = TempDir::new();
+    let letters: Arc<dyn DeadLetters> = Arc::new(FileDeadLetters::open(dir.path().join("letters")).unwrap());
+    let kept = Arc::clone(&letters);
+    measure("`FileDeadLetters`", |builder| builder.store(MemoryStore::new()).dead_letters(kept), letters).await;
+}
+
+async fn measure(name: &str, stores: impl FnOnce(ReceiverBuilder) -> ReceiverBuilder, letters: Arc<dyn DeadLetters>) {
+    record(&letters).await;
+    let receiver = stores(Receiver::builder(secret())).build().unwrap();
+    let route = post(|_: SendarixEvent| async {}).layer(SendarixLayer::new(receiver.clone()));
+    let addr = server::serve(route).await;
+    let inbox = receiver.inbox().clone();
+
+    let rest = Senders::start(addr);
+    tokio::time::sleep(AT_REST).await;
+    let rest = rest.p99();
+
+    let before = resident();
+    let peak = Arc::new(AtomicUsize::new(before));
+    let senders = Senders::start(addr);
+    let began = Instant::now();
+    let redriven = walk(&inbox, &peak).await;
+    let (took, busy) = (began.elapsed(), senders.p99());
+    assert_eq!(redriven, LETTERS);
+    let grown = (peak.load(Ordering::Relaxed) - before) / 1024 / 1024;
+    println!("  {name}: p99 {rest:?} at rest, {busy:?} meanwhile; listed twice, counted and redriven in {took:?}");
+    let ratio = busy.as_secs_f64() / rest.as_secs_f64();
+    row(&format!("{name}, p99 while {LETTERS} letters are redriven"), "at rest", AtMost(2.0), ratio);
+    counted("the same, memory of the process meanwhile", format!("{grown} MiB more"));
+}
+
+async fn record(letters: &Arc<dyn DeadLetters>) {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut writers = JoinSet::new();
+    for _ in 0..WRITERS {
+        let (letters, next) = (Arc::clone(letters), Arc::clone(&next));
+        writers.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= LETTERS {
+                    return;
+                }
+                let id = format!("letter_{number:06}");
+                let body = Sample::new(EventType::Bounce).event_id(id.as_str()).body();
+                let now = std::time::SystemTime::now().into();
+                let letter = DeadLetter::new(EventKey::new("default", &id), body, DeadLetterReason::Failed, now);
+                letters.record(&letter).await.unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+}
+
+/// What an operator does: list, filter, count, redrive. Returns how many were redriven.
+async fn walk(inbox: &Inbox, peak: &AtomicUsize) -> usize {
+    let filter = LetterFilter::new().event_type("bounce");
+    let mut after: Option<String> = None;
+    let mut listed = 0;
+    loop {
+        let page = inbox.list_letters(after.as_deref(), 100).await.unwrap();
+        let Some(Ok(last)) = page.last() else { break };
+        after = Some(last.key.event_id().to_owned());
+        listed += page.iter().flatten().filter(|letter| filter.matches(letter)).count();
+        peak.fetch_max(resident(), Ordering::Relaxed);
+    }
+    assert_eq!(listed, LETTERS);
+    assert_eq!(inbox.count_letters().await.unwrap().values().sum::<u64>(), LETTERS as u64);
+    let handler = |_: Delivery| async { Ok::<(), HandlerError>(()) };
+    let mut redrives = inbox.redrive_all(handler).unwrap().only(filter);
+    let mut redriven = 0;
+    while let Some(letter) = redrives.next().await.unwrap() {
+        letter.result.unwrap();
+        redriven += 1;
+        if redriven % 100 == 0 {
+            peak.fetch_max(resident(), Ordering::Relaxed);
+        }
+    }
+    redriven
+}
+
+/// Connections that send events at a steady pace, and time the answers.
+struct Senders {
+    threads: Vec<thread::JoinHandle<Vec<Duration>>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Senders {
+    fn start(addr: SocketAddr) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let stop = Arc::new(AtomicBool::new(false));
+        let send = |stop: Arc<AtomicBool>| {
+            move || {
+                let mut stream = TcpStream::connect(addr).unwrap();
+                stream.set_nodelay(true).unwrap();
+                let (mut times, mut due) = (Vec::new(), Instant::now());
+                while !stop.load(Ordering::Relaxed) {
+                    let request = Event::bounce(NEXT.fetch_add(1, Ordering::Relaxed)).request();
+                    // From when it was due: a slow answer delays those behind it.
+                    due += PERIOD;
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                    stream.write_all(&request).unwrap();
+                    let mut answer = [0; 1024];
+                    let read = stream.read(&mut answer).unwrap();
+                    assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+                    times.push(due.elapsed());
+                }
+                times
+            }
+        };
+        let threads = (0..SENDERS).map(|_| thread::spawn(send(Arc::clone(&stop)))).collect();
+        Self { threads, stop }
+    }
+
+    fn p99(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut times: Vec<Duration> = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        times.sort_unstable();
+        times[times.len() * 99 / 100]
+    }
+}
+
+/// The memory of this process that is in RAM, in bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
