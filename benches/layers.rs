@@ -124,26 +124,26 @@ struct Forgetful;
 
 impl DedupStore for Forgetful {
     fn claim<'a>(&'a self, _: &'a EventKey, _: ClaimToken, _: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(async { Ok(Claim::Granted { attempt: 1 }) })
+        StoreFuture::new(async { Ok(Claim::Granted { attempt: 1 }) })
     }
 
     fn complete<'a>(&'a self, _: &'a EventKey, _: ClaimToken, _: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async { Ok(true) })
+        StoreFuture::new(async { Ok(true) })
     }
 
     fn release<'a>(&'a self, _: &'a EventKey, _: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(async { Ok(true) })
+        StoreFuture::new(async { Ok(true) })
     }
 
     fn give_up<'a>(&'a self, _: &'a EventKey, _: ClaimToken, _: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async { Ok(true) })
+        StoreFuture::new(async { Ok(true) })
     }
 
     fn reopen<'a>(&'a self, _: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async { Ok(()) })
+        StoreFuture::new(async { Ok(()) })
     }
 
     fn is_completed<'a>(&'a self, _: &'a EventKey) -> StoreFuture<'a, bool> {
-        Box::pin(async { Ok(false) })
+        StoreFuture::new(async { Ok(false) })
     }
 }

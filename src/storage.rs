@@ -3,9 +3,50 @@
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
-/// What a step of a store returns: boxed, so that stores can be exchanged behind `dyn`.
-pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+/// What a step of a store returns: a future that can be exchanged behind `dyn`.
+#[must_use = "a step may do nothing unless it is awaited"]
+pub struct StoreFuture<'a, T>(Progress<'a, T>);
+
+enum Progress<'a, T> {
+    /// `None` once the result has been returned.
+    Done(Option<Result<T, StoreError>>),
+    UnderWay(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>),
+}
+
+impl<'a, T> StoreFuture<'a, T> {
+    /// A step that waits for a database, say. It is boxed.
+    pub fn new(step: impl Future<Output = Result<T, StoreError>> + Send + 'a) -> Self {
+        Self(Progress::UnderWay(Box::pin(step)))
+    }
+
+    /// A step that has been made: a store in memory need not wait, and this costs no memory.
+    pub fn ready(result: Result<T, StoreError>) -> Self {
+        Self(Progress::Done(Some(result)))
+    }
+}
+
+/// The result is moved out, and the step has a box.
+impl<T> Unpin for StoreFuture<'_, T> {}
+
+impl<T> Future for StoreFuture<'_, T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            #[expect(clippy::expect_used, reason = "the caller's mistake, as with any future")]
+            Progress::Done(result) => Poll::Ready(result.take().expect("`StoreFuture` was polled after it was ready")),
+            Progress::UnderWay(step) => step.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<T> fmt::Debug for StoreFuture<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreFuture").field("is_done", &matches!(self.0, Progress::Done(_))).finish()
+    }
+}
 
 /// A store could not make a step, and nothing is known of what happened to it. The cause is its
 /// [`source`](Error::source).

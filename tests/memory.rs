@@ -23,7 +23,7 @@ struct Counted(Arc<AtomicUsize>);
 impl Counted {
     fn fail<'a, T: Send + 'a>(&self) -> StoreFuture<'a, T> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async { Err(StoreError::new("must not be called")) })
+        StoreFuture::new(async { Err(StoreError::new("must not be called")) })
     }
 }
 

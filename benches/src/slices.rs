@@ -155,30 +155,30 @@ impl Default for MemoryStore {
 
 impl DedupStore for MemoryStore {
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(async move { Ok(self.claim_now(key, token, lease)) })
+        StoreFuture::new(async move { Ok(self.claim_now(key, token, lease)) })
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move { Ok(self.complete_now(key, token, retention)) })
+        StoreFuture::new(async move { Ok(self.complete_now(key, token, retention)) })
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(async move { Ok(self.end_now(key, token, HowEnded::Failed, FAILED_FOR)) })
+        StoreFuture::new(async move { Ok(self.end_now(key, token, HowEnded::Failed, FAILED_FOR)) })
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move { Ok(self.end_now(key, token, HowEnded::GivenUp, retention)) })
+        StoreFuture::new(async move { Ok(self.end_now(key, token, HowEnded::GivenUp, retention)) })
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             self.reopen_now(key);
             Ok(())
         })
     }
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
-        Box::pin(async move { Ok(self.is_completed_now(key)) })
+        StoreFuture::new(async move { Ok(self.is_completed_now(key)) })
     }
 }
 

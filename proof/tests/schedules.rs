@@ -141,19 +141,25 @@ impl DedupStore for Shared {
             }
             Claim::Granted { attempt: entry.attempt }
         };
-        Box::pin(async move { self.0.step(claim).await.map_err(StoreError::new) })
+        StoreFuture::new(async move { self.0.step(claim).await.map_err(StoreError::new) })
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, _: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move { self.0.step(|| self.0.end(key, token, State::Completed)).await.map_err(StoreError::new) })
+        StoreFuture::new(async move {
+            self.0.step(|| self.0.end(key, token, State::Completed)).await.map_err(StoreError::new)
+        })
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(async move { self.0.step(|| self.0.end(key, token, State::Failed)).await.map_err(StoreError::new) })
+        StoreFuture::new(
+            async move { self.0.step(|| self.0.end(key, token, State::Failed)).await.map_err(StoreError::new) },
+        )
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, _: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move { self.0.step(|| self.0.end(key, token, State::GivenUp)).await.map_err(StoreError::new) })
+        StoreFuture::new(async move {
+            self.0.step(|| self.0.end(key, token, State::GivenUp)).await.map_err(StoreError::new)
+        })
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
@@ -164,11 +170,11 @@ impl DedupStore for Shared {
                 entry.state = State::Failed;
             }
         };
-        Box::pin(async move { self.0.step(reopen).await.map_err(StoreError::new) })
+        StoreFuture::new(async move { self.0.step(reopen).await.map_err(StoreError::new) })
     }
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
-        Box::pin(async move { self.0.step(|| self.0.is_completed_now(key)).await.map_err(StoreError::new) })
+        StoreFuture::new(async move { self.0.step(|| self.0.is_completed_now(key)).await.map_err(StoreError::new) })
     }
 
     fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
@@ -189,17 +195,17 @@ impl DeadLetters for Shared {
             }
             letters.insert(letter.key.clone(), letter);
         };
-        Box::pin(async move { self.0.step(record).await.map_err(StoreError::new) })
+        StoreFuture::new(async move { self.0.step(record).await.map_err(StoreError::new) })
     }
 
     fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
         let resolve = move || drop(self.0.letters.lock().unwrap().remove(key));
-        Box::pin(async move { self.0.step(resolve).await.map_err(StoreError::new) })
+        StoreFuture::new(async move { self.0.step(resolve).await.map_err(StoreError::new) })
     }
 
     fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
         let get = move || self.0.letters.lock().unwrap().get(key).cloned();
-        Box::pin(async move { self.0.step(get).await.map_err(StoreError::new) })
+        StoreFuture::new(async move { self.0.step(get).await.map_err(StoreError::new) })
     }
 
     fn list<'a>(
@@ -214,7 +220,7 @@ impl DeadLetters for Shared {
             let rest = rest.filter(|letter| after.is_none_or(|after| letter.key.event_id() > after));
             rest.take(limit).cloned().map(Ok).collect()
         };
-        Box::pin(async move { self.0.step(list).await.map_err(StoreError::new) })
+        StoreFuture::new(async move { self.0.step(list).await.map_err(StoreError::new) })
     }
 
     fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
@@ -222,7 +228,7 @@ impl DeadLetters for Shared {
             let mut letters = self.0.letters.lock().unwrap();
             letters.get(&letter.key) == Some(letter) && letters.remove(&letter.key).is_some()
         };
-        Box::pin(async move { self.0.step(discard).await.map_err(StoreError::new) })
+        StoreFuture::new(async move { self.0.step(discard).await.map_err(StoreError::new) })
     }
 }
 

@@ -101,7 +101,7 @@ impl FileDeadLetters {
 
 impl DeadLetters for FileDeadLetters {
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             // Before it is sent: a caller that gives up waiting may resolve it next.
             self.index().enqueue(&letter.key);
             let sent = self.send(|reply| Command::Change(Change::Record(letter.clone()), reply));
@@ -111,7 +111,7 @@ impl DeadLetters for FileDeadLetters {
     }
 
     fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             // Most events leave no letter, and the writing thread need not know of them.
             if self.index().may_hold(key) {
                 self.ask(|reply| Command::Change(Change::Resolve(key.clone()), reply)).await?;
@@ -121,7 +121,7 @@ impl DeadLetters for FileDeadLetters {
     }
 
     fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
-        Box::pin(self.ask(|reply| Command::Get(key.clone(), reply)))
+        StoreFuture::new(self.ask(|reply| Command::Get(key.clone(), reply)))
     }
 
     fn list<'a>(
@@ -131,11 +131,11 @@ impl DeadLetters for FileDeadLetters {
         limit: usize,
     ) -> StoreFuture<'a, Vec<ListedLetter>> {
         let (endpoint, after) = (endpoint.to_owned(), after.map(str::to_owned));
-        Box::pin(self.ask(move |reply| Command::List { endpoint, after, limit, reply }))
+        StoreFuture::new(self.ask(move |reply| Command::List { endpoint, after, limit, reply }))
     }
 
     fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
-        Box::pin(self.ask(|reply| Command::Discard(letter.clone(), reply)))
+        StoreFuture::new(self.ask(|reply| Command::Discard(letter.clone(), reply)))
     }
 }
 

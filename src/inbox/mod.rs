@@ -49,6 +49,7 @@ mod release;
 mod settings;
 mod settle;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,7 +179,7 @@ impl Inbox {
     /// Waits for one step of a store, as long as the settings allow.
     async fn step<T>(&self, store: FailedStore, mut step: StoreFuture<'_, T>) -> Result<T, StepError> {
         let limit = self.settings().store_timeout;
-        let done = match within(limit, step.as_mut()).await {
+        let done = match within(limit, Pin::new(&mut step)).await {
             Some(done) => done.map_err(|error| StepError::new(store, error)),
             None => Err(StepError::late(store, limit)),
         };

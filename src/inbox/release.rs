@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::claim::Claimed;
 use crate::event::EventKey;
 use crate::logging::{Chain, Clipped, TARGET};
+use crate::storage::StoreFuture;
 use crate::telemetry::FailedStore;
 
 /// The claims that wait for a store to take them back.
@@ -48,9 +50,10 @@ impl Default for Releases {
 pub(super) fn release_in_background(claimed: Claimed<'_>) {
     let (inbox, handle) = (claimed.attempt.inbox.clone(), claimed.handle);
     let (store, asked) = (Arc::clone(&inbox.0.store), handle.clone());
-    let mut release = Box::pin(async move { store.release(asked.key(), asked.token()).await });
+    let mut release = StoreFuture::new(async move { store.release(asked.key(), asked.token()).await });
     // A store in memory answers at once, even where the runtime is ending and begins no task any more.
-    let polled = catch_unwind(AssertUnwindSafe(|| release.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
+    let polled =
+        catch_unwind(AssertUnwindSafe(|| Pin::new(&mut release).poll(&mut Context::from_waker(Waker::noop()))));
     let first = match polled {
         Ok(Poll::Ready(Ok(_))) => return,
         Ok(Poll::Pending) => Some(release),

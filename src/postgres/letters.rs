@@ -31,21 +31,21 @@ impl PostgresDeadLetters {
 
 impl DeadLetters for PostgresDeadLetters {
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let row = row(letter);
             self.0.run(|sql| &sql.letters.record, |query| bind_row!(query, &row)).await.map(drop)
         })
     }
 
     fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id());
             self.0.run(|sql| &sql.letters.resolve, bind).await.map(drop)
         })
     }
 
     fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id());
             let rows = self.0.run(|sql| &sql.letters.get, bind).await?;
             let letter = rows.first().map(|row| listed(key.endpoint(), row));
@@ -59,7 +59,7 @@ impl DeadLetters for PostgresDeadLetters {
         after: Option<&'a str>,
         limit: usize,
     ) -> StoreFuture<'a, Vec<ListedLetter>> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             // No id is empty, so what comes behind the empty one is all.
             let (after, limit) = (after.unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX));
             let bind = |query: Query<'a>| query.bind(endpoint).bind(after).bind(limit);
@@ -69,7 +69,7 @@ impl DeadLetters for PostgresDeadLetters {
     }
 
     fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let key = &letter.key;
             let bind = |query: Query<'a>| {
                 let query = query.bind(key.endpoint()).bind(key.event_id());
@@ -80,7 +80,7 @@ impl DeadLetters for PostgresDeadLetters {
     }
 
     fn count<'a>(&'a self, endpoint: &'a str) -> Option<StoreFuture<'a, HashMap<DeadLetterReason, u64>>> {
-        Some(Box::pin(async move {
+        Some(StoreFuture::new(async move {
             counts(&self.0.run(|sql| &sql.letters.count, |query: Query<'a>| query.bind(endpoint)).await?)
         }))
     }

@@ -280,29 +280,29 @@ fn answer(row: &PgRow) -> Result<Option<Claim>, sqlx::Error> {
 
 impl DedupStore for PostgresStore {
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(self.try_claim(key, token, lease))
+        StoreFuture::new(self.try_claim(key, token, lease))
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             self.purge_if_due();
             self.settle("completed", key, token, retention).await
         })
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(self.settle("failed", key, token, FAILED_FOR))
+        StoreFuture::new(self.settle("failed", key, token, FAILED_FOR))
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             self.purge_if_due();
             self.settle("given_up", key, token, retention).await
         })
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let kept = units(FAILED_FOR, 1_000_000);
             let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id()).bind(kept);
             self.0.database.run(|sql| &sql.reopen, bind).await.map(drop)
@@ -310,7 +310,7 @@ impl DedupStore for PostgresStore {
     }
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id());
             Ok(!self.0.database.run(|sql| &sql.is_completed, bind).await?.is_empty())
         })

@@ -136,15 +136,15 @@ fn read(json: &[u8]) -> Result<DeadLetter, StoreError> {
 
 impl DeadLetters for RedisDeadLetters {
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
-        Box::pin(self.try_record(letter))
+        StoreFuture::new(self.try_record(letter))
     }
 
     fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(self.try_resolve(key))
+        StoreFuture::new(self.try_resolve(key))
     }
 
     fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
-        Box::pin(async move { self.find(key).await?.as_deref().map(read).transpose() })
+        StoreFuture::new(async move { self.find(key).await?.as_deref().map(read).transpose() })
     }
 
     fn list<'a>(
@@ -153,10 +153,10 @@ impl DeadLetters for RedisDeadLetters {
         after: Option<&'a str>,
         limit: usize,
     ) -> StoreFuture<'a, Vec<ListedLetter>> {
-        Box::pin(self.try_list(endpoint, after, limit))
+        StoreFuture::new(self.try_list(endpoint, after, limit))
     }
 
     fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
-        Box::pin(self.try_discard(letter))
+        StoreFuture::new(self.try_discard(letter))
     }
 }

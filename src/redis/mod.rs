@@ -189,23 +189,23 @@ fn escaped(endpoint: &str) -> String {
 
 impl DedupStore for RedisStore {
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(self.try_claim(key, token, lease))
+        StoreFuture::new(self.try_claim(key, token, lease))
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(self.settle(key, token, "completed", retention))
+        StoreFuture::new(self.settle(key, token, "completed", retention))
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(self.settle(key, token, "failed", FAILED_FOR))
+        StoreFuture::new(self.settle(key, token, "failed", FAILED_FOR))
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(self.settle(key, token, "given_up", retention))
+        StoreFuture::new(self.settle(key, token, "given_up", retention))
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let keys = [self.key(key)];
             let reopened = self.server.run(&self.server.reopen, &keys, milliseconds(FAILED_FOR)).await;
             reopened.map(|_: u64| ())
@@ -213,7 +213,7 @@ impl DedupStore for RedisStore {
     }
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let mut find = redis::cmd("GET");
             find.arg(self.key(key));
             let event: Option<String> = self.server.send(&find).await?;

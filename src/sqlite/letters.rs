@@ -49,21 +49,21 @@ impl SqliteDeadLetters {
 
 impl DeadLetters for SqliteDeadLetters {
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let row = row(letter);
             self.run(&STATEMENTS.record, |query| bind_row!(query, &row)).await.map(drop)
         })
     }
 
     fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id());
             self.run(&STATEMENTS.resolve, bind).await.map(drop)
         })
     }
 
     fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id());
             let rows = self.run(&STATEMENTS.get, bind).await?;
             let letter = rows.first().map(|row| listed(key.endpoint(), row));
@@ -77,7 +77,7 @@ impl DeadLetters for SqliteDeadLetters {
         after: Option<&'a str>,
         limit: usize,
     ) -> StoreFuture<'a, Vec<ListedLetter>> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             // No id is empty, so what comes behind the empty one is all.
             let (after, limit) = (after.unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX));
             let bind = |query: Query<'a>| query.bind(endpoint).bind(after).bind(limit);
@@ -87,7 +87,7 @@ impl DeadLetters for SqliteDeadLetters {
     }
 
     fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let key = &letter.key;
             let bind = |query: Query<'a>| {
                 let query = query.bind(key.endpoint()).bind(key.event_id());
@@ -98,9 +98,9 @@ impl DeadLetters for SqliteDeadLetters {
     }
 
     fn count<'a>(&'a self, endpoint: &'a str) -> Option<StoreFuture<'a, HashMap<DeadLetterReason, u64>>> {
-        Some(Box::pin(
-            async move { counts(&self.run(&STATEMENTS.count, |query: Query<'a>| query.bind(endpoint)).await?) },
-        ))
+        Some(StoreFuture::new(async move {
+            counts(&self.run(&STATEMENTS.count, |query: Query<'a>| query.bind(endpoint)).await?)
+        }))
     }
 
     fn set_time_limit(&self, limit: Duration) {

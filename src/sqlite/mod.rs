@@ -232,29 +232,29 @@ fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Er
 
 impl DedupStore for SqliteStore {
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(self.try_claim(key, token, units(lease, 1000)))
+        StoreFuture::new(self.try_claim(key, token, units(lease, 1000)))
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             self.purge_if_due();
             self.step(COMPLETE, key, token, units(retention, 1000)).await
         })
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(self.step(RELEASE, key, token, units(FAILED_FOR, 1000)))
+        StoreFuture::new(self.step(RELEASE, key, token, units(FAILED_FOR, 1000)))
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             self.purge_if_due();
             self.step(GIVE_UP, key, token, units(retention, 1000)).await
         })
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let kept = units(FAILED_FOR, 1000);
             let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id()).bind(kept);
             self.0.database.claims.run(REOPEN, bind).await.map(drop)
@@ -262,7 +262,7 @@ impl DedupStore for SqliteStore {
     }
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let bind = |query: Query<'a>| query.bind(key.endpoint()).bind(key.event_id());
             Ok(!self.0.database.claims.run(IS_COMPLETED, bind).await?.is_empty())
         })

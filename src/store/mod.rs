@@ -62,7 +62,7 @@
 //!
 //! impl DedupStore for Ledger {
 //!     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-//!         Box::pin(async move {
+//!         StoreFuture::new(async move {
 //!             let now = Instant::now();
 //!             let live = State::Live { until: now + lease };
 //!             let mut entries = self.0.lock().unwrap();
@@ -86,19 +86,19 @@
 //!     }
 //!
 //!     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-//!         Box::pin(async move { Ok(self.end(key, token, State::Completed { until: Instant::now() + retention })) })
+//!         StoreFuture::new(async move { Ok(self.end(key, token, State::Completed { until: Instant::now() + retention })) })
 //!     }
 //!
 //!     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-//!         Box::pin(async move { Ok(self.end(key, token, State::Failed)) })
+//!         StoreFuture::new(async move { Ok(self.end(key, token, State::Failed)) })
 //!     }
 //!
 //!     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-//!         Box::pin(async move { Ok(self.end(key, token, State::GivenUp { until: Instant::now() + retention })) })
+//!         StoreFuture::new(async move { Ok(self.end(key, token, State::GivenUp { until: Instant::now() + retention })) })
 //!     }
 //!
 //!     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-//!         Box::pin(async move {
+//!         StoreFuture::new(async move {
 //!             if let Some(entry) = self.0.lock().unwrap().get_mut(key) {
 //!                 if let State::GivenUp { .. } = entry.state { entry.state = State::Failed; }
 //!             }
@@ -107,7 +107,7 @@
 //!     }
 //!
 //!     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
-//!         Box::pin(async move {
+//!         StoreFuture::new(async move {
 //!             let entries = self.0.lock().unwrap();
 //!             Ok(matches!(entries.get(key).map(|entry| entry.state), Some(State::Completed { until }) if until > Instant::now()))
 //!         })

@@ -314,7 +314,7 @@ async fn a_letter_is_seen_by_whoever_asks_after_it_was_sent() {
         let letter = letter(&format!("evt_{round:03}"), "");
         let mut recording = letters.record(&letter);
         // Sent, and not waited for.
-        let sent = std::future::poll_fn(|cx| std::task::Poll::Ready(recording.as_mut().poll(cx))).await;
+        let sent = std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut recording).poll(cx))).await;
         assert_eq!(letters.get(&letter.key).await.unwrap().as_ref(), Some(&letter), "round {round}");
         assert_eq!(list(&letters).await.len(), round + 1);
         if sent.is_pending() {

@@ -222,7 +222,7 @@ impl DeadLetters for Failing {
         after: Option<&'a str>,
         limit: usize,
     ) -> StoreFuture<'a, Vec<ListedLetter>> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let page = self.0.list(endpoint, after, limit).await?;
             for letter in page.iter().flatten() {
                 let mut again = letter.clone();

@@ -54,7 +54,7 @@ struct Crowded(Arc<Recovering>);
 
 impl DedupStore for Crowded {
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let _ = self.0.memory.claim(key, token, lease).await?;
             Err(StoreError::new("the reply was lost"))
         })
@@ -65,7 +65,7 @@ impl DedupStore for Crowded {
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             tokio::task::yield_now().await;
             if !self.0.is_back.load(Ordering::SeqCst) {
                 return Err(StoreError::new("away"));

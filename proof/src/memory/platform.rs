@@ -1,14 +1,10 @@
 //! What `sendarix_webhooks` takes from the standard library, as loom has it, with a clock that a test sets.
 
 use std::cell::Cell;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Sub;
 use std::time::Duration;
 
 pub(super) use loom::sync::{Mutex, MutexGuard};
-
-/// Without chance: every run of a test must take the same steps.
-pub(super) type RandomState = BuildHasherDefault<DefaultHasher>;
 
 /// All ids in one, where their steps meet.
 pub(super) const SHARDS: usize = 1;

@@ -1,32 +1,25 @@
 //! Digests of event keys, and a hash map by digest.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use super::EventKey;
-use super::platform::RandomState;
 
-/// A digest of an [`EventKey`] under random keys of the store: words rather than one number, because the alignment of a
-/// `u128` would pad every entry of a map.
+/// The digest of an [`EventKey`]: words rather than one number, because the alignment of a `u128` would pad every entry of a
+/// map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Digest([u32; 4]);
 
 impl Digest {
+    #[expect(clippy::cast_possible_truncation, reason = "it is cut into its words")]
+    pub(super) fn of(key: &EventKey) -> Self {
+        let digest = key.digest();
+        Self([0, 32, 64, 96].map(|bits| (digest >> bits) as u32))
+    }
+
     /// The index of the shard that the event belongs to.
     pub(super) fn shard(self, shards: usize) -> usize {
         self.0[0] as usize % shards
-    }
-}
-
-/// Two 64-bit hashes under different keys.
-#[derive(Debug, Default)]
-pub(super) struct Digester(RandomState, RandomState);
-
-impl Digester {
-    #[expect(clippy::cast_possible_truncation, reason = "each hash is cut into its two halves")]
-    pub(super) fn digest(&self, key: &EventKey) -> Digest {
-        let (a, b) = (self.0.hash_one(key), self.1.hash_one(key));
-        Digest([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32])
     }
 }
 

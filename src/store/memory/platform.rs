@@ -1,7 +1,6 @@
 //! What the memory takes from the standard library, and its dimensions. `proof` compiles the memory on primitives of loom
 //! and with the smallest dimensions instead.
 
-pub(super) use std::hash::RandomState;
 pub(super) use std::sync::{Mutex, MutexGuard};
 pub(super) use std::time::Instant;
 

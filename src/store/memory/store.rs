@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::cache::PageCache;
-use super::digest::{Digest, DigestMap, Digester};
+use super::digest::{Digest, DigestMap};
 use super::page::{LONGEST, PageHandle, PagePlan, Remembered};
 use super::platform::{Instant, Mutex, MutexGuard, SHARDS};
 use super::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
@@ -33,7 +33,6 @@ use super::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 /// that collide. The probability that any two of 22,000,000 ids do, and an event is taken for a duplicate, is below 10⁻²³
 /// (n² / 2¹²⁹).
 pub struct MemoryStore {
-    digester: Digester,
     pub(super) shards: Arc<Shards>,
     plan: PagePlan,
     cache: PageCache,
@@ -94,7 +93,7 @@ impl MemoryStore {
     pub(super) fn of_bytes(max_bytes: usize) -> Self {
         let shards = Arc::<Shards>::default();
         let cache = PageCache::new(max_bytes, Arc::clone(&shards));
-        Self { digester: Digester::default(), shards, plan: PagePlan::new(max_bytes), cache }
+        Self { shards, plan: PagePlan::new(max_bytes), cache }
     }
 
     /// How many ids were forgotten early, because the memory was full. Some of them may have been past their retention.
@@ -112,7 +111,7 @@ impl MemoryStore {
 
     /// Begins a step.
     fn step(&self, key: &EventKey) -> Step<'_> {
-        let digest = self.digester.digest(key);
+        let digest = Digest::of(key);
         let index = digest.shard(SHARDS);
         let shard = self.shards.lock(index);
         // After the wait for the lock, or a lease could seem longer than it is.
@@ -252,30 +251,28 @@ impl Default for MemoryStore {
 
 impl DedupStore for MemoryStore {
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(async move { Ok(self.claim_now(key, token, lease)) })
+        StoreFuture::ready(Ok(self.claim_now(key, token, lease)))
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move { Ok(self.complete_now(key, token, retention)) })
+        StoreFuture::ready(Ok(self.complete_now(key, token, retention)))
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(async move { Ok(self.end_now(key, token, HowEnded::Failed, FAILED_FOR)) })
+        StoreFuture::ready(Ok(self.end_now(key, token, HowEnded::Failed, FAILED_FOR)))
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move { Ok(self.end_now(key, token, HowEnded::GivenUp, retention)) })
+        StoreFuture::ready(Ok(self.end_now(key, token, HowEnded::GivenUp, retention)))
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
-            self.reopen_now(key);
-            Ok(())
-        })
+        self.reopen_now(key);
+        StoreFuture::ready(Ok(()))
     }
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
-        Box::pin(async move { Ok(self.is_completed_now(key)) })
+        StoreFuture::ready(Ok(self.is_completed_now(key)))
     }
 }
 

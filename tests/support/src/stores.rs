@@ -71,7 +71,7 @@ pub const INTERNAL: &str = "postgres://user:password@10.0.0.7 refused";
 
 impl DedupStore for FaultyStores {
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             if self.0.claims_hang.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
             }
@@ -87,7 +87,7 @@ impl DedupStore for FaultyStores {
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             if self.is(&self.0.completions_fail) {
                 return Err(StoreError::new(INTERNAL));
             }
@@ -96,7 +96,7 @@ impl DedupStore for FaultyStores {
     }
 
     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             if self.is(&self.0.releases_fail) {
                 return Err(StoreError::new(INTERNAL));
             }
@@ -105,7 +105,7 @@ impl DedupStore for FaultyStores {
     }
 
     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             if self.is(&self.0.completions_fail) {
                 return Err(StoreError::new(INTERNAL));
             }
@@ -114,7 +114,7 @@ impl DedupStore for FaultyStores {
     }
 
     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             if self.is(&self.0.reopening_is_forgotten) {
                 return Ok(());
             }
@@ -129,7 +129,7 @@ impl DedupStore for FaultyStores {
 
 impl DeadLetters for FaultyStores {
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             if self.is(&self.0.letters_fail) {
                 return Err(StoreError::new(INTERNAL));
             }
@@ -144,14 +144,14 @@ impl DeadLetters for FaultyStores {
     }
 
     fn resolve<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             self.0.letters.lock().unwrap().remove(key);
             Ok(())
         })
     }
 
     fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
-        Box::pin(async move { Ok(self.0.letters.lock().unwrap().get(key).cloned()) })
+        StoreFuture::new(async move { Ok(self.0.letters.lock().unwrap().get(key).cloned()) })
     }
 
     fn list<'a>(
@@ -160,7 +160,7 @@ impl DeadLetters for FaultyStores {
         after: Option<&'a str>,
         limit: usize,
     ) -> StoreFuture<'a, Vec<ListedLetter>> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             if self.0.unlisted.lock().unwrap().as_deref() == Some(endpoint) {
                 return Err(StoreError::new(INTERNAL));
             }
@@ -172,7 +172,7 @@ impl DeadLetters for FaultyStores {
     }
 
     fn discard<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             let mut letters = self.0.letters.lock().unwrap();
             let is_same = letters.get(&letter.key) == Some(letter);
             if is_same {

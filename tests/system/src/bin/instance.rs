@@ -88,7 +88,7 @@ impl DedupStore for Pausing {
     }
 
     fn claim<'a>(&'a self, key: &'a EventKey, token: ClaimToken, lease: Duration) -> StoreFuture<'a, Claim> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             self.options.at(Point::Claiming).await;
             let claim = self.store.claim(key, token, lease).await;
             self.options.at(Point::Claimed).await;
@@ -97,7 +97,7 @@ impl DedupStore for Pausing {
     }
 
     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
+        StoreFuture::new(async move {
             self.options.at(Point::Completing).await;
             let completed = self.store.complete(key, token, retention).await;
             if matches!(completed, Ok(true)) {
