@@ -19,10 +19,10 @@ use std::sync::mpsc;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use axum::routing::post;
-use sendarix_webhooks::{Receiver, SendarixLayer, SendarixMiddleware};
+use sendarix_webhooks::{Delivery, Receiver, SendarixLayer, SendarixMiddleware};
 use sendarix_webhooks_benches::Target::AtLeast;
 use sendarix_webhooks_benches::load::{CONNECTIONS, TIMED_REQUESTS, load, requests};
-use sendarix_webhooks_benches::server::{on_event, serve};
+use sendarix_webhooks_benches::server::{on_delivery, on_event, serve};
 use sendarix_webhooks_benches::{Rounds, SECRET, median, row, secret};
 use tokio::runtime::Builder;
 
@@ -39,13 +39,14 @@ fn main() {
     let node = Node::start();
     let servers = [
         server.block_on(serve(post(on_event))),
-        server.block_on(serve(post(on_event).layer(SendarixLayer::new(for_axum)))),
+        server.block_on(serve(post(on_delivery).layer(SendarixLayer::new(for_axum)))),
         actix(|config| {
             config.service(web::resource("/").route(web::post().to(on_actix)));
         }),
         actix(move |config| {
+            let taken = |_: Delivery, body: web::Bytes| on_actix(body);
             let sendarix = SendarixMiddleware::new(for_actix.clone());
-            config.service(web::resource("/").wrap(sendarix).route(web::post().to(on_actix)));
+            config.service(web::resource("/").wrap(sendarix).route(web::post().to(taken)));
         }),
         node.addr,
     ];

@@ -20,7 +20,7 @@ use axum::routing::post;
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, StoreFuture};
 use sendarix_webhooks::{Head, Receiver, SendarixEvent, SendarixLayer};
 use sendarix_webhooks_benches::load::{TIMED_REQUESTS, load, requests};
-use sendarix_webhooks_benches::server::{on_event, serve};
+use sendarix_webhooks_benches::server::{on_delivery, on_event, serve};
 use sendarix_webhooks_benches::{Rounds, secret};
 use tokio::runtime::Builder;
 use tower::{Layer, Service};
@@ -38,8 +38,8 @@ fn main() {
         ("judge the head", up_to(Step::Admit)),
         ("verify the signature", up_to(Step::Verify)),
         ("decode the event, and put it into the extensions", up_to(Step::Decode)),
-        ("run a delivery, with a store that forgets", post(on_event).layer(SendarixLayer::new(forgetful))),
-        ("claim and complete in `MemoryStore`", post(on_event).layer(SendarixLayer::new(receiver()))),
+        ("run a delivery, with a store that forgets", post(on_delivery).layer(SendarixLayer::new(forgetful))),
+        ("claim and complete in `MemoryStore`", post(on_delivery).layer(SendarixLayer::new(receiver()))),
     ];
     let servers = servers.map(|(name, route)| (name, server.block_on(serve(route))));
 

@@ -88,7 +88,8 @@ impl<'a> Connection<'a> {
         match self.stream.read(&mut answer) {
             // Every answer says how long its body is, and is so small that it comes in one piece.
             Ok(read) => {
-                assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+                let answer = &answer[..read];
+                assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(answer));
                 true
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,

@@ -6,11 +6,17 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::MethodRouter;
+use sendarix_webhooks::Delivery;
 use tokio::net::TcpListener;
 
 /// A handler that does nothing but take the body.
 pub async fn on_event(body: Bytes) -> StatusCode {
     if body.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::OK }
+}
+
+/// The same behind the receiver, whose delivery it takes.
+pub async fn on_delivery(_: Delivery, body: Bytes) -> StatusCode {
+    on_event(body).await
 }
 
 /// Serves the route at `/`, on the runtime that this is called on.
