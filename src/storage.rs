@@ -5,29 +5,35 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// What a step of a store returns: a future that can be exchanged behind `dyn`.
+/// The future that a store's method returns.
+///
+/// A step may be made when the method is called, or at any poll: wrap the call in `async move` to defer it.
+///
+/// # Panics
+///
+/// If it is polled again after it was ready.
 #[must_use = "a step may do nothing unless it is awaited"]
-pub struct StoreFuture<'a, T>(Progress<'a, T>);
+pub struct StoreFuture<'a, T>(Step<'a, T>);
 
-enum Progress<'a, T> {
+enum Step<'a, T> {
     /// `None` once the result has been returned.
-    Done(Option<Result<T, StoreError>>),
-    UnderWay(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>),
+    Ready(Option<Result<T, StoreError>>),
+    Boxed(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>),
 }
 
 impl<'a, T> StoreFuture<'a, T> {
-    /// A step that waits for a database, say. It is boxed.
+    /// A step that waits, such as for a database. It is boxed.
     pub fn new(step: impl Future<Output = Result<T, StoreError>> + Send + 'a) -> Self {
-        Self(Progress::UnderWay(Box::pin(step)))
+        Self(Step::Boxed(Box::pin(step)))
     }
 
-    /// A step that has been made: a store in memory need not wait, and this costs no memory.
+    /// A step that is done, such as in memory. It allocates nothing.
     pub fn ready(result: Result<T, StoreError>) -> Self {
-        Self(Progress::Done(Some(result)))
+        Self(Step::Ready(Some(result)))
     }
 }
 
-/// The result is moved out, and the step has a box.
+/// Nothing in it is pinned: the result is moved out, and a boxed step stays in its box.
 impl<T> Unpin for StoreFuture<'_, T> {}
 
 impl<T> Future for StoreFuture<'_, T> {
@@ -36,15 +42,15 @@ impl<T> Future for StoreFuture<'_, T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             #[expect(clippy::expect_used, reason = "the caller's mistake, as with any future")]
-            Progress::Done(result) => Poll::Ready(result.take().expect("`StoreFuture` was polled after it was ready")),
-            Progress::UnderWay(step) => step.as_mut().poll(cx),
+            Step::Ready(result) => Poll::Ready(result.take().expect("`StoreFuture` was polled after it was ready")),
+            Step::Boxed(step) => step.as_mut().poll(cx),
         }
     }
 }
 
 impl<T> fmt::Debug for StoreFuture<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreFuture").field("is_done", &matches!(self.0, Progress::Done(_))).finish()
+        f.debug_struct("StoreFuture").field("is_ready", &matches!(self.0, Step::Ready(_))).finish()
     }
 }
 

@@ -49,7 +49,7 @@ impl JetStream {
     }
 
     /// Sends the trace along with each event, in the headers that this function returns: `traceparent` and `tracestate`. It is
-    /// called in the span of the delivery. A header that NATS does not allow is left out. See
+    /// called in the span of the delivery. A header that NATS does not allow, or uses itself (`Nats-…`), is left out. See
     /// [the guide](crate::guide::observability#traces).
     #[must_use]
     pub fn trace_context(self, current: impl Fn() -> HashMap<String, String> + Send + Sync + 'static) -> Self {
@@ -61,7 +61,10 @@ impl JetStream {
         let subject = format!("{}.{event_type}", self.prefix);
         let mut headers = HeaderMap::new();
         for (name, value) in self.trace_context.fields() {
-            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+            // An instruction to the server, such as to delete other messages, is no trace.
+            let is_servers = name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"));
+            if let (false, Ok(name), Ok(value)) = (is_servers, name.parse::<HeaderName>(), value.parse::<HeaderValue>())
+            {
                 headers.insert(name, value);
             }
         }

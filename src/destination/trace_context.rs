@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Names the current trace in the application's words: `traceparent`, and what else its propagator writes.
+use crate::logging::TARGET;
+
+/// Returns the header fields of the current trace, from the application's propagator: `traceparent`, `tracestate`.
 #[derive(Clone, Default)]
 pub(super) struct TraceContext(Option<Arc<dyn Fn() -> HashMap<String, String> + Send + Sync>>);
 
@@ -13,9 +16,13 @@ impl TraceContext {
         Self(Some(Arc::new(current)))
     }
 
-    /// The names and values to send along.
+    /// The names and values to send along. A propagator that panics costs the trace, and not the event.
     pub(super) fn fields(&self) -> HashMap<String, String> {
-        self.0.as_ref().map(|current| current()).unwrap_or_default()
+        let Some(current) = &self.0 else { return HashMap::new() };
+        catch_unwind(AssertUnwindSafe(|| current())).unwrap_or_else(|_| {
+            tracing::error!(target: TARGET, "the function that names the current trace panicked; the event goes without it");
+            HashMap::new()
+        })
     }
 }
 

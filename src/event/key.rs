@@ -14,7 +14,7 @@ pub struct EventKey {
     /// The endpoint and the id as one text: one piece of memory, and one to hash.
     text: Box<str>,
     endpoint_length: usize,
-    /// Here rather than in a store, which needs it at the claim and at its end.
+    /// Computed once, since a store in memory needs it at the claim and at its end.
     digest: [u64; 2],
 }
 
@@ -24,10 +24,10 @@ impl EventKey {
         let (endpoint, event_id) = (endpoint.as_ref(), event_id.as_ref());
         /// Two 64-bit hashes under different keys.
         static HASHERS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
-        let (text, endpoint_length) = ([endpoint, event_id].concat().into(), endpoint.len());
-        let mut key = Self { text, endpoint_length, digest: [0; 2] };
-        key.digest = HASHERS.each_ref().map(|hasher| hasher.hash_one(&key));
-        key
+        let (text, endpoint_length): (Box<str>, _) = ([endpoint, event_id].concat().into(), endpoint.len());
+        // Of ("ab", "c") and ("a", "bc"), the lengths differ.
+        let digest = HASHERS.each_ref().map(|hasher| hasher.hash_one((text.as_bytes(), endpoint_length)));
+        Self { text, endpoint_length, digest }
     }
 
     /// The receiver's name: 1 to 64 letters, digits, `.`, `_` or `-`.

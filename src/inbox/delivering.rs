@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Span;
 
+use super::panics::caught;
 use super::{Inbox, Settlement};
 use crate::logging::TARGET;
 use crate::outcome::{Outcome, Settled};
@@ -162,10 +163,10 @@ impl<R, D: ?Sized> Delivering<R, D> {
     fn report(&self, outcome: Outcome) -> Settled {
         let settled = self.inbox.settled(outcome);
         let telemetry = self.inbox.telemetry();
-        self.span.in_scope(|| telemetry.settled(&settled, self.began, self.kind));
-        // After a slow answer the delivery goes on, and reports its own end.
+        caught(|| self.span.in_scope(|| telemetry.settled(&settled, self.began, self.kind)));
+        // After a slow answer the delivery goes on, and reports how it ended.
         if outcome != Outcome::Slow {
-            telemetry.span_ended(&self.span, None, &settled);
+            caught(|| telemetry.span_ended(&self.span, None, &settled));
         }
         settled
     }
@@ -197,7 +198,7 @@ where
             }
             State::InTask(mut settlement) => match Pin::new(&mut settlement).poll(cx) {
                 Poll::Ready(Ok(settlement)) => Poll::Ready(settlement),
-                // The runtime is being shut down, and has dropped the task.
+                // The runtime is being shut down and has dropped the task, or the log has panicked in it.
                 Poll::Ready(Err(_)) => Poll::Ready(self.report(Outcome::Draining).into()),
                 Poll::Pending => {
                     self.state = State::InTask(settlement);

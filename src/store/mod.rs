@@ -43,7 +43,9 @@
 //!    stepped back, and must not keep an event away.
 //! 5. **A completed or given up event is remembered for at least the retention**, a failed attempt's number for at least
 //!    [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE).
-//! 6. **An error means that nothing is known** of what happened. Return it; the receiver answers 503, sends a release,
+//! 6. **A step that must wait is boxed** by [`StoreFuture::new`], as of the claim below; one that is done at once is
+//!    [`ready`](StoreFuture::ready).
+//! 7. **An error means that nothing is known** of what happened. Return it; the receiver answers 503, sends a release,
 //!    and Sendarix delivers again. Time limits are the receiver's.
 //!
 //! ```
@@ -86,31 +88,28 @@
 //!     }
 //!
 //!     fn complete<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-//!         StoreFuture::new(async move { Ok(self.end(key, token, State::Completed { until: Instant::now() + retention })) })
+//!         StoreFuture::ready(Ok(self.end(key, token, State::Completed { until: Instant::now() + retention })))
 //!     }
 //!
 //!     fn release<'a>(&'a self, key: &'a EventKey, token: ClaimToken) -> StoreFuture<'a, bool> {
-//!         StoreFuture::new(async move { Ok(self.end(key, token, State::Failed)) })
+//!         StoreFuture::ready(Ok(self.end(key, token, State::Failed)))
 //!     }
 //!
 //!     fn give_up<'a>(&'a self, key: &'a EventKey, token: ClaimToken, retention: Duration) -> StoreFuture<'a, bool> {
-//!         StoreFuture::new(async move { Ok(self.end(key, token, State::GivenUp { until: Instant::now() + retention })) })
+//!         StoreFuture::ready(Ok(self.end(key, token, State::GivenUp { until: Instant::now() + retention })))
 //!     }
 //!
 //!     fn reopen<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, ()> {
-//!         StoreFuture::new(async move {
-//!             if let Some(entry) = self.0.lock().unwrap().get_mut(key) {
-//!                 if let State::GivenUp { .. } = entry.state { entry.state = State::Failed; }
-//!             }
-//!             Ok(())
-//!         })
+//!         if let Some(entry) = self.0.lock().unwrap().get_mut(key) {
+//!             if let State::GivenUp { .. } = entry.state { entry.state = State::Failed; }
+//!         }
+//!         StoreFuture::ready(Ok(()))
 //!     }
 //!
 //!     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
-//!         StoreFuture::new(async move {
-//!             let entries = self.0.lock().unwrap();
-//!             Ok(matches!(entries.get(key).map(|entry| entry.state), Some(State::Completed { until }) if until > Instant::now()))
-//!         })
+//!         let entries = self.0.lock().unwrap();
+//!         let state = entries.get(key).map(|entry| entry.state);
+//!         StoreFuture::ready(Ok(matches!(state, Some(State::Completed { until }) if until > Instant::now())))
 //!     }
 //! }
 //!

@@ -17,8 +17,9 @@
 //!
 //! The span carries what an OpenTelemetry layer reads: `otel.kind` from its start, and at its end `messaging.system`,
 //! `messaging.operation.name`, `messaging.operation.type`, `messaging.destination.name` (the endpoint), `messaging.message.id`
-//! (the event's id), and after a failure `otel.status_code`, `otel.status_description` and `error.type` (the outcome). A failure is what the log tells at
-//! warn or error. A [`Slow`](crate::Outcome::Slow) answer leaves the span open, since the handler goes on.
+//! (the event's id), `otel.status_code`, and after a failure `otel.status_description` and `error.type` (the outcome). A failure is
+//! an outcome that the log has at warn or error. A sampler sees `otel.kind` alone. A [`Slow`](crate::Outcome::Slow) answer leaves
+//! the span open, because the handler goes on.
 //!
 //! No recipient, body or secret is logged above debug, with one exception: the text of a handler's own error is logged
 //! as the handler wrote it. At debug, a decoder's error may quote a part of the body. Text that comes from outside is

@@ -43,13 +43,16 @@ pub(super) fn end(span: &Span, endpoint: &str, event: Option<&SendarixEvent>, se
     span.record("messaging.operation.type", "process");
     span.record("messaging.destination.name", endpoint);
     if let Some(event) = event {
-        span.record("messaging.message.id", field::display(Clipped(&event.event_id)));
+        span.record("messaging.message.id", event.event_id.as_str());
     }
     if is_failure(settled.outcome) {
         let outcome = settled.outcome.as_str();
         span.record("otel.status_code", "ERROR");
-        // In place of the handler's own error, which the layer has taken from the log.
+        // An outcome, and not the handler's own error, which may hold anything.
         span.record("otel.status_description", outcome);
         span.record("error.type", outcome);
+    } else {
+        // A layer takes any line at error for a failure, also one that the handler has recovered from.
+        span.record("otel.status_code", "OK");
     }
 }
