@@ -8,9 +8,11 @@ use stateright::{Checker, HasDiscoveries, Model};
 #[test]
 fn no_order_of_steps_breaks_a_promise() {
     for effects in [Effects::Apart, Effects::Transactional] {
-        let checked = Protocol::new(effects).checker().threads(2).spawn_bfs().join();
-        println!("{effects:?}: {} states, {} deep", checked.unique_state_count(), checked.max_depth());
-        checked.assert_properties();
+        for world in [Protocol::new(effects), Protocol::redriven(effects)] {
+            let checked = world.clone().checker().threads(2).spawn_bfs().join();
+            println!("{world:?}: {} states, {} deep", checked.unique_state_count(), checked.max_depth());
+            checked.assert_properties();
+        }
     }
 }
 

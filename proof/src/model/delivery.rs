@@ -1,11 +1,12 @@
-use super::{Action, Flaw, Handling, Network, Protocol};
+use super::{Action, Effects, Flaw, Handling, Network, Protocol};
 
-/// One request at one instance.
+/// One request at one instance, or one letter that is redriven there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Delivery {
     pub step: Step,
     pub tie: Tie,
     pub is_authentic: bool,
+    pub is_redrive: bool,
     /// Whether the sender still waits for its answer.
     pub is_awaited: bool,
 }
@@ -14,6 +15,8 @@ pub struct Delivery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
     Verifying,
+    /// Lets an event that was given up be claimed again.
+    Reopening,
     Claiming,
     Handling,
     /// Effect and completion at once.
@@ -39,26 +42,44 @@ pub enum Tie {
 }
 
 impl Delivery {
-    pub(super) fn new(protocol: &Protocol, is_authentic: bool) -> Self {
+    pub(super) fn of_request(protocol: &Protocol, is_authentic: bool) -> Self {
         let claims_first = protocol.has(Flaw::ClaimBeforeVerification);
         let step = if claims_first { Step::Claiming } else { Step::Verifying };
-        Self { step, tie: Tie::Stranger, is_authentic, is_awaited: is_authentic }
+        Self { step, tie: Tie::Stranger, is_authentic, is_redrive: false, is_awaited: is_authentic }
+    }
+
+    pub(super) fn of_letter() -> Self {
+        let (step, tie) = (Step::Reopening, Tie::Stranger);
+        Self { step, tie, is_authentic: true, is_redrive: true, is_awaited: false }
     }
 
     pub(super) fn actions(&self, number: usize, protocol: &Protocol, actions: &mut Vec<Action>) {
         const NETWORKS: [Network; 3] = [Network::Fine, Network::RequestLost, Network::ReplyLost];
         match self.step {
-            Step::Verifying => actions.push(Action::Verify(number)),
+            Step::Verifying => {
+                actions.push(Action::Verify(number));
+                if self.is_authentic && protocol.has(Flaw::LetterWithoutClaim) {
+                    actions.push(Action::KeepUnclaimed(number));
+                }
+            }
             Step::Handling => {
                 let ends = [Handling::Succeeds, Handling::Fails, Handling::FailsForGood];
                 actions.extend(ends.map(|end| Action::Handle(number, end)));
             }
-            Step::Claiming | Step::Committing | Step::Completing | Step::GivingUp | Step::Releasing => {
+            Step::Reopening
+            | Step::Claiming
+            | Step::Committing
+            | Step::Completing
+            | Step::GivingUp
+            | Step::Releasing => {
                 actions.extend(NETWORKS.map(|network| Action::Store(number, network)));
             }
             Step::Resolving | Step::KeepingRetried | Step::KeepingDead => {
                 actions.extend(NETWORKS.map(|network| Action::Letter(number, network)));
             }
+        }
+        if self.step == Step::Resolving && self.tie == Tie::Ended && protocol.effects == Effects::Transactional {
+            actions.push(Action::CommitAgain(number));
         }
         let is_ending = matches!(self.step, Step::Completing | Step::GivingUp) && !protocol.flawed_order();
         if is_ending && self.is_awaited {

@@ -21,10 +21,16 @@ pub enum Flaw {
     GiveUpBeforeLetter,
     /// Acknowledges an event that could not be kept.
     AcknowledgeWithoutLetter,
+    /// Lets an event be handled again because a letter of it was read before it was handled.
+    ReopenCompleted,
+    /// Keeps a letter of an event without a claim on it, as of a type that one of two versions does not know.
+    LetterWithoutClaim,
+    /// Commits a second transaction of a handler that has committed.
+    SecondCommit,
 }
 
 impl Flaw {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::UnconditionalCompletion,
         Self::UnconditionalRelease,
         Self::UnconditionalCommit,
@@ -34,6 +40,9 @@ impl Flaw {
         Self::CompletionBeforeHandler,
         Self::GiveUpBeforeLetter,
         Self::AcknowledgeWithoutLetter,
+        Self::ReopenCompleted,
+        Self::LetterWithoutClaim,
+        Self::SecondCommit,
     ];
 
     /// The promise that it breaks.
@@ -41,7 +50,8 @@ impl Flaw {
         match self {
             Self::UnconditionalCompletion => property::ONE_COMPLETION,
             Self::UnconditionalRelease => property::COUNTED,
-            Self::UnconditionalCommit => property::ONE_EFFECT,
+            Self::UnconditionalCommit | Self::ReopenCompleted | Self::SecondCommit => property::ONE_EFFECT,
+            Self::LetterWithoutClaim => property::LETTER_GOES,
             Self::NoLease | Self::ClaimBeforeVerification => property::NOT_STUCK,
             Self::AcknowledgeInFlight
             | Self::CompletionBeforeHandler
@@ -52,7 +62,7 @@ impl Flaw {
 
     pub(super) const fn effects(self) -> Effects {
         match self {
-            Self::UnconditionalCommit => Effects::Transactional,
+            Self::UnconditionalCommit | Self::ReopenCompleted | Self::SecondCommit => Effects::Transactional,
             _ => Effects::Apart,
         }
     }

@@ -11,10 +11,14 @@
 //! | a process stands still for any time, and goes on as if nothing were | nothing happens to it, and meanwhile [`Action::LeaseEnds`] |
 //! | a store that is away, and one whose reply is lost | [`Network`] |
 //! | a handler that succeeds, fails, or fails for good | [`Handling`] |
+//! | a load balancer sends a request twice, and the sender waits for both | [`Action::Copy`] |
+//! | an operator redrives a letter, which was read at any time before and may be gone | [`Action::Redrive`] |
+//! | a handler that has committed, and commits again | [`Action::CommitAgain`] |
 //! | a request without a valid signature | [`Action::Forge`] |
 //!
-//! What it leaves out: a message to the store that is late instead of lost; a handler that has had its effect and fails all
-//! the same; an event that is redriven. A lease is taken to be over by the second attempt after its claim, and so to be at most
+//! A handler that has had its effect and fails all the same is one that fails, beside an effect that no claim could prevent.
+//!
+//! What it leaves out: a message to the store that is late instead of lost; a letter that is older than the retention. A lease is taken to be over by the second attempt after its claim, and so to be at most
 //! as long as the two shortest pauses of the sender together, 5 min 30 s.
 //!
 //! [`Flaw`] has the mistakes that the protocol must not make. A model that finds none of them wrong proves nothing.
@@ -47,6 +51,10 @@ pub struct Protocol {
     pub instances: usize,
     /// How many requests an attacker makes without the secret.
     pub forgeries: u8,
+    /// How many requests are sent twice.
+    pub copies: u8,
+    /// How often an operator redrives a letter.
+    pub redrives: u8,
     /// How many faults must not be enough to keep an event away.
     pub tolerated_faults: u8,
 }
@@ -81,6 +89,9 @@ pub enum Action {
     Begin,
     /// An attacker sends the same event.
     Forge,
+    /// The sender's request is sent a second time.
+    Copy,
+    Redrive,
     HangUp,
     LeaseEnds,
     Crash(usize),
@@ -90,6 +101,9 @@ pub enum Action {
     Store(usize, Network),
     /// The next step of a delivery at the dead-letter store.
     Letter(usize, Network),
+    CommitAgain(usize),
+    /// A mistake alone: see [`Flaw::LetterWithoutClaim`].
+    KeepUnclaimed(usize),
     /// The answer goes out before the end could be recorded.
     AnswerFirst(usize),
     /// The end could not be recorded for as long as the lease was, by the instance's clock.
@@ -104,12 +118,21 @@ pub mod property {
     pub const ONE_EFFECT: &str = "in a transaction, there is one effect";
     pub const COUNTED: &str = "otherwise there is at most one more for each delivery that was cut off";
     pub const TRUE_RECORD: &str = "what is recorded as handled or given up is handled or kept";
+    pub const LETTER_GOES: &str = "without a fault, no letter is left of an event that was handled";
     pub const HANDLED: &str = "an event can be handled";
+    pub const REDRIVEN: &str = "an event that was given up can be handled after all";
 }
 
 impl Protocol {
     pub const fn new(effects: Effects) -> Self {
-        Self { effects, flaw: None, instances: 3, forgeries: 1, tolerated_faults: TOLERATED_FAULTS }
+        let (flaw, tolerated_faults) = (None, TOLERATED_FAULTS);
+        Self { effects, flaw, instances: 3, forgeries: 1, copies: 0, redrives: 0, tolerated_faults }
+    }
+
+    /// The protocol with an operator and a load balancer that sends a request twice, and with fewer instances: each of them
+    /// multiplies the states.
+    pub const fn redriven(effects: Effects) -> Self {
+        Self { instances: 2, forgeries: 0, copies: 1, redrives: 1, ..Self::new(effects) }
     }
 
     /// The protocol with a mistake, in the smallest world that shows it.
@@ -119,6 +142,8 @@ impl Protocol {
             // The forger needs no help.
             Flaw::ClaimBeforeVerification => Self { forgeries: ATTEMPTS, tolerated_faults: 0, ..world },
             Flaw::NoLease => Self { tolerated_faults: 1, ..world },
+            Flaw::LetterWithoutClaim => Self { copies: 1, ..world },
+            Flaw::ReopenCompleted => Self { redrives: 1, ..world },
             _ => world,
         }
     }
@@ -145,6 +170,14 @@ impl Model for Protocol {
                 actions.push(Action::Forge);
             }
         }
+        if state.deliveries.len() < self.instances {
+            if state.sender.is_waiting && state.copies < self.copies {
+                actions.push(Action::Copy);
+            }
+            if state.was_kept && state.redrives < self.redrives {
+                actions.push(Action::Redrive);
+            }
+        }
         if state.sender.is_waiting {
             actions.push(Action::HangUp);
         }
@@ -166,11 +199,19 @@ impl Model for Protocol {
                 if !self.has(Flaw::NoLease) {
                     state.age_lease();
                 }
-                state.deliveries.push(Delivery::new(self, true));
+                state.deliveries.push(Delivery::of_request(self, true));
             }
             Action::Forge => {
                 state.forged += 1;
-                state.deliveries.push(Delivery::new(self, false));
+                state.deliveries.push(Delivery::of_request(self, false));
+            }
+            Action::Copy => {
+                state.copies += 1;
+                state.deliveries.push(Delivery::of_request(self, true));
+            }
+            Action::Redrive => {
+                state.redrives += 1;
+                state.deliveries.push(Delivery::of_letter());
             }
             Action::HangUp => state.hang_up(self),
             Action::LeaseEnds => state.end_lease(),
@@ -179,8 +220,10 @@ impl Model for Protocol {
             Action::Handle(number, handling) => state.handle(self, number, handling),
             Action::Store(number, network) => state.ask_store(self, number, network),
             Action::Letter(number, network) => state.keep_letter(self, number, network),
+            Action::KeepUnclaimed(number) => state.keep_unclaimed(number),
+            Action::CommitAgain(number) => state.commit_again(self, number),
             Action::AnswerFirst(number) => state.answer(number, true),
-            Action::GiveUpRecording(number) => state.give_up_recording(number),
+            Action::GiveUpRecording(number) => state.give_up_recording(self, number),
         }
         // Instances are all alike, so their order is nothing that a state could differ in.
         state.deliveries.sort_unstable();
@@ -201,9 +244,16 @@ impl Model for Protocol {
                 protocol.effects == Effects::Apart || state.effects <= 1
             }),
             Property::always(property::COUNTED, |_, state: &State| state.effects <= 1 + state.cut_off),
+            Property::always(property::LETTER_GOES, |_, state: &State| {
+                let over = state.is_quiet() && state.faults == 0 && state.record == Record::Completed;
+                !over || !state.letter
+            }),
             // Else the rest could hold because nothing ever happens.
             Property::sometimes(property::HANDLED, |_, state: &State| {
                 state.sender.acknowledged && state.record == Record::Completed && state.is_quiet()
+            }),
+            Property::sometimes(property::REDRIVEN, |protocol: &Self, state: &State| {
+                protocol.redrives == 0 || state.redrives > 0 && state.record == Record::Completed && state.is_quiet()
             }),
         ]
     }

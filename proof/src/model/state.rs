@@ -10,6 +10,8 @@ pub struct State {
     pub record: Record,
     /// Whether the event is a dead letter.
     pub letter: bool,
+    /// Whether it ever was, so that an operator may have read the letter.
+    pub was_kept: bool,
     /// How often the event was handled.
     pub effects: u8,
     /// How often its record became `Completed`.
@@ -20,6 +22,10 @@ pub struct State {
     pub faults: u8,
     /// How many forged requests there were.
     pub forged: u8,
+    /// How many requests were sent twice.
+    pub copies: u8,
+    /// How many letters were redriven.
+    pub redrives: u8,
 }
 
 /// The sender, as far as it knows.
@@ -99,13 +105,16 @@ impl State {
     pub(super) fn crash(&mut self, protocol: &Protocol, number: usize) {
         self.cut_off += u8::from(self.is_between(number));
         let delivery = self.deliveries.remove(number);
-        if delivery.is_awaited {
+        // The sender may wait for a copy.
+        if delivery.is_awaited && !self.deliveries.iter().any(|delivery| delivery.is_awaited) {
             self.sender.is_waiting = false;
         }
         self.fault(protocol);
     }
 
-    pub(super) fn give_up_recording(&mut self, number: usize) {
+    pub(super) fn give_up_recording(&mut self, protocol: &Protocol, number: usize) {
+        // The store was away for as long as a lease.
+        self.fault(protocol);
         self.cut_off += u8::from(self.is_between(number));
         self.finish(number, true);
     }
@@ -125,6 +134,8 @@ impl State {
         if std::mem::take(&mut delivery.is_awaited) {
             self.sender.is_waiting = false;
             self.sender.acknowledged = acknowledged;
+            // Of two copies, the first answer counts.
+            self.deliveries.iter_mut().for_each(|delivery| delivery.is_awaited = false);
         }
     }
 
@@ -166,6 +177,19 @@ impl State {
             self.fault(protocol);
         }
         match step {
+            Step::Reopening => {
+                let reopens = self.record == Record::GivenUp
+                    || self.record == Record::Completed && protocol.has(Flaw::ReopenCompleted);
+                if reached && reopens {
+                    self.record = Record::Failed;
+                    self.disown();
+                }
+                if lost {
+                    self.finish(number, false);
+                } else {
+                    self.deliveries[number].step = Step::Claiming;
+                }
+            }
             Step::Claiming => {
                 let found = self.record;
                 let granted = matches!(found, Record::Absent | Record::Failed | Record::Live(Lease::Over));
@@ -181,6 +205,8 @@ impl State {
                     }
                     _ if granted => self.deliveries[number].step = protocol.after_claim(),
                     Record::Live(_) => self.finish(number, protocol.has(Flaw::AcknowledgeInFlight)),
+                    // A letter of a handled event is left over.
+                    Record::Completed => self.deliveries[number].step = Step::Resolving,
                     _ => self.finish(number, true),
                 }
             }
@@ -188,9 +214,12 @@ impl State {
                 if reached && (self.is_owner(number) || protocol.has(Flaw::UnconditionalCompletion)) {
                     self.complete(number);
                 }
-                if !lost {
-                    let early = protocol.has(Flaw::CompletionBeforeHandler);
-                    self.deliveries[number].step = if early { Step::Handling } else { Step::Resolving };
+                match lost {
+                    true => {}
+                    false if protocol.has(Flaw::CompletionBeforeHandler) => {
+                        self.deliveries[number].step = Step::Handling;
+                    }
+                    false => self.resolve_or_finish(number, true),
                 }
             }
             Step::Committing => {
@@ -212,7 +241,7 @@ impl State {
                     if protocol.has(Flaw::GiveUpBeforeLetter) {
                         self.deliveries[number].step = Step::KeepingDead;
                     } else {
-                        self.finish(number, true);
+                        self.resolve_or_finish(number, true);
                     }
                 }
             }
@@ -225,10 +254,19 @@ impl State {
                 }
                 self.answer(number, false);
                 if !lost {
-                    self.finish(number, false);
+                    self.resolve_or_finish(number, false);
                 }
             }
             Step::Verifying | Step::Handling | Step::Resolving | Step::KeepingRetried | Step::KeepingDead => {}
+        }
+    }
+
+    /// Ends a delivery. One that finds that its event has been handled, by whichever delivery, resolves the letter first.
+    fn resolve_or_finish(&mut self, number: usize, acknowledged: bool) {
+        if self.record == Record::Completed {
+            self.deliveries[number].step = Step::Resolving;
+        } else {
+            self.finish(number, acknowledged);
         }
     }
 
@@ -241,15 +279,32 @@ impl State {
         }
         if network != Network::RequestLost {
             self.letter = step != Step::Resolving;
+            self.was_kept |= self.letter;
         }
         match step {
             // The event has been handled, and at worst the letter stays.
             Step::Resolving => self.finish(number, true),
             Step::KeepingRetried => self.deliveries[number].step = Step::Releasing,
+            Step::KeepingDead if protocol.has(Flaw::LetterWithoutClaim) && !self.is_owner(number) => {
+                self.finish(number, !lost);
+            }
             Step::KeepingDead if protocol.has(Flaw::GiveUpBeforeLetter) => self.finish(number, !lost),
             Step::KeepingDead if lost && protocol.has(Flaw::AcknowledgeWithoutLetter) => self.finish(number, true),
             Step::KeepingDead => self.deliveries[number].step = if lost { Step::Releasing } else { Step::GivingUp },
             _ => {}
+        }
+    }
+
+    /// An instance that does not know the event's type keeps it without asking who has it.
+    pub(super) fn keep_unclaimed(&mut self, number: usize) {
+        self.deliveries[number].step = Step::KeepingDead;
+    }
+
+    /// A handler that has committed tries a second transaction.
+    pub(super) fn commit_again(&mut self, protocol: &Protocol, number: usize) {
+        let committed = self.deliveries[number].tie == Tie::Ended;
+        if committed && protocol.has(Flaw::SecondCommit) {
+            self.effects += 1;
         }
     }
 
