@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Args;
-use sendarix_webhooks::EventType;
+use reqwest::{Client, Url};
 use sendarix_webhooks::testing::{Sample, SimulatedRequest, Simulation};
+use sendarix_webhooks::{EventType, SigningSecret};
 
 use crate::client::{self, Endpoint};
 use crate::output;
@@ -16,6 +17,7 @@ use crate::output;
   sendarix simulate --lose-answers 0.05 --duplicate 0.01   a bad day, in some seconds
   sendarix simulate --messages 100000 --rate 170           10,000 events a minute
   sendarix simulate --compress 1                           Sendarix's own pace, up to 7 h 35 min
+  sendarix simulate --also http://127.0.0.1:3000/webhooks/sendarix-staging=SENDARIX_STAGING_SECRET
 
 An event that is given up may have been handled: its last answer may be the one that was lost.
 
@@ -23,6 +25,10 @@ Exits with 1 if an event was given up.")]
 pub(crate) struct Simulate {
     #[command(flatten)]
     endpoint: Endpoint,
+
+    /// Send the same events to another endpoint as well, signed with the secret in this variable
+    #[arg(long, value_name = "URL=VARIABLE", value_parser = other_endpoint)]
+    also: Vec<(Url, String)>,
 
     /// How many messages to send events of, three or four each
     #[arg(long, default_value_t = 100, value_name = "N")]
@@ -67,40 +73,64 @@ pub(crate) struct Simulate {
     connections: usize,
 }
 
+/// The secret's variable has no `=` in it, as a URL may.
+fn other_endpoint(text: &str) -> anyhow::Result<(Url, String)> {
+    let (url, variable) = text.rsplit_once('=').context("there is no =VARIABLE with the endpoint's secret")?;
+    Ok((url.parse()?, variable.to_owned()))
+}
+
 pub(crate) async fn run(options: Simulate) -> anyhow::Result<ExitCode> {
-    let secret = options.endpoint.secret()?;
     let seed = options.seed.unwrap_or_else(rand::random);
     let reorder = Duration::try_from_secs_f64(options.reorder).context("--reorder")?;
     anyhow::ensure!(options.rate.is_none_or(|rate| rate > 0.0), "--rate must be more than 0");
-    let client = client::builder().pool_max_idle_per_host(options.connections).build()?;
-    let url = options.endpoint.url;
-    let send = move |request: SimulatedRequest| {
-        let mut post = client.post(url.clone()).body(request.body);
-        for (name, value) in request.headers {
-            post = post.header(name, value);
-        }
-        async move {
-            let answer = post.send().await.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
-            Ok::<u16, String>(answer.status().as_u16())
-        }
-    };
-    let simulation = Simulation::new(secret)
-        .seed(seed)
-        .compress(options.compress)
-        .jitter(options.jitter)
-        .lose_answers(options.lose_answers)
-        .duplicate(options.duplicate)
-        .reorder(reorder)
-        .pace(options.rate.unwrap_or(f64::INFINITY), options.burst)
-        .connections(options.connections);
-    let messages = (0..options.messages).flat_map(|number| message(seed, number));
-    let ledger = simulation.run(messages, send).await;
-    output::print(&ledger)?;
-    output::print(format_args!("seed {seed}"))?;
-    for event in ledger.events().iter().filter(|event| event.acknowledged_by().is_none()) {
-        output::print(format_args!("given up, may have been handled: {}", event.event_id))?;
+    let mut endpoints = vec![(options.endpoint.url.clone(), options.endpoint.secret()?)];
+    for (url, variable) in &options.also {
+        let secret = std::env::var(variable).with_context(|| variable.clone())?;
+        endpoints.push((url.clone(), SigningSecret::new(&secret).with_context(|| variable.clone())?));
     }
-    Ok(if ledger.given_up() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let client = client::builder().pool_max_idle_per_host(options.connections).build()?;
+    let simulation = |secret| {
+        Simulation::new(secret)
+            .seed(seed)
+            .compress(options.compress)
+            .jitter(options.jitter)
+            .lose_answers(options.lose_answers)
+            .duplicate(options.duplicate)
+            .reorder(reorder)
+            .pace(options.rate.unwrap_or(f64::INFINITY), options.burst)
+            .connections(options.connections)
+    };
+    let mut runs = Vec::new();
+    for (url, secret) in endpoints {
+        let messages = (0..options.messages).flat_map(move |number| message(seed, number));
+        let (client, to) = (client.clone(), url.clone());
+        let send = move |request| {
+            let sent = send(client.clone(), to.clone(), request);
+            async move { sent.await.map_err(|error| format!("{error:#}")) }
+        };
+        runs.push((url, tokio::spawn(simulation(secret).run(messages, send))));
+    }
+    output::print(format_args!("seed {seed}"))?;
+    let (several, mut given_up) = (runs.len() > 1, 0);
+    for (url, run) in runs {
+        let ledger = run.await?;
+        if several {
+            output::print(&url)?;
+        }
+        output::print(&ledger)?;
+        for event in ledger.events().iter().filter(|event| event.acknowledged_by().is_none()) {
+            output::print(format_args!("given up, may have been handled: {}", event.event_id))?;
+        }
+        given_up += ledger.given_up();
+    }
+    Ok(if given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Sends a request, and returns the status of its answer.
+async fn send(client: Client, url: Url, request: SimulatedRequest) -> anyhow::Result<u16> {
+    let post = client.post(url).body(request.body);
+    let post = request.headers.into_iter().fold(post, |post, (name, value)| post.header(name, value));
+    Ok(post.send().await?.status().as_u16())
 }
 
 /// What happens to a message: most are delivered and opened, some are not.

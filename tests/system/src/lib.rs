@@ -12,6 +12,7 @@
 pub mod application;
 mod delivery;
 pub mod lease;
+mod pooler;
 mod process;
 mod proxy;
 pub mod serve;
@@ -21,6 +22,7 @@ pub mod store;
 use std::time::{Duration, Instant};
 
 pub use self::delivery::{deliver, deliver_body, receiver, secret};
+pub use self::pooler::PgBouncer;
 pub use self::process::{Instance, SECRET, Sent, program};
 pub use self::proxy::{Fault, Proxy};
 pub use self::server::{Backend, Kind, PATIENCE, TempDir, as_nobody, libfaketime, signal};

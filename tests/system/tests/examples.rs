@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
@@ -144,7 +144,20 @@ async fn a_sandbox_event_touches_no_real_data() {
     assert_eq!(send(staging, SECRET, "a@example.com").await, 401);
     assert_eq!(send(staging, "sandbox", "test@example.com").await, 200);
     assert_eq!(send(production, SECRET, "real@example.com").await, 200);
+    // The same events to both: each handles them, since they share nothing.
+    let mut simulate = Command::new(program("sendarix"));
+    simulate.env("SENDARIX_WEBHOOK_SECRET", SECRET).env("SENDARIX_STAGING_SECRET", "sandbox");
+    let [url, other] = [production, staging].map(|path| format!("http://{}{path}", address(&server)));
+    let also = format!("{other}=SENDARIX_STAGING_SECRET");
+    simulate.args(["simulate", "--messages", "5", "--seed", "7", "--url", &url, "--also", &also]);
+    let output = tokio::task::block_in_place(|| simulate.output()).unwrap();
+    assert!(output.status.success(), "{output:?}");
     let lines = server.terminate();
+    let of = |name: &str| {
+        lines.iter().filter_map(|line| line.strip_prefix(name)).map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let simulated = |name: &str| of(name).into_iter().filter(|line| !line.contains("msg_1 ")).collect::<Vec<_>>();
+    assert!(simulated("production: ").len() >= 15 && simulated("production: ") == simulated("staging: "), "{lines:?}");
     assert!(lines.iter().any(|line| line == "staging: bounce msg_1 to test@example.com"), "{lines:?}");
     for (name, suppressed, other) in
         [("production", "real@example.com", "test@example.com"), ("staging", "test@example.com", "real@example.com")]

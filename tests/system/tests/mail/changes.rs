@@ -17,7 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(40);
 async fn a_reader_sees_each_change_of_status<S: MailStore>(shop: Shop<S>) {
     let shop = shop.with(sendarix_webhooks::mail::MailBuilder::announce_changes);
     // Another instance, where the store has several.
-    let mut changes = shop.clone().mail.changes().await.unwrap();
+    let changes = shop.clone().mail.changes().await;
+    if shop.pooler.is_some() {
+        // It passes no notifications on in transaction mode, so a stream would never end and never say anything.
+        return drop(changes.unwrap_err());
+    }
+    let mut changes = changes.unwrap();
     shop.record_all(
         [
             EventType::Accepted,

@@ -28,6 +28,10 @@ macro_rules! on_every_store {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() { super::$test(crate::shop::Shop::on_strict_postgres().await).await; }
         )* }
+        mod behind_pooler { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(crate::shop::Shop::behind_pooler().await).await; }
+        )* }
         mod on_postgres { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() { super::$test(crate::shop::Shop::on_postgres().await).await; }

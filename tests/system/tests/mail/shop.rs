@@ -9,7 +9,7 @@ use sendarix_webhooks::store::{DedupStore, MemoryStore};
 use sendarix_webhooks::testing::{ManualClock, Sample};
 use sendarix_webhooks::{EventType, Inbox, Outcome, PostgresStore, SendarixEvent, SqliteStore, Timestamp};
 
-use crate::support::{Backend, Kind};
+use crate::support::{Backend, Kind, PgBouncer};
 
 /// The moment that the application's clock shows.
 pub fn now() -> SystemTime {
@@ -34,6 +34,8 @@ pub struct Shop<S> {
     pub mail: Mail<S>,
     pub inbox: Inbox,
     pub clock: ManualClock,
+    /// Ended before its server.
+    pub pooler: Option<Arc<PgBouncer>>,
     pub backend: Option<Arc<Backend>>,
     store: S,
 }
@@ -63,6 +65,13 @@ impl Shop<PostgresStore> {
         Self::at(Backend::with_settings(Kind::Postgres, &level))
     }
 
+    pub async fn behind_pooler() -> Self {
+        let backend = Backend::start(Kind::Postgres);
+        let (pooler, url) = PgBouncer::start(&backend, "").await;
+        let store = PostgresStore::builder(&url).unwrap().behind_pooler().build().unwrap();
+        Self { pooler: Some(Arc::new(pooler)), ..Self::new(store.clone(), store, Some(backend)) }
+    }
+
     fn at(backend: Backend) -> Self {
         let store = PostgresStore::open(&backend.url()).unwrap();
         Self::new(store.clone(), store, Some(backend))
@@ -75,7 +84,7 @@ impl<S: MailStore> Shop<S> {
         let inbox =
             Inbox::builder("default").store(claims).dangerously_without_dead_letters().clock(clock.clone()).build();
         let mail = Mail::builder(store.clone()).clock(clock.clone()).build().unwrap();
-        Self { mail, inbox: inbox.unwrap(), clock, backend: backend.map(Arc::new), store }
+        Self { mail, inbox: inbox.unwrap(), clock, pooler: None, backend: backend.map(Arc::new), store }
     }
 
     /// The same application with other settings.
