@@ -110,7 +110,6 @@ pub(crate) async fn run(options: Simulate) -> anyhow::Result<ExitCode> {
         };
         runs.push((url, tokio::spawn(simulation(secret).run(messages, send))));
     }
-    output::print(format_args!("seed {seed}"))?;
     let (several, mut given_up) = (runs.len() > 1, 0);
     for (url, run) in runs {
         let ledger = run.await?;
@@ -123,6 +122,7 @@ pub(crate) async fn run(options: Simulate) -> anyhow::Result<ExitCode> {
         }
         given_up += ledger.given_up();
     }
+    output::print(format_args!("seed {seed}"))?;
     Ok(if given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

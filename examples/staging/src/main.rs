@@ -4,8 +4,7 @@
 //! ```sh
 //! export SENDARIX_WEBHOOK_SECRET=real SENDARIX_STAGING_SECRET=sandbox
 //! cargo run --package staging-example
-//! sendarix simulate --url http://127.0.0.1:3000/webhooks/sendarix
-//! SENDARIX_WEBHOOK_SECRET=$SENDARIX_STAGING_SECRET sendarix simulate --url http://127.0.0.1:3000/webhooks/sendarix-staging
+//! sendarix simulate --also http://127.0.0.1:3000/webhooks/sendarix-staging=SENDARIX_STAGING_SECRET
 //! ```
 //!
 //! It prints each event with its endpoint. Sent to the other path, either's events are answered 401.
