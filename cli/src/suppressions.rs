@@ -23,7 +23,8 @@ use crate::place::{Place, StoreOptions};
 
 The CSV has a header. `recipient` is required; `reason` is `manual` and `since` is now where they are missing.
 
-`check` exits with 1 if an address must not be mailed, and `release` if it was not on the list.")]
+`check` exits with 1 if an address must not be mailed, and `release` if it was not on the list. Both fail without the erasure key
+where addresses were erased: without it, those are not found.")]
 pub(crate) struct Suppressions {
     #[command(flatten)]
     store: StoreOptions,
@@ -75,6 +76,9 @@ struct Line {
     message_id: Option<String>,
 }
 
+/// How the form of an erased address begins.
+const ERASED: &str = "erased:";
+
 /// How many addresses are read or written at a time.
 const PAGE: usize = 1000;
 
@@ -82,9 +86,9 @@ pub(crate) async fn run(options: Suppressions) -> anyhow::Result<ExitCode> {
     let Suppressions { store, erasure_key, command } = options;
     match store.open()? {
         #[cfg(feature = "sqlite")]
-        Some(Place::Sqlite(store)) => command.run(mail(store, erasure_key)?).await,
+        Some(Place::Sqlite(store)) => command.run(store, erasure_key).await,
         #[cfg(feature = "postgres")]
-        Some(Place::Postgres(store)) => command.run(mail(store, erasure_key)?).await,
+        Some(Place::Postgres(store)) => command.run(store, erasure_key).await,
         _ => anyhow::bail!("--store: mail state is kept in PostgreSQL or SQLite: set postgres://… or sqlite:PATH"),
     }
 }
@@ -98,7 +102,16 @@ fn mail<S: MailStore>(store: S, erasure_key: Option<String>) -> anyhow::Result<M
 }
 
 impl Command {
-    async fn run<S: MailStore>(self, mail: Mail<S>) -> anyhow::Result<ExitCode> {
+    async fn run<S: MailStore>(self, store: S, erasure_key: Option<String>) -> anyhow::Result<ExitCode> {
+        let has_key = erasure_key.is_some();
+        let mail = mail(store, erasure_key)?;
+        if matches!(self, Self::Check { .. } | Self::Release { .. }) && !has_key {
+            let first = mail.suppressions(Some(&ERASED.into()), 1).await?;
+            anyhow::ensure!(
+                !first.iter().any(is_erased),
+                "addresses were erased, and are on the list under a keyed hash: set SENDARIX_ERASURE_KEY or --erasure-key"
+            );
+        }
         match self {
             Self::Export => export(&mail).await,
             Self::Import { file } => import(&mail, file).await,
@@ -113,6 +126,11 @@ impl Command {
     }
 }
 
+/// Whether a hash is left of the address, which only this list can use.
+fn is_erased(entry: &SuppressionEntry) -> bool {
+    entry.address.as_str().starts_with(ERASED)
+}
+
 async fn export<S: MailStore>(mail: &Mail<S>) -> anyhow::Result<ExitCode> {
     let mut csv = csv::Writer::from_writer(io::stdout().lock());
     let (mut last, mut exported, mut erased) = (None, 0, 0);
@@ -120,13 +138,12 @@ async fn export<S: MailStore>(mail: &Mail<S>) -> anyhow::Result<ExitCode> {
         let page = mail.suppressions(last.as_ref(), PAGE).await?;
         let Some(entry) = page.last() else { break };
         last = Some(entry.address.clone());
-        for SuppressionEntry { address, recipient, suppressed, .. } in page {
-            let Some(suppressed) = suppressed else { continue };
-            // Of an erased address a hash is left, which only this list can use.
-            if address.as_str().starts_with("erased:") {
+        for entry in page {
+            if is_erased(&entry) {
                 erased += 1;
                 continue;
             }
+            let SuppressionEntry { recipient, suppressed: Some(suppressed), .. } = entry else { continue };
             exported += 1;
             let line = Line {
                 recipient,

@@ -6,7 +6,6 @@ pub struct Delivery {
     pub step: Step,
     pub tie: Tie,
     pub is_authentic: bool,
-    pub is_redrive: bool,
     /// Whether the sender still waits for its answer.
     pub is_awaited: bool,
 }
@@ -45,12 +44,11 @@ impl Delivery {
     pub(super) fn of_request(protocol: &Protocol, is_authentic: bool) -> Self {
         let claims_first = protocol.has(Flaw::ClaimBeforeVerification);
         let step = if claims_first { Step::Claiming } else { Step::Verifying };
-        Self { step, tie: Tie::Stranger, is_authentic, is_redrive: false, is_awaited: is_authentic }
+        Self { step, tie: Tie::Stranger, is_authentic, is_awaited: is_authentic }
     }
 
     pub(super) fn of_letter() -> Self {
-        let (step, tie) = (Step::Reopening, Tie::Stranger);
-        Self { step, tie, is_authentic: true, is_redrive: true, is_awaited: false }
+        Self { step: Step::Reopening, tie: Tie::Stranger, is_authentic: true, is_awaited: false }
     }
 
     pub(super) fn actions(&self, number: usize, protocol: &Protocol, actions: &mut Vec<Action>) {

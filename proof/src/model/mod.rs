@@ -18,8 +18,9 @@
 //!
 //! A handler that has had its effect and fails all the same is one that fails, beside an effect that no claim could prevent.
 //!
-//! What it leaves out: a message to the store that is late instead of lost; a letter that is older than the retention. A lease is taken to be over by the second attempt after its claim, and so to be at most
-//! as long as the two shortest pauses of the sender together, 5 min 30 s.
+//! What it leaves out: a message to the store that is late instead of lost; a letter that is older than the retention. A lease is
+//! taken to be over by the second attempt after its claim, and so to be at most as long as the two shortest pauses of the sender
+//! together, 5 min 30 s.
 //!
 //! [`Flaw`] has the mistakes that the protocol must not make. A model that finds none of them wrong proves nothing.
 

@@ -261,7 +261,7 @@ impl State {
         }
     }
 
-    /// Ends a delivery. One that finds that its event has been handled, by whichever delivery, resolves the letter first.
+    /// Ends a delivery. Where the event has been handled, by this delivery or another, its letter is resolved first.
     fn resolve_or_finish(&mut self, number: usize, acknowledged: bool) {
         if self.record == Record::Completed {
             self.deliveries[number].step = Step::Resolving;

@@ -483,6 +483,17 @@ async fn a_suppression_list_is_exported_imported_and_asked() {
     assert_eq!(run(&["release", "bob@example.com", "--because", "again"]).status.code(), Some(1));
     assert!(run(&["check", "bob@example.com"]).status.success());
 
+    // An erased address is found by the key alone, so that no answer is given without it.
+    let key = [7; 32];
+    let erasing = Mail::builder(mail.store().clone()).erasure_key(key).build().unwrap();
+    erasing.erase("carl@example.com").await.unwrap();
+    let unknown = run(&["check", "carl@example.com"]);
+    assert_eq!((unknown.status.code(), stdout(&unknown).as_str()), (Some(2), ""), "{unknown:?}");
+    assert!(stderr(&unknown).contains("set SENDARIX_ERASURE_KEY"), "{unknown:?}");
+    assert_eq!(run(&["release", "carl@example.com", "--because", "by hand"]).status.code(), Some(2));
+    let known = run(&["--erasure-key", &const_hex::encode(key), "check", "carl@example.com"]);
+    assert_eq!(known.status.code(), Some(1), "{known:?}");
+
     // A broken file changes nothing, and the message says where it is broken.
     for (broken, reason) in [
         ("recipient\neve@example.com\n\"\"\n", "entry 2: it has no recipient"),
