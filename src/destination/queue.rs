@@ -120,7 +120,8 @@ where
     }
 
     /// Sends the trace along with each job, in the job's metadata, as this function returns it: `traceparent` and `tracestate`. It
-    /// is called in the span of the delivery. A [`configure`](Self::configure) that sets all metadata replaces it. See [the guide](crate::guide::observability#traces) for it and for the worker.
+    /// is called in the span of the delivery. A [`configure`](Self::configure) that sets all metadata replaces it.
+    /// [The guide](crate::guide::observability#traces) has such a function, and the worker.
     #[must_use]
     pub fn trace_context(self, current: impl Fn() -> HashMap<String, String> + Send + Sync + 'static) -> Self {
         Self { trace_context: TraceContext::new(current), ..self }

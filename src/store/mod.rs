@@ -43,7 +43,7 @@
 //!    stepped back, and must not keep an event away.
 //! 5. **A completed or given up event is remembered for at least the retention**, a failed attempt's number for at least
 //!    [`RETRY_SCHEDULE`](crate::RETRY_SCHEDULE).
-//! 6. **A step that must wait is boxed** by [`StoreFuture::new`], as of the claim below; one that is done at once is
+//! 6. **A step that must wait is boxed** by [`StoreFuture::new`], as the claim below is. One that is done at once is
 //!    [`ready`](StoreFuture::ready).
 //! 7. **An error means that nothing is known** of what happened. Return it; the receiver answers 503, sends a release,
 //!    and Sendarix delivers again. Time limits are the receiver's.

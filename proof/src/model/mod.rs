@@ -222,9 +222,9 @@ impl Model for Protocol {
             Action::Store(number, network) => state.ask_store(self, number, network),
             Action::Letter(number, network) => state.keep_letter(self, number, network),
             Action::KeepUnclaimed(number) => state.keep_unclaimed(number),
-            Action::CommitAgain(number) => state.commit_again(self, number),
+            Action::CommitAgain(_) => state.commit_again(self),
             Action::AnswerFirst(number) => state.answer(number, true),
-            Action::GiveUpRecording(number) => state.give_up_recording(self, number),
+            Action::GiveUpRecording(number) => state.give_up_recording(number),
         }
         // Instances are all alike, so their order is nothing that a state could differ in.
         state.deliveries.sort_unstable();
@@ -246,8 +246,8 @@ impl Model for Protocol {
             }),
             Property::always(property::COUNTED, |_, state: &State| state.effects <= 1 + state.cut_off),
             Property::always(property::LETTER_GOES, |_, state: &State| {
-                let over = state.is_quiet() && state.faults == 0 && state.record == Record::Completed;
-                !over || !state.letter
+                let is_undisturbed = state.faults == 0 && !state.is_unrecorded;
+                !(state.is_quiet() && is_undisturbed && state.record == Record::Completed && state.letter)
             }),
             // Else the rest could hold because nothing ever happens.
             Property::sometimes(property::HANDLED, |_, state: &State| {

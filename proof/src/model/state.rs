@@ -20,6 +20,8 @@ pub struct State {
     pub cut_off: u8,
     /// Crashes, messages lost, and answers that were too late; not counted further than makes a difference.
     pub faults: u8,
+    /// Whether a delivery gave up recording how the event ended.
+    pub is_unrecorded: bool,
     /// How many forged requests there were.
     pub forged: u8,
     /// How many requests were sent twice.
@@ -112,9 +114,8 @@ impl State {
         self.fault(protocol);
     }
 
-    pub(super) fn give_up_recording(&mut self, protocol: &Protocol, number: usize) {
-        // The store was away for as long as a lease.
-        self.fault(protocol);
+    pub(super) fn give_up_recording(&mut self, number: usize) {
+        self.is_unrecorded = true;
         self.cut_off += u8::from(self.is_between(number));
         self.finish(number, true);
     }
@@ -214,12 +215,10 @@ impl State {
                 if reached && (self.is_owner(number) || protocol.has(Flaw::UnconditionalCompletion)) {
                     self.complete(number);
                 }
-                match lost {
-                    true => {}
-                    false if protocol.has(Flaw::CompletionBeforeHandler) => {
-                        self.deliveries[number].step = Step::Handling;
-                    }
-                    false => self.resolve_or_finish(number, true),
+                if !lost && protocol.has(Flaw::CompletionBeforeHandler) {
+                    self.deliveries[number].step = Step::Handling;
+                } else if !lost {
+                    self.resolve_or_finish(number, true);
                 }
             }
             Step::Committing => {
@@ -301,11 +300,8 @@ impl State {
     }
 
     /// A handler that has committed tries a second transaction.
-    pub(super) fn commit_again(&mut self, protocol: &Protocol, number: usize) {
-        let committed = self.deliveries[number].tie == Tie::Ended;
-        if committed && protocol.has(Flaw::SecondCommit) {
-            self.effects += 1;
-        }
+    pub(super) fn commit_again(&mut self, protocol: &Protocol) {
+        self.effects += u8::from(protocol.has(Flaw::SecondCommit));
     }
 
     fn is_owner(&self, number: usize) -> bool {
