@@ -68,7 +68,7 @@
 //! | `sqlite` | | [`SqliteStore`], for all processes of one machine; needs Rust 1.94 |
 //! | `redis` | | [`RedisStore`], for several instances |
 //! | `postgres` | | [`PostgresStore`], for several instances; needs Rust 1.94 |
-//! | `apalis` | | [`Enqueue`](destination::Enqueue), which puts events into a job queue of apalis 1 |
+//! | `apalis` | | [`Enqueue`](destination::Enqueue), which puts events into a job queue of apalis 1; needs Rust 1.94 |
 //! | `nats` | | [`JetStream`](destination::JetStream), which publishes events to NATS |
 //! | `mail` | | [`Mail`](mail::Mail), which keeps a suppression list, message states, timelines and rates |
 //! | `operator` | | [`operator::letters`], an axum router by which people look at dead letters, redrive and discard them |

@@ -182,7 +182,7 @@ async fn refusals_count_by_reason() {
 
 /// A sender decides about no label.
 #[tokio::test]
-async fn nobody_outside_makes_a_series() {
+async fn a_stranger_makes_no_series() {
     let (endpoint, numbers) = endpoint("bounded", &FaultyStores::default(), by_type).await;
     endpoint.post(&Sample::new(EventType::Open).body()).await;
     let series = numbers.series();
@@ -371,6 +371,6 @@ fn rules_and_dashboard_use_names_that_there_are() {
     serde_json::from_str::<serde_json::Value>(&monitoring("dashboard.json")).unwrap();
     let used = ["alerts.yml", "dashboard.json"].map(monitoring).concat();
     for name in NAMES {
-        assert!(used.contains(name), "nobody looks at {name}");
+        assert!(used.contains(name), "no rule and no panel uses {name}");
     }
 }

@@ -34,8 +34,8 @@ pub(crate) struct Simulate {
     #[arg(long, default_value_t = 100, value_name = "N")]
     messages: usize,
 
-    /// Decides everything that is left to chance, the ids too: the same seed sends the same events again [default: a new one,
-    /// which is printed]
+    /// Decides everything that is left to chance: the same seed gives the same ids, types and faults again, at the time of
+    /// now [default: a new one, which is printed]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
@@ -56,7 +56,7 @@ pub(crate) struct Simulate {
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     duplicate: f64,
 
-    /// Events overtake each other within so many seconds of the schedule
+    /// Events overtake each other within this many seconds of the schedule
     #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
     reorder: f64,
 

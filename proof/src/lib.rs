@@ -3,7 +3,7 @@
 //!
 //! `docs/reliability.md` has the figures, each with the command that prints it.
 
-#![allow(missing_docs, clippy::indexing_slicing, reason = "nobody depends on this crate")]
+#![allow(missing_docs, clippy::indexing_slicing, reason = "no other crate depends on this one")]
 
 pub mod memory;
 pub mod model;

@@ -72,7 +72,7 @@ impl ReceiverBuilder {
 
     /// Accepts a request whatever its timestamp header says, or without one.
     ///
-    /// The header is not covered by the signature, so this gives up a filter rather than a defence. It is for senders
+    /// The header is not covered by the signature, so this gives up a filter rather than a defense. It is for senders
     /// that do not set it, and for replaying captured requests.
     pub fn dangerously_ignore_timestamps(mut self) -> Self {
         self.settings.timestamp_tolerance = None;

@@ -1,7 +1,7 @@
 //! The freshness of a request, by its timestamp header.
 //!
-//! The timestamp header is not covered by the signature, so this is a filter against old requests, not a defence
-//! against replay: a signed body that was captured can be sent with any timestamp. The dedup memory is that defence.
+//! The timestamp header is not covered by the signature, so this is a filter against old requests, not a defense
+//! against replay: a signed body that was captured can be sent with any timestamp. The dedup memory is that defense.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

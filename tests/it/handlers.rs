@@ -263,7 +263,7 @@ async fn a_client_that_goes_away_before_a_failure_leaves_the_event_redeliverable
     }
 }
 
-/// On every front at the same time, since it takes so long.
+/// On every front at the same time, since it takes seconds.
 #[tokio::test]
 async fn a_handler_of_12_seconds_has_one_effect_and_its_retry_is_a_duplicate() {
     let mut fronts = JoinSet::new();
@@ -293,7 +293,7 @@ async fn a_handler_of_12_seconds_has_one_effect_and_its_retry_is_a_duplicate() {
     fronts.join_all().await;
 }
 
-/// On every front at the same time, since it takes so long.
+/// On every front at the same time, since it takes seconds.
 #[tokio::test]
 async fn a_deadline_that_comes_before_the_handler_begins_takes_nothing_from_it() {
     let mut fronts = JoinSet::new();

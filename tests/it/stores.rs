@@ -102,6 +102,6 @@ async fn a_store_that_comes_back_is_not_overrun_with_releases() {
     }
     store.0.is_back.store(true, Ordering::SeqCst);
     eventually("all claims are released", || store.0.released.load(Ordering::SeqCst) >= EVENTS).await;
-    assert_eq!(store.0.most.load(Ordering::SeqCst), 4, "so many at once");
+    assert_eq!(store.0.most.load(Ordering::SeqCst), 4, "four at once");
     assert_eq!(endpoint.handled(), 0);
 }

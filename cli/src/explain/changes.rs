@@ -76,21 +76,21 @@ const PAIRS: [Pair; 14] = [
         }),
     ]),
     Pair([
-        ("without the white space that a JSON serialiser has put in", |body| rewrite(body, "", "")),
-        ("with the spaces behind commas and colons that a JSON serialiser has taken out", |body| {
+        ("without the white space that a JSON serializer has put in", |body| rewrite(body, "", "")),
+        ("with the spaces behind commas and colons that a JSON serializer has taken out", |body| {
             rewrite(body, ", ", ": ")
         }),
     ]),
     Pair([
-        ("with the spaces behind colons that a JSON serialiser has taken out", |body| rewrite(body, ",", ": ")),
-        ("with the spaces behind commas that a JSON serialiser has taken out", |body| rewrite(body, ", ", ":")),
+        ("with the spaces behind colons that a JSON serializer has taken out", |body| rewrite(body, ",", ": ")),
+        ("with the spaces behind commas that a JSON serializer has taken out", |body| rewrite(body, ", ", ":")),
     ]),
     Pair([
-        ("with the line breaks and indents of 2 that a JSON serialiser has taken out", |body| indented(body, "  ")),
-        ("with the line breaks and indents of 4 that a JSON serialiser has taken out", |body| indented(body, "    ")),
+        ("with the line breaks and indents of 2 that a JSON serializer has taken out", |body| indented(body, "  ")),
+        ("with the line breaks and indents of 4 that a JSON serializer has taken out", |body| indented(body, "    ")),
     ]),
     Pair([
-        ("with the line breaks and tabs that a JSON serialiser has taken out", |body| indented(body, "\t")),
+        ("with the line breaks and tabs that a JSON serializer has taken out", |body| indented(body, "\t")),
         ("with a line break at its end, and another before it", |body| Some([body, b"\r\n"].concat())),
     ]),
     Pair([
@@ -99,10 +99,10 @@ const PAIRS: [Pair; 14] = [
     ]),
     Pair([
         (
-            "with \\u0026 for & and the like where it has the characters now, as serialisers that are safe for HTML write",
+            "with \\u0026 for & and the like where it has the characters now, as serializers that are safe for HTML write",
             |body| Some(escaped(text(body)?, |c| "<>&\u{2028}\u{2029}".contains(c))),
         ),
-        ("with & for \\u0026 and the like, as serialisers that do not care for HTML write", |body| {
+        ("with & for \\u0026 and the like, as serializers that do not care for HTML write", |body| {
             // What must be escaped in JSON stays so.
             unescaped(body, |c| !c.is_control() && !matches!(c, '"' | '\\'))
         }),

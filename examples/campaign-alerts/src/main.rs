@@ -3,6 +3,12 @@
 //! ```sh
 //! export SENDARIX_WEBHOOK_SECRET=try-it-out
 //! CHAT_WEBHOOK_URL=https://chat.example.com/hooks/… cargo run --package campaign-alerts-example
+//! ```
+//!
+//! In another terminal, with `cargo install --path cli`:
+//!
+//! ```sh
+//! export SENDARIX_WEBHOOK_SECRET=try-it-out
 //! sendarix trigger bounce --count 20 --message-id spring.1
 //! curl http://127.0.0.1:3000/campaigns/spring
 //! ```

@@ -1,8 +1,13 @@
 //! A score for each recipient, by the messages that they opened and the links that they clicked.
 //!
 //! ```sh
+//! SENDARIX_WEBHOOK_SECRET=try-it-out cargo run --package lead-scores-example
+//! ```
+//!
+//! In another terminal, with `cargo install --path cli`:
+//!
+//! ```sh
 //! export SENDARIX_WEBHOOK_SECRET=try-it-out
-//! cargo run --package lead-scores-example
 //! sendarix trigger delivered open click --message-id msg_1 --recipient ann@example.com
 //! curl http://127.0.0.1:3000/leads/ann@example.com
 //! ```

@@ -3,10 +3,15 @@
 //!
 //! ```sh
 //! SENDARIX_WEBHOOK_SECRET=try-it-out cargo run --package live-page-example
+//! ```
+//!
+//! In another terminal, with `cargo install --path cli`:
+//!
+//! ```sh
 //! SENDARIX_WEBHOOK_SECRET=try-it-out sendarix simulate --rate 5
 //! ```
 //!
-//! Open <http://127.0.0.1:3000> and send it some. Events for addresses at `broken.example` fail for good until the box on the
+//! Open <http://127.0.0.1:3000>, and see them come. Events for addresses at `broken.example` fail for good until the box on the
 //! page is ticked, and can then be redriven. The page shows recipients and changes what is handled: as it is, it is for
 //! this machine, and elsewhere it belongs behind your own login.
 

@@ -5,7 +5,8 @@
 //! SENDARIX_WEBHOOK_SECRET=… cargo run --release --package production-example
 //! ```
 //!
-//! `cargo bench --package sendarix-webhooks-benches --bench hostile` attacks it.
+//! It listens at `LISTEN`, else at `127.0.0.1:3000`, and prints a line for each event that it has handled. Send it some with
+//! `sendarix trigger` (`cargo install --path cli`). `cargo bench --package sendarix-webhooks-benches --bench hostile` attacks it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,10 +4,16 @@
 //! ```sh
 //! export SENDARIX_WEBHOOK_SECRET=real SENDARIX_STAGING_SECRET=sandbox
 //! cargo run --package staging-example
+//! ```
+//!
+//! In another terminal, with `cargo install --path cli`:
+//!
+//! ```sh
+//! export SENDARIX_WEBHOOK_SECRET=real SENDARIX_STAGING_SECRET=sandbox
 //! sendarix simulate --also http://127.0.0.1:3000/webhooks/sendarix-staging=SENDARIX_STAGING_SECRET
 //! ```
 //!
-//! It prints each event with its endpoint. Sent to the other path, either's events are answered 401.
+//! The application prints each event with its endpoint. Sent to the other path, either's events are answered 401.
 
 use std::time::Duration;
 

@@ -122,7 +122,7 @@ async fn on_job(event: SendarixEvent, inbox: Data<Inbox>) -> Result<(), BoxDynEr
 /// The work itself.
 async fn on_event(delivery: Delivery) -> Result<(), HandlerError> {
     if &*delivery.event().recipient == "never@example.com" {
-        return Err(HandlerError::retry("nobody can be reached there"));
+        return Err(HandlerError::retry("the domain cannot be reached"));
     }
     application::print(delivery.event()).await
 }

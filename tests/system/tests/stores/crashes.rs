@@ -143,7 +143,7 @@ async fn a_transaction_that_completes_the_claim_is_made_once_wherever_it_is_kill
 
 /// The process stops before its commit, with the event's row locked, and is not killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_stops_before_its_commit_holds_nobody_up_for_long() {
+async fn a_transaction_that_stops_before_its_commit_holds_others_up_for_seconds_at_most() {
     let backend = Backend::start(Kind::Postgres);
     let proxy = Proxy::start(backend.addr()).await;
     let stopped = Arc::new(transactional(&backend.url_at(proxy.port), None));

@@ -108,7 +108,7 @@ async fn the_bus_goes_away_for_a_while_and_each_destination_has_every_event_once
     };
     assert_eq!(send(&ids[..20]).await, [Sent::Answered(200); 20]);
     nats.kill();
-    assert_eq!(send(&ids[20..40]).await, [Sent::Answered(503); 20], "nobody believes that the bus has it");
+    assert_eq!(send(&ids[20..40]).await, [Sent::Answered(503); 20], "the bus does not have it");
     nats.start_again().await;
     for id in &ids {
         instance.send_until_acknowledged(id).await;

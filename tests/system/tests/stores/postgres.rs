@@ -177,7 +177,7 @@ async fn a_purge_takes_what_is_over_and_nothing_else() {
 
 /// More than one batch, and rows that are locked are passed by.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purge_goes_on_and_waits_for_nobody() {
+async fn a_purge_goes_on_and_waits_for_no_lock() {
     let backend = Backend::start(Kind::Postgres);
     let store = PostgresStore::open(&backend.url()).unwrap();
     store.migrate().await.unwrap();

@@ -268,7 +268,7 @@ async fn a_worker_works_and_what_never_succeeds_is_a_dead_letter() {
         // Once by the queue, and at least once more by its own decision.
         eventually("it is tried again", || async { tried().await.is_some_and(|(_, _, attempts)| attempts > 1) }).await;
         let (id, error, _) = tried().await.unwrap();
-        assert_eq!((id.as_str(), error.as_str()), ("evt_never", "nobody can be reached there"), "{kind:?}");
+        assert_eq!((id.as_str(), error.as_str()), ("evt_never", "the domain cannot be reached"), "{kind:?}");
         assert!(letters.list("default", None, 10).await.unwrap().is_empty(), "{kind:?}: that one is acknowledged");
     }
 }

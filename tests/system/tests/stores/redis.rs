@@ -8,7 +8,7 @@ use sendarix_webhooks::dead_letter::DeadLetter;
 use crate::support::{Backend, Fault, Instance, Kind, Proxy, Sent, eventually};
 
 const EVENTS: usize = 1_000;
-/// So many come after the replica has lost touch.
+/// How many come after the replica has lost touch.
 const UNSEEN: usize = 100;
 
 async fn send_all(instance: &Instance, range: std::ops::Range<usize>) {
