@@ -1,9 +1,13 @@
-//! An application as it is operated: its secret is a file that it reads again, it has metrics, and a deploy can break its handler.
+//! An application as it is operated: its secret is a file that it reads again, it has metrics, and a deploy can break its
+//! handler, or put a page in front of it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use clap::Parser;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -24,6 +28,9 @@ struct Options {
     /// While this file is there, the handler fails.
     #[arg(long)]
     broken: PathBuf,
+    /// While this file is there, a page answers in place of the handler.
+    #[arg(long)]
+    hidden: PathBuf,
 }
 
 #[tokio::main]
@@ -65,8 +72,12 @@ async fn main() -> anyhow::Result<()> {
             exporter.render()
         }
     };
-    let layer = SendarixLayer::new(receiver.clone());
-    let app = Router::new().route(application::PATH, post(handler).layer(layer)).route("/metrics", get(metrics));
+    let page = move |request: Request, next: Next| {
+        let hidden = options.hidden.exists();
+        async move { if hidden { "a page".into_response() } else { next.run(request).await } }
+    };
+    let handler = post(handler).layer(from_fn(page)).layer(SendarixLayer::new(receiver.clone()));
+    let app = Router::new().route(application::PATH, handler).route("/metrics", get(metrics));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     application::listening(listener.local_addr()?);
     serve::until(terminated, listener, app, receiver).await

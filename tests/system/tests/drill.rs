@@ -104,9 +104,9 @@ impl Drill {
         let mut command = Command::new(program("operated"));
         command.env("LD_PRELOAD", libfaketime()).env("FAKETIME_TIMESTAMP_FILE", self.path("clock"));
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        let (secret, broken) = (self.path("secret"), self.path("broken"));
-        let arguments = ["--store", &self.backend.url(), "--secret", secret.to_str().unwrap(), "--broken"];
-        let arguments = [arguments.as_slice(), &[broken.to_str().unwrap()]].concat();
+        command.current_dir(self.place.path());
+        let arguments =
+            ["--store", &self.backend.url(), "--secret", "secret", "--broken", "broken", "--hidden", "hidden"];
         self.application = Some(Instance::of_command("operated", &mut command, &arguments));
     }
 
@@ -331,6 +331,16 @@ async fn a_deploy_broke_the_handler() {
     letters(&drill.backend, &arguments);
     drill.handled.extend(std::fs::read_to_string(&redriven).unwrap().lines().map(str::to_owned));
     assert_eq!(drill.handled.len(), EVENTS);
+    drill.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_lost_the_route_to_the_handler() {
+    let mut drill = Drill::begin("A deploy lost the route to the handler", Backend::start(Kind::Redis)).await;
+    drill.write("hidden", "");
+    assert_eq!(drill.sendarix_delivers("during", 1).await, 0);
+    drill.fault_lasted(30).await;
+    std::fs::remove_file(drill.path("hidden")).unwrap();
     drill.end().await;
 }
 
