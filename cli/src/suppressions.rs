@@ -23,8 +23,8 @@ use crate::place::{Place, StoreOptions};
 
 The CSV has a header. `recipient` is required; `reason` is `manual` and `since` is now where they are missing.
 
-`check` exits with 1 if an address must not be mailed, and `release` if it was not on the list. Both fail without the erasure key
-where addresses were erased: without it, those are not found.")]
+`check` exits with 1 if an address must not be mailed, and `release` if it was not on the list. Where addresses were erased, only
+`export` does without the erasure key (SENDARIX_ERASURE_KEY): without it, those are not found.")]
 pub(crate) struct Suppressions {
     #[command(flatten)]
     store: StoreOptions,
@@ -76,9 +76,6 @@ struct Line {
     message_id: Option<String>,
 }
 
-/// How the form of an erased address begins.
-const ERASED: &str = "erased:";
-
 /// How many addresses are read or written at a time.
 const PAGE: usize = 1000;
 
@@ -103,32 +100,23 @@ fn mail<S: MailStore>(store: S, erasure_key: Option<String>) -> anyhow::Result<M
 
 impl Command {
     async fn run<S: MailStore>(self, store: S, erasure_key: Option<String>) -> anyhow::Result<ExitCode> {
-        let has_key = erasure_key.is_some();
         let mail = mail(store, erasure_key)?;
-        if matches!(self, Self::Check { .. } | Self::Release { .. }) && !has_key {
-            let first = mail.suppressions(Some(&ERASED.into()), 1).await?;
-            anyhow::ensure!(
-                !first.iter().any(is_erased),
-                "addresses were erased, and are on the list under a keyed hash: set SENDARIX_ERASURE_KEY or --erasure-key"
-            );
-        }
         match self {
             Self::Export => export(&mail).await,
             Self::Import { file } => import(&mail, file).await,
             Self::Check { addresses } => check(&mail, &addresses).await,
             Self::Release { address, because } => {
                 let released = mail.release(&address, &because).await?;
-                let told = if released { "released" } else { "it is not on the list" };
+                let told = if released {
+                    "released"
+                } else {
+                    "it was not on the list; what happened before now does not put it there"
+                };
                 complain(format_args!("{}: {told}", address.escape_debug()));
                 Ok(if released { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
         }
     }
-}
-
-/// Whether a hash is left of the address, which only this list can use.
-fn is_erased(entry: &SuppressionEntry) -> bool {
-    entry.address.as_str().starts_with(ERASED)
 }
 
 async fn export<S: MailStore>(mail: &Mail<S>) -> anyhow::Result<ExitCode> {
@@ -139,7 +127,7 @@ async fn export<S: MailStore>(mail: &Mail<S>) -> anyhow::Result<ExitCode> {
         let Some(entry) = page.last() else { break };
         last = Some(entry.address.clone());
         for entry in page {
-            if is_erased(&entry) {
+            if entry.is_erased() {
                 erased += 1;
                 continue;
             }

@@ -19,13 +19,20 @@ use crate::event::digest_id;
 /// ```
 ///
 /// The part before the `@` is compared as it is written otherwise: `ann+news@…` and `"ann"@…` are other addresses than
-/// `ann@…`. An address of more than 320 bytes, the longest of RFC 5321, becomes `sha256:` and the digest of its form. A NUL, which
-/// no database can hold, becomes U+FFFD.
+/// `ann@…`. An address of more than 320 bytes, the longest of RFC 5321, becomes `sha256:` and the digest of its form, and so does
+/// one that begins with `erased:`, as only addresses do that were erased. A NUL, which no database can hold, becomes U+FFFD.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(String);
 
 /// RFC 5321, 4.5.3.1: 64 for the local part, 255 for the domain, and the `@`.
 const LONGEST_ADDRESS: usize = 320;
+
+/// What the form of an erased address begins with, and no other one.
+pub(crate) const ERASED: &str = "erased:";
+
+/// What comes behind every erased address in the order of bytes: in ASCII, `;` comes after `:`.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) const ERASED_END: &str = "erased;";
 
 /// As long as an event's id may be.
 const LONGEST_ID: usize = 255;
@@ -41,7 +48,8 @@ impl Address {
             Some((local, domain)) => format!("{}@{}", local.to_lowercase(), ascii_domain(domain)),
             None => address.to_lowercase(),
         };
-        Self(bounded(compared, LONGEST_ADDRESS))
+        let longest = if compared.starts_with(ERASED) { 0 } else { LONGEST_ADDRESS };
+        Self(bounded(compared, longest))
     }
 
     /// A form that was kept.

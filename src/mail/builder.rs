@@ -128,8 +128,11 @@ impl<S: MailStore> MailBuilder<S> {
         self
     }
 
-    /// The secret for [`erase`](Mail::erase): at least 32 random bytes. Keep it outside of the database, and keep it: with
-    /// another one, the addresses that were erased are not suppressed any more.
+    /// The secret for [`erase`](Mail::erase): at least 32 random bytes. Keep it outside of the database, and keep it: once an
+    /// address was erased, the list cannot be asked without it, or with another one.
+    ///
+    /// If it is lost, nothing tells which addresses were erased. To go on all the same, and to mail them again, delete the
+    /// rows of `sendarix_suppressions` whose address begins with `erased:`.
     pub fn erasure_key(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.erasure_key = Some(key.into());
         self

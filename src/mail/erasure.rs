@@ -5,24 +5,55 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::address::ERASED;
 use super::{Address, Mail, MailStore};
 use crate::dead_letter::{DeadLetters, key_of};
 use crate::event::{EventKey, SendarixEvent};
 use crate::storage::StoreError;
 
 /// The secret by which a suppression outlives its address.
-pub(super) struct ErasureKey(Hmac<Sha256>);
+pub(super) struct ErasureKey {
+    mac: Hmac<Sha256>,
+    own: OwnErased,
+}
+
+/// Where the addresses stand that were erased with one key, in the order of their bytes: from the first text up to the second.
+#[derive(Debug)]
+pub struct OwnErased {
+    pub(crate) from: String,
+    pub(crate) to: String,
+}
+
+impl OwnErased {
+    /// Where no key is.
+    pub(super) const NONE: &'static Self = &Self { from: String::new(), to: String::new() };
+
+    /// Whether an address was erased with another key.
+    pub(super) fn excludes(&self, address: &str) -> bool {
+        address.starts_with(ERASED) && !(self.from.as_str()..self.to.as_str()).contains(&address)
+    }
+}
 
 impl ErasureKey {
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     pub(super) fn new(key: &[u8]) -> Self {
-        Self(Hmac::new_from_slice(key).expect("a key of any length"))
+        let mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+        // No address has a NUL.
+        let id = mac.clone().chain_update("\0the key itself").finalize().into_bytes();
+        let id = const_hex::encode(id.iter().take(8).copied().collect::<Vec<u8>>());
+        // In ASCII, `;` comes after `:`.
+        let own = OwnErased { from: format!("{ERASED}{id}:"), to: format!("{ERASED}{id};") };
+        Self { mac, own }
     }
 
     /// What stands in the place of the address.
     pub(super) fn erased(&self, address: &Address) -> Address {
-        let hash = self.0.clone().chain_update(address.as_str()).finalize().into_bytes();
-        Address::kept(format!("erased:{}", const_hex::encode(hash)))
+        let hash = self.mac.clone().chain_update(address.as_str()).finalize().into_bytes();
+        Address::kept(format!("{}{}", self.own.from, const_hex::encode(hash)))
+    }
+
+    pub(super) fn own(&self) -> &OwnErased {
+        &self.own
     }
 }
 
@@ -48,12 +79,14 @@ impl<S: MailStore> Mail<S> {
     ///
     /// # Errors
     ///
-    /// The builder was not given an [`erasure_key`](super::MailBuilder::erasure_key), or the database failed.
+    /// The builder was not given the [`erasure_key`](super::MailBuilder::erasure_key), or another than for the last erasure; or
+    /// the database failed.
     pub async fn erase(&self, address: impl Into<Address>) -> Result<u64, StoreError> {
         let address = address.into();
         let key = self.settings.erasure_key.as_ref().ok_or_else(|| {
             StoreError::new("`erase` needs a secret to keep the suppression: call MailBuilder::erasure_key")
         })?;
+        self.check_erasure_key().await?;
         self.store.erase(&address, &key.erased(&address)).await
     }
 

@@ -5,7 +5,9 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::address::ERASED;
 use super::changes::{Changes, StatusChanges};
+use super::erasure::OwnErased;
 use super::suppression::{GivenEntry, Suppressed};
 use super::{
     Address, Backend, Fact, Message, MessageState, Rates, Record, Recorded, Release, SoftBounceRule, SuppressionEntry,
@@ -107,7 +109,9 @@ impl Inner {
     fn apply(&mut self, rule: SoftBounceRule, record: &Record<'_>) {
         let Record { at, address, erased, .. } = record;
         let erased = erased.as_ref();
-        if let Some(entry) = self.suppressions.get_mut(address).filter(|_| record.may_lift_soft_bounces()) {
+        let listed = [Some(address), erased].into_iter().flatten().filter(|_| record.may_lift_soft_bounces());
+        for listed in listed {
+            let Some(entry) = self.suppressions.get_mut(listed) else { continue };
             entry.suppressed.take_if(|suppressed| {
                 suppressed.reason == SuppressionReason::SoftBounces && suppressed.since.before(rule.within) <= *at
             });
@@ -167,13 +171,15 @@ impl Backend for MemoryMail {
         Ok(None)
     }
 
-    async fn suppressed(&self, addresses: &[&str]) -> Result<Vec<String>, StoreError> {
+    async fn suppressed(&self, addresses: &[&str], own: &OwnErased) -> Result<Vec<String>, StoreError> {
         let inner = self.inner();
-        let is_suppressed = |address: &String| {
-            let entry = inner.suppressions.get(&Address::kept(address.clone()));
-            entry.is_some_and(|entry| entry.suppressed.is_some())
-        };
-        Ok(addresses.iter().copied().map(str::to_owned).filter(is_suppressed).collect())
+        let asked =
+            addresses.iter().filter_map(|address| inner.suppressions.get(&Address::kept((*address).to_owned())));
+        let erased = inner.suppressions.range(Address::kept(ERASED.to_owned())..).map(|(_, entry)| entry);
+        let erased = erased.take_while(|entry| entry.address.as_str().starts_with(ERASED));
+        let foreign = erased.filter(|entry| own.excludes(entry.address.as_str()));
+        let suppressed = asked.chain(foreign).filter(|entry| entry.suppressed.is_some());
+        Ok(suppressed.map(|entry| entry.address.as_str().to_owned()).collect())
     }
 
     async fn entry(&self, address: &Address) -> Result<Option<SuppressionEntry>, StoreError> {
@@ -193,6 +199,23 @@ impl Backend for MemoryMail {
             inner.suppress(address, erased.as_ref(), recipient, suppressed.clone());
         }
         Ok(())
+    }
+
+    async fn release_unlisted(&self, address: &Address, at: Timestamp, because: &str) -> Result<bool, StoreError> {
+        let mut inner = self.inner();
+        let entry = inner.suppressions.entry(address.clone()).or_insert_with(|| SuppressionEntry {
+            address: address.clone(),
+            recipient: address.as_str().to_owned(),
+            suppressed: None,
+            released: None,
+        });
+        if entry.suppressed.is_some() {
+            return Ok(false);
+        }
+        if entry.released.as_ref().is_none_or(|released| released.at < at) {
+            entry.released = Some(Release { at, because: because.to_owned() });
+        }
+        Ok(true)
     }
 
     async fn release(&self, address: &Address, at: Timestamp, because: &str) -> Result<bool, StoreError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::address::message_key;
 use super::builder::counting_key;
+use super::erasure::{ErasureKey, OwnErased};
 use super::suppression::GivenEntry;
 use super::{Address, Mail, MailStore, Message, Rates, StatusChanges, Suppressed, SuppressionEntry};
 use crate::event::{SendarixEvent, Timestamp};
@@ -15,7 +16,7 @@ impl<S: MailStore> Mail<S> {
     ///
     /// # Errors
     ///
-    /// The database failed.
+    /// The database failed, or addresses were erased with another [`erasure_key`](super::MailBuilder::erasure_key).
     pub async fn is_suppressed(&self, address: impl Into<Address>) -> Result<bool, StoreError> {
         Ok(self.are_suppressed([address]).await?.contains(&true))
     }
@@ -36,7 +37,8 @@ impl<S: MailStore> Mail<S> {
     ///
     /// # Errors
     ///
-    /// The database failed.
+    /// The database failed, or addresses were erased with another [`erasure_key`](super::MailBuilder::erasure_key): whether they
+    /// are among these cannot be told.
     pub async fn are_suppressed(
         &self,
         addresses: impl IntoIterator<Item = impl Into<Address>>,
@@ -45,7 +47,7 @@ impl<S: MailStore> Mail<S> {
         let erased: Option<Vec<Address>> =
             self.settings.erasure_key.as_ref().map(|key| addresses.iter().map(|address| key.erased(address)).collect());
         let asked: Vec<&str> = addresses.iter().chain(erased.iter().flatten()).map(Address::as_str).collect();
-        let found: HashSet<String> = self.store.suppressed(&asked).await?.into_iter().collect();
+        let found = self.suppressed(&asked).await?;
         let is_found = |address: &Address| found.contains(address.as_str());
         let is_suppressed = |(index, address): (usize, &Address)| {
             is_found(address) || erased.as_ref().and_then(|erased| erased.get(index)).is_some_and(is_found)
@@ -57,9 +59,10 @@ impl<S: MailStore> Mail<S> {
     ///
     /// # Errors
     ///
-    /// The database failed.
+    /// The database failed, or addresses were erased with another [`erasure_key`](super::MailBuilder::erasure_key).
     pub async fn suppression(&self, address: impl Into<Address>) -> Result<Option<SuppressionEntry>, StoreError> {
         let address = address.into();
+        self.check_erasure_key().await?;
         let kept = self.store.entry(&address).await?;
         if kept.as_ref().is_some_and(|entry| entry.suppressed.is_some()) {
             return Ok(kept);
@@ -90,7 +93,8 @@ impl<S: MailStore> Mail<S> {
     ///
     /// # Errors
     ///
-    /// The database failed; then none of them is on the list, or all are.
+    /// The database failed, and then none of them is on the list, or all are; or addresses were erased with another
+    /// [`erasure_key`](super::MailBuilder::erasure_key).
     pub async fn suppress(&self, entries: &[SuppressionEntry]) -> Result<(), StoreError> {
         let mut given: BTreeMap<&Address, (&SuppressionEntry, &Suppressed)> = BTreeMap::new();
         for entry in entries {
@@ -111,24 +115,29 @@ impl<S: MailStore> Mail<S> {
         if given.is_empty() {
             return Ok(());
         }
+        self.check_erasure_key().await?;
         self.store.suppress(&given).await
     }
 
     /// Takes an address off the list, for this reason, and says whether it was on it.
     ///
-    /// An event that happened before now does not suppress it again, also if it arrives later. An event that happens later
-    /// does. The reason and the time stay in the list. An address that is not on the list is not released: an event that
-    /// arrives later suppresses it.
+    /// An event that happened before now does not suppress it again, also if it arrives later, and also where the address was not
+    /// on the list. An event that happens later does. The reason and the time stay in the list.
     ///
     /// # Errors
     ///
-    /// The database failed.
+    /// The database failed, or addresses were erased with another [`erasure_key`](super::MailBuilder::erasure_key).
     pub async fn release(&self, address: impl Into<Address>, because: &str) -> Result<bool, StoreError> {
         let address = address.into();
         let (at, because) = (self.now().to_microsecond(), because.replace('\0', "\u{fffd}"));
+        self.check_erasure_key().await?;
         let mut released = self.store.release(&address, at, &because).await?;
         if let Some(erased) = self.erased(&address) {
             released |= self.store.release(&erased, at, &because).await?;
+        }
+        // An event may put it on the list just now.
+        if !released && !self.store.release_unlisted(&address, at, &because).await? {
+            released = self.store.release(&address, at, &because).await?;
         }
         Ok(released)
     }
@@ -224,5 +233,22 @@ impl<S: MailStore> Mail<S> {
 
     fn erased(&self, address: &Address) -> Option<Address> {
         self.settings.erasure_key.as_ref().map(|key| key.erased(address))
+    }
+
+    /// Those of the addresses that must not be mailed.
+    async fn suppressed(&self, addresses: &[&str]) -> Result<HashSet<String>, StoreError> {
+        let own = self.settings.erasure_key.as_ref().map_or(OwnErased::NONE, ErasureKey::own);
+        let found = self.store.suppressed(addresses, own).await?;
+        if found.iter().any(|address| own.excludes(address)) {
+            let message = "addresses on the list were erased with another erasure key, and could be mailed: set that key, by \
+                MailBuilder::erasure_key or, for the command line, SENDARIX_ERASURE_KEY";
+            return Err(StoreError::new(message));
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Fails if an address was erased with another key than this one's.
+    pub(super) async fn check_erasure_key(&self) -> Result<(), StoreError> {
+        self.suppressed(&[]).await.map(drop)
     }
 }

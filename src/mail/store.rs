@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use super::changes::{Changes, StatusChanges};
+use super::erasure::OwnErased;
 use super::suppression::GivenEntry;
 use super::{Address, Message, Rates, Record, Recorded, SoftBounceRule, SuppressionEntry};
 use crate::event::Timestamp;
@@ -41,8 +42,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// What the store sees of a claim that was lost or completed otherwise.
     fn claim_state(&self, claim: &ClaimHandle) -> impl Future<Output = Result<Option<ClaimState>, StoreError>> + Send;
 
-    /// Those of the addresses that must not be mailed.
-    fn suppressed(&self, addresses: &[&str]) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+    /// Those of the addresses that must not be mailed; and some that were erased with another key, if there are any.
+    fn suppressed(
+        &self,
+        addresses: &[&str],
+        own: &OwnErased,
+    ) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
 
     fn entry(&self, address: &Address) -> impl Future<Output = Result<Option<SuppressionEntry>, StoreError>> + Send;
 
@@ -56,7 +61,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Adds entries of different addresses: all of them, or none.
     fn suppress(&self, entries: &[GivenEntry]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Whether the address was suppressed.
+    /// Records the release of an address that is not suppressed; `false` if it is.
+    fn release_unlisted(
+        &self,
+        address: &Address,
+        at: Timestamp,
+        because: &str,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Takes an address off the list; `false` if it is not on it.
     fn release(
         &self,
         address: &Address,

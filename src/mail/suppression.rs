@@ -1,6 +1,7 @@
 //! The entries of a suppression list, and the rules by which events change them.
 
 use super::Address;
+use super::address::ERASED;
 use crate::closed_set::closed_set;
 use crate::event::{Suppression, Timestamp};
 
@@ -76,6 +77,12 @@ impl SuppressionEntry {
         let since = since.into().to_microsecond();
         let suppressed = Suppressed { reason, since, event_id: None, message_id: None };
         Self { address: Address::new(&recipient), recipient, suppressed: Some(suppressed), released: None }
+    }
+
+    /// Whether the address was [erased](super::Mail::erase), and only a keyed hash of it is left.
+    #[must_use]
+    pub fn is_erased(&self) -> bool {
+        self.address.as_str().starts_with(ERASED)
     }
 
     /// Adds what another event or an import says.

@@ -53,7 +53,8 @@ impl Database {
         };
         let with = |synchronous| options.clone().synchronous(synchronous);
         Self {
-            claims: connection(with(SqliteSynchronous::Normal), &[schema::EVENTS]),
+            // A completion deletes the event's letter, and overwrites it where that takes no further page.
+            claims: connection(with(SqliteSynchronous::Normal).pragma("secure_delete", "FAST"), &[schema::EVENTS]),
             // Letters and mail state hold personal data: what is discarded, purged or erased is overwritten.
             letters: connection(with(SqliteSynchronous::Full).pragma("secure_delete", "ON"), &[schema::EVENTS]),
             #[cfg(feature = "mail")]

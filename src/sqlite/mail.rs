@@ -10,8 +10,8 @@ use super::statements::COMPLETE;
 use super::{SqliteStore, bind_step};
 use crate::event::{SendarixEvent, Timestamp};
 use crate::mail::{
-    Address, Backend, Changes, GivenEntry, Mail, Message, MessageStatus, Rates, Record, Recorded, SoftBounceRule,
-    StatusChanges, SuppressionEntry,
+    Address, Backend, Changes, GivenEntry, Mail, Message, MessageStatus, OwnErased, Rates, Record, Recorded,
+    SoftBounceRule, StatusChanges, SuppressionEntry,
 };
 use crate::sql::mail::{
     MailDialect, MailStatements, MailTables, Recording, bind_record, copy_suppression, entry, message, page_start,
@@ -97,11 +97,11 @@ async fn add(
     if let Some(rule) = rule.filter(|_| record.concerns_soft_bounces()) {
         let (others, within) = soft_bounce_parameters(rule);
         let address = record.address.as_str();
+        let erased = record.erased.as_ref().map(Address::as_str);
         if record.may_lift_soft_bounces() {
             let lift = query(&STATEMENTS.lift_soft_bounces).bind(address).bind(record.at.unix_micros()).bind(within);
-            lift.execute(&mut *connection).await?;
+            lift.bind(erased).execute(&mut *connection).await?;
         }
-        let erased = record.erased.as_ref().map(Address::as_str);
         let apply = query(&STATEMENTS.apply_soft_bounces).bind(address).bind(others).bind(within).bind(erased);
         apply.execute(&mut *connection).await?;
     }
@@ -195,9 +195,10 @@ impl Backend for SqliteStore {
         self.state(claim).await
     }
 
-    async fn suppressed(&self, addresses: &[&str]) -> Result<Vec<String>, StoreError> {
+    async fn suppressed(&self, addresses: &[&str], own: &OwnErased) -> Result<Vec<String>, StoreError> {
         let list = serde_json::to_string(addresses).map_err(StoreError::new)?;
-        self.mail_rows(&STATEMENTS.suppressed, |query| query.bind(list), |row| row.try_get("address")).await
+        let bind = |query: Query<'static>| query.bind(list).bind(own.from.as_str()).bind(own.to.as_str());
+        self.mail_rows(&STATEMENTS.suppressed, bind, |row| row.try_get("address")).await
     }
 
     async fn entry(&self, address: &Address) -> Result<Option<SuppressionEntry>, StoreError> {
@@ -227,12 +228,14 @@ impl Backend for SqliteStore {
         self.0.database.mail.run_all(suppress).await
     }
 
+    async fn release_unlisted(&self, address: &Address, at: Timestamp, because: &str) -> Result<bool, StoreError> {
+        let bind = |query| bind_release(query, address, at, because);
+        Ok(!self.mail_rows(&STATEMENTS.release_unlisted, bind, |_| Ok(())).await?.is_empty())
+    }
+
     async fn release(&self, address: &Address, at: Timestamp, because: &str) -> Result<bool, StoreError> {
-        let at = at.unix_micros();
-        let released = self
-            .mail_rows(&STATEMENTS.release, |query| query.bind(address.as_str()).bind(at).bind(because), |_| Ok(()))
-            .await?;
-        Ok(!released.is_empty())
+        let bind = |query| bind_release(query, address, at, because);
+        Ok(!self.mail_rows(&STATEMENTS.release, bind, |_| Ok(())).await?.is_empty())
     }
 
     async fn messages(&self, message_id: &str, address: Option<&Address>) -> Result<Vec<Message>, StoreError> {
@@ -299,6 +302,11 @@ impl Backend for SqliteStore {
     async fn changes(&self, changes: &Changes) -> Result<StatusChanges, StoreError> {
         Ok(changes.local())
     }
+}
+
+/// Binds what is released, when and why.
+fn bind_release<'q>(query: Query<'q>, address: &'q Address, at: Timestamp, because: &'q str) -> Query<'q> {
+    query.bind(address.as_str()).bind(at.unix_micros()).bind(because)
 }
 
 /// Binds where a page begins, and its length.

@@ -14,8 +14,8 @@ use super::database::{Query, query};
 use super::{PostgresStore, bind_step};
 use crate::event::{SendarixEvent, Timestamp};
 use crate::mail::{
-    Address, Backend, Changes, GivenEntry, Mail, Message, MissedChanges, Rates, Record, Recorded, SoftBounceRule,
-    StatusChange, StatusChanges, SuppressionEntry,
+    Address, Backend, Changes, GivenEntry, Mail, Message, MissedChanges, OwnErased, Rates, Record, Recorded,
+    SoftBounceRule, StatusChange, StatusChanges, SuppressionEntry,
 };
 use crate::sql::PURGE_BATCH;
 use crate::sql::mail::{MailStatements, bind_record, entry, message, page_start, rates, soft_bounce_parameters};
@@ -33,8 +33,9 @@ impl PostgresStore {
         let (address, statements) = (record.address.as_str(), &self.0.mail.statements);
         let (others, within) = soft_bounce_parameters(rule);
         let lock = sqlx::query(LOCK).bind(format!("{} {address}", self.0.mail.table()));
-        let lift = query(&statements.lift_soft_bounces).bind(address).bind(record.at.unix_micros()).bind(within);
         let erased = record.erased.as_ref().map(Address::as_str);
+        let lift = query(&statements.lift_soft_bounces).bind(address).bind(record.at.unix_micros()).bind(within);
+        let lift = lift.bind(erased);
         let apply = query(&statements.apply_soft_bounces).bind(address).bind(others).bind(within).bind(erased);
         let lift = record.may_lift_soft_bounces().then_some(lift);
         [Some(lock), lift, Some(apply)].into_iter().flatten().collect()
@@ -147,8 +148,9 @@ impl Backend for PostgresStore {
         self.state(claim).await
     }
 
-    async fn suppressed(&self, addresses: &[&str]) -> Result<Vec<String>, StoreError> {
-        self.mail_rows(|sql| &sql.suppressed, |query| query.bind(addresses), |row| row.try_get("address")).await
+    async fn suppressed(&self, addresses: &[&str], own: &OwnErased) -> Result<Vec<String>, StoreError> {
+        let bind = |query: Query<'static>| query.bind(addresses).bind(own.from.as_str()).bind(own.to.as_str());
+        self.mail_rows(|sql| &sql.suppressed, bind, |row| row.try_get("address")).await
     }
 
     async fn entry(&self, address: &Address) -> Result<Option<SuppressionEntry>, StoreError> {
@@ -177,10 +179,13 @@ impl Backend for PostgresStore {
         self.0.database.run_sql(&self.0.mail.statements.suppress, bind).await.map(drop)
     }
 
+    async fn release_unlisted(&self, address: &Address, at: Timestamp, because: &str) -> Result<bool, StoreError> {
+        let bind = bind_release(address, at, because);
+        Ok(!self.mail_rows(|sql| &sql.release_unlisted, bind, |_| Ok(())).await?.is_empty())
+    }
+
     async fn release(&self, address: &Address, at: Timestamp, because: &str) -> Result<bool, StoreError> {
-        let bind = |query: Query<'static>| {
-            query.bind(address.as_str().to_owned()).bind(at.unix_micros()).bind(because.to_owned())
-        };
+        let bind = bind_release(address, at, because);
         Ok(!self.mail_rows(|sql| &sql.release, bind, |_| Ok(())).await?.is_empty())
     }
 
@@ -271,6 +276,12 @@ impl Backend for PostgresStore {
 }
 
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Binds what is released, when and why.
+fn bind_release(address: &Address, at: Timestamp, because: &str) -> impl Fn(Query<'static>) -> Query<'static> + use<> {
+    let (address, because) = (address.as_str().to_owned(), because.to_owned());
+    move |query| query.bind(address.clone()).bind(at.unix_micros()).bind(because.clone())
+}
 
 /// Binds where a page begins, and its length.
 fn bind_page<'q>(

@@ -7,23 +7,27 @@ use super::{EARLIER, LATER, MailDialect, MailTables, SUPPRESS, is_not_released};
 #[cfg(doc)]
 use crate::mail::MessageState;
 use crate::mail::SoftBounceRule;
+use crate::mail::{ERASED, ERASED_END};
 use crate::sql::PURGE_BATCH;
 
 /// What the tables are asked. Times are in Unix microseconds.
 #[derive(Debug)]
 pub(crate) struct MailStatements {
+    /// Binds the addresses, and where those stand that were erased with the own key.
     pub(crate) suppressed: Arc<str>,
     pub(crate) entry: Arc<str>,
     pub(crate) suppressions: Arc<str>,
     pub(crate) suppress: Arc<str>,
+    /// Records the release of an address that is not on the list. Binds as `release`.
+    pub(crate) release_unlisted: Arc<str>,
     pub(crate) release: Arc<str>,
     pub(crate) message: Arc<str>,
     pub(crate) messages: Arc<str>,
     pub(crate) messages_to: Arc<str>,
     pub(crate) timeline: Arc<str>,
     pub(crate) rates: Arc<str>,
-    /// Takes an address off the list that soft bounces have put there, if a delivery may change that. Binds the address, and the
-    /// times of the delivery and of the rule.
+    /// Takes an address off the list that soft bounces have put there, if a delivery may change that. Binds the address, the
+    /// times of the delivery and of the rule, and the address as it is kept after an erasure.
     pub(crate) lift_soft_bounces: Arc<str>,
     /// Puts an address on the list if the rule says so. Binds the address, the count less one, the time, and the address as it is
     /// kept after an erasure.
@@ -81,8 +85,11 @@ impl MailStatements {
         );
         let within = span("CAST($3 AS bigint)");
         Self {
+            // Of those that were erased with another key, one is enough.
             suppressed: format!(
-                "SELECT address FROM {suppressions} WHERE reason IS NOT NULL AND address {}",
+                "SELECT address FROM {suppressions} WHERE reason IS NOT NULL AND address {}
+                 UNION ALL SELECT * FROM (SELECT address FROM {suppressions} WHERE reason IS NOT NULL
+                    AND address >= '{ERASED}' AND address < '{ERASED_END}' AND (address < $2 OR address >= $3) LIMIT 1) AS erased",
                 list("$1")
             )
             .into(),
@@ -93,6 +100,15 @@ impl MailStatements {
                  SELECT address, recipient, reason, {since}, event_id, message_id FROM {given}
                  WHERE {} {SUPPRESS}",
                 is_not_released(suppressions, "given.erased", &since)
+            )
+            .into(),
+            release_unlisted: format!(
+                "INSERT INTO {suppressions} AS s (address, recipient, released_at, released_because)
+                 VALUES (CAST($1 AS text), CAST($1 AS text), {at}, $3)
+                 ON CONFLICT (address) DO UPDATE SET released_at = {},
+                    released_because = CASE WHEN s.released_at >= {at} THEN s.released_because ELSE $3 END
+                 WHERE s.reason IS NULL RETURNING 1",
+                greatest("s.released_at", &at)
             )
             .into(),
             release: format!(
@@ -125,7 +141,7 @@ impl MailStatements {
             .into(),
             lift_soft_bounces: format!(
                 "UPDATE {suppressions} SET reason = NULL, since = NULL, event_id = NULL, message_id = NULL
-                 WHERE address = $1 AND reason = 'soft_bounces' AND since - {} <= {at}",
+                 WHERE address IN ($1, CAST($4 AS text)) AND reason = 'soft_bounces' AND since - {} <= {at}",
                 span("CAST($3 AS bigint)")
             )
             .into(),

@@ -320,7 +320,7 @@ fn explain_knows_what_happens_to_bodies() {
     captured().with_body(|body| format!("{body}\r\n")).is_explained_by(&["without the line break at its end"]);
     captured().with_body(|body| format!("\u{feff}{body}")).is_explained_by(&["without the byte order mark"]);
     let pretty = |body: &str| serde_json::to_string_pretty(&value(body)).unwrap();
-    captured().with_body(pretty).is_explained_by(&["without the white space that a JSON serialiser has put in"]);
+    captured().with_body(pretty).is_explained_by(&["without the white space that a JSON serializer has put in"]);
     captured().with_body(base64).is_explained_by(&["before it was encoded in base64"]);
     captured().with_body(|body| serde_json::to_string(body).unwrap()).is_explained_by(&["put into a JSON string"]);
     let latin = |body: &str| body.bytes().map(char::from).collect();
@@ -329,12 +329,12 @@ fn explain_knows_what_happens_to_bodies() {
         .with_body(|body| body.replace('ö', "\\u00f6"))
         .is_explained_by(&["characters where it has \\u escapes now"]);
     let both = |body: &str| format!("{}\n", pretty(body));
-    captured().with_body(both).is_explained_by(&["white space that a JSON serialiser has put in"]);
+    captured().with_body(both).is_explained_by(&["white space that a JSON serializer has put in"]);
     captured()
         .with_body(|body| body.replace("hard", "soft").replace("[1,", "[2,"))
         .is_explained_by(&["no change that is known"]);
 
-    // What Sendarix may send, and a serialiser on the way makes compact.
+    // What Sendarix may send, and a serializer on the way makes compact.
     let sent = || String::from_utf8(captured().body).unwrap();
     let compact = |sent: String, what: &str| {
         let body = sent.clone();
@@ -356,7 +356,7 @@ fn explain_knows_what_happens_to_bodies() {
 
 /// Each change and its opposite: something on the way may do the one or the other.
 #[test]
-fn explain_knows_what_serialisers_and_decoders_do_in_both_directions() {
+fn explain_knows_what_serializers_and_decoders_do_in_both_directions() {
     use std::io::Write;
     let captured = || Captured::new();
     // Nothing else in it is changed by what changes the mark.
@@ -489,7 +489,7 @@ async fn a_suppression_list_is_exported_imported_and_asked() {
     erasing.erase("carl@example.com").await.unwrap();
     let unknown = run(&["check", "carl@example.com"]);
     assert_eq!((unknown.status.code(), stdout(&unknown).as_str()), (Some(2), ""), "{unknown:?}");
-    assert!(stderr(&unknown).contains("set SENDARIX_ERASURE_KEY"), "{unknown:?}");
+    assert!(stderr(&unknown).contains("SENDARIX_ERASURE_KEY"), "{unknown:?}");
     assert_eq!(run(&["release", "carl@example.com", "--because", "by hand"]).status.code(), Some(2));
     let known = run(&["--erasure-key", &const_hex::encode(key), "check", "carl@example.com"]);
     assert_eq!(known.status.code(), Some(1), "{known:?}");

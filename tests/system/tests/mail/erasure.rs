@@ -12,6 +12,8 @@ use crate::shop::{Shop, at, event, sample};
 on_every_store!(
     an_erased_address_stays_suppressed,
     a_release_stands_also_after_an_erasure,
+    another_key_is_refused,
+    a_delivery_lifts_a_rule_also_after_an_erasure,
     what_comes_during_an_erasure_is_not_lost,
     an_erasure_needs_a_key,
 );
@@ -77,6 +79,43 @@ async fn a_release_stands_also_after_an_erasure<S: MailStore>(shop: Shop<S>) {
         shop.record_all([of(recipient, EventType::Complaint, 30)]).await;
         assert!(shop.mail.is_suppressed(recipient).await.unwrap(), "{recipient}: a newer event suppresses");
     }
+}
+
+/// With another key, whether an erased address is on the list cannot be told, and it could be mailed.
+async fn another_key_is_refused<S: MailStore>(shop: Shop<S>) {
+    const ANN: &str = "ann@example.com";
+    let [right, wrong] = [[7; 32], [8; 32]].map(|key| shop.clone().with(|mail| mail.erasure_key(key)));
+    // What looks like one is none.
+    let hostile = SuppressionEntry::new("erased:0", SuppressionReason::Manual, at(0));
+    shop.mail.suppress(&[hostile]).await.unwrap();
+    right.record_all([sample(EventType::Complaint, 0)]).await;
+    assert_eq!(wrong.mail.are_suppressed([ANN]).await.unwrap(), [true], "no address was erased");
+    right.mail.erase(ANN).await.unwrap();
+    let manual = SuppressionEntry::new("bob@example.com", SuppressionReason::Manual, at(0));
+    for other in [&shop, &wrong] {
+        let errors = [
+            other.mail.is_suppressed(ANN).await.unwrap_err(),
+            other.mail.suppression(ANN).await.unwrap_err(),
+            other.mail.suppress(std::slice::from_ref(&manual)).await.unwrap_err(),
+            other.mail.release(ANN, "asked").await.unwrap_err(),
+        ];
+        for error in errors {
+            let why = std::error::Error::source(&error).unwrap().to_string();
+            assert!(why.contains("MailBuilder::erasure_key"), "{why}");
+        }
+    }
+    assert!(wrong.mail.erase("bob@example.com").await.is_err());
+    assert_eq!(right.mail.are_suppressed([ANN, "bob@example.com"]).await.unwrap(), [true, false]);
+}
+
+async fn a_delivery_lifts_a_rule_also_after_an_erasure<S: MailStore>(shop: Shop<S>) {
+    const ANN: &str = "ann@example.com";
+    let shop = shop.with(|mail| mail.erasure_key([7; 32]).soft_bounces(1, Duration::from_secs(60)));
+    shop.record_all([sample(EventType::SoftBounce, 0)]).await;
+    shop.mail.erase(ANN).await.unwrap();
+    assert!(shop.mail.is_suppressed(ANN).await.unwrap());
+    shop.record_all([sample(EventType::Delivered, 30)]).await;
+    assert!(!shop.mail.is_suppressed(ANN).await.unwrap());
 }
 
 async fn what_comes_during_an_erasure_is_not_lost<S: MailStore>(shop: Shop<S>) {
