@@ -8,12 +8,13 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sendarix_webhooks::dead_letter::FileDeadLetters;
 use sendarix_webhooks::store::MemoryStore;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{EventType, HandlerError, ReceiverBuilder, SendarixEvent};
 use tracing_subscriber::fmt::MakeWriter;
 
-use sendarix_webhooks_test_support::{Endpoint, FaultyStores, Front, INTERNAL, Post, eventually};
+use sendarix_webhooks_test_support::{Endpoint, FaultyStores, Front, INTERNAL, Post, TempFile, eventually};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -228,6 +229,18 @@ async fn a_malformed_event_is_told_with_the_member_that_is_wrong() {
         assert_contains(&log.line(what), &["WARN", "outcome=\"malformed\""]);
     }
     assert!(!log.text().contains("4915112345678"), "{}", log.text());
+}
+
+/// What reads JSON likes to quote what it has found.
+#[tokio::test]
+async fn a_letter_that_cannot_be_read_is_not_quoted() {
+    let (log, _guard) = Log::capture(tracing::Level::INFO);
+    let file = TempFile::new("quoted");
+    let line = r#"{"letter":{"endpoint":"default","event_id":"evt_1","reason":"failed","error":"","attempts":"ann@example.com"}}"#;
+    std::fs::write(file.path(), format!("{line}\n")).unwrap();
+    drop(FileDeadLetters::open(file.path()).unwrap());
+    assert_contains(&log.line("a line of the dead-letter file cannot be read"), &["ERROR", "line 1 column"]);
+    assert!(!log.text().contains("ann@example.com"), "{}", log.text());
 }
 
 #[tokio::test]

@@ -61,8 +61,8 @@ impl<'a> Record<'a> {
     /// The first bytes of every line.
     pub(super) const STARTS: [&'static [u8]; 2] = [b"{\"letter\":", b"{\"resolved\":"];
 
-    pub(super) fn read(line: &'a [u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(line)
+    pub(super) fn read(line: &'a [u8]) -> io::Result<Self> {
+        from_json(line)
     }
 
     pub(super) fn append_to(&self, text: &mut Vec<u8>) -> serde_json::Result<()> {
@@ -84,7 +84,19 @@ impl From<StoredKey<'_>> for EventKey {
     }
 }
 
+/// Fails with the place alone: `serde_json`'s own text may quote a recipient, and this one is logged.
+fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> io::Result<T> {
+    serde_json::from_slice(json).map_err(|error| {
+        io::Error::other(format!("it is no letter from line {} column {} on", error.line(), error.column()))
+    })
+}
+
 impl<'a> StoredLetter<'a> {
+    #[cfg(feature = "redis")]
+    pub(crate) fn read(json: &'a [u8]) -> io::Result<Self> {
+        from_json(json)
+    }
+
     pub(crate) fn new(letter: &'a DeadLetter) -> Self {
         let (body, body_hex) = match std::str::from_utf8(&letter.body) {
             Ok(text) => (Some(text.to_owned()), None),

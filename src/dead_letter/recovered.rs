@@ -58,7 +58,7 @@ impl Recovered {
                 }
                 Err(error) => {
                     unreadable.push(line);
-                    Err(error.into())
+                    Err(error)
                 }
             };
             if let Err(error) = read {

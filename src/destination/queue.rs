@@ -73,7 +73,7 @@ use crate::inbox::{Delivery, HandlerError};
 ///
 /// # What a job is
 ///
-/// The event as it [serialises](SendarixEvent#in-a-queue): the exact text that was signed, which every later version of
+/// The event as it [serializes](SendarixEvent#in-a-queue): the exact text that was signed, which every later version of
 /// this crate reads.
 #[derive(Clone)]
 pub struct Enqueue<Q> {

@@ -12,7 +12,7 @@ use super::{SendarixEvent, Timestamp};
 /// | `id` | the event's id |
 /// | `source` | as given, a URI reference such as `https://app.example/webhooks/sendarix` |
 /// | `type` | `com.sendarix.` and the event's type |
-/// | `subject` | the message's id |
+/// | `subject` | the message's id, unless it is empty |
 /// | `time` | when it happened |
 /// | `datacontenttype` | `application/json` |
 /// | data | the exact JSON that Sendarix signed, envelope and all |
@@ -53,7 +53,8 @@ impl CloudEvent<'_> {
             id: &'a str,
             source: &'a str,
             r#type: String,
-            subject: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            subject: Option<&'a str>,
             time: Timestamp,
             datacontenttype: &'a str,
             data: Option<&'a RawValue>,
@@ -64,7 +65,7 @@ impl CloudEvent<'_> {
             id: &event.event_id,
             source: self.source,
             r#type: self.r#type(),
-            subject: &event.message_id,
+            subject: self.subject(),
             time: event.timestamp,
             datacontenttype: JSON,
             data: serde_json::from_slice(event.body()).ok(),
@@ -76,22 +77,28 @@ impl CloudEvent<'_> {
     /// The binary mode: the headers that go with the [data](Self::data), percent-encoded as the HTTP binding, 3.1.3.2, wants it. The
     /// bindings for NATS and Kafka use the same names.
     #[must_use]
-    pub fn binary_headers(&self) -> [(&'static str, String); 7] {
-        [
+    pub fn binary_headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
             ("ce-specversion", SPEC_VERSION.to_owned()),
             ("ce-id", encoded(&self.event.event_id)),
             ("ce-source", encoded(self.source)),
             ("ce-type", encoded(&self.r#type())),
-            ("ce-subject", encoded(&self.event.message_id)),
             ("ce-time", self.event.timestamp.to_string()),
             ("content-type", JSON.to_owned()),
-        ]
+        ];
+        headers.extend(self.subject().map(|subject| ("ce-subject", encoded(subject))));
+        headers
     }
 
     /// The data: the exact bytes that Sendarix signed.
     #[must_use]
     pub fn data(&self) -> &bytes::Bytes {
         self.event.body()
+    }
+
+    /// The specification allows no empty one.
+    fn subject(&self) -> Option<&str> {
+        Some(&*self.event.message_id).filter(|subject| !subject.is_empty())
     }
 
     fn r#type(&self) -> String {

@@ -50,7 +50,7 @@ pub use self::timestamp::{Timestamp, TimestampError};
 ///
 /// # In a queue
 ///
-/// It serialises to `{"body": "…"}`, the exact text that was signed, and is decoded again when it is deserialised. So
+/// It serializes to `{"body": "…"}`, the exact text that was signed, and is decoded again when it is deserialized. So
 /// nothing is lost on the way, in any format, and what one version of this crate wrote every later one reads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SendarixEvent(Arc<Envelope>);
@@ -69,7 +69,7 @@ pub struct Envelope {
     pub timestamp: Timestamp,
     /// Names the message. Keep state by it, and do not rely on the order in which events arrive.
     pub message_id: String,
-    /// The address that the message was sent to. Personal data.
+    /// The address that the message was sent to, as Sendarix sent it: compare it without case. Personal data.
     pub recipient: String,
     /// What happened.
     pub kind: EventKind,
@@ -184,22 +184,22 @@ impl fmt::Debug for Envelope {
     }
 }
 
-/// The serialised form. Fields may be added; `body` keeps its name and meaning for ever.
+/// The serialized form. Fields may be added; `body` keeps its name and meaning for ever.
 #[derive(Serialize, Deserialize)]
-struct Serialised<T> {
+struct Serialized<T> {
     body: T,
 }
 
 impl Serialize for SendarixEvent {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let body = std::str::from_utf8(&self.body).map_err(serde::ser::Error::custom)?;
-        Serialised { body }.serialize(serializer)
+        Serialized { body }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for SendarixEvent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Serialised { body } = Serialised::<String>::deserialize(deserializer)?;
+        let Serialized { body } = Serialized::<String>::deserialize(deserializer)?;
         Self::decode(body).map_err(serde::de::Error::custom)
     }
 }

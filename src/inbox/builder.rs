@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::letters::Letters;
+use super::ready::Readiness;
 use super::settings::Settings;
 use super::{ConfigError, Inbox, Inner};
 use crate::dead_letter::DeadLetters;
@@ -169,7 +170,7 @@ impl InboxBuilder {
             telemetry: Telemetry::new(Arc::clone(&self.settings.endpoint)),
             settings: self.settings,
             drain: Arc::default(),
-            ready_at: tokio::sync::Mutex::default(),
+            readiness: Readiness::default(),
         })))
     }
 }

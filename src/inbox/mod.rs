@@ -55,7 +55,9 @@ use std::time::Duration;
 
 use self::drain::Drain;
 use self::letters::Letters;
+use self::ready::Readiness;
 use self::settings::Settings;
+use crate::contract::ATTEMPTS;
 use crate::event::{EventKey, Timestamp};
 use crate::logging::TARGET;
 use crate::outcome::{Outcome, RefusalKind, Settled};
@@ -93,12 +95,11 @@ struct Inner {
     settings: Settings,
     telemetry: Telemetry,
     drain: Arc<Drain>,
-    /// When the stores were found ready last.
-    ready_at: tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    readiness: Readiness,
 }
 
 /// What `Retry-After` says when nothing is known: as long as Sendarix waits before its first retry.
-const RETRY_UNAVAILABLE: Duration = Duration::from_secs(30);
+const RETRY_UNAVAILABLE: Duration = ATTEMPTS[1];
 
 impl Inbox {
     /// Starts an inbox of this endpoint: see [`InboxBuilder::endpoint`].

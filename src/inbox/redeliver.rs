@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::attempt::{Attempt, Source};
 use super::delivering::{Delivering, LocalDelivering, LocalTask};
 use super::handler::{Delivery, HandlerError, HandlerResponse};
+use super::ready::Readiness;
 use super::settings::check_name;
 use super::{ConfigError, DrainGuard, Draining, Inbox, Inner, UnknownTypes};
 use crate::event::SendarixEvent;
@@ -153,7 +154,7 @@ impl Inbox {
             telemetry: Telemetry::new(settings.endpoint.clone()),
             settings,
             drain: Arc::clone(&self.0.drain),
-            ready_at: tokio::sync::Mutex::default(),
+            readiness: Readiness::default(),
         })))
     }
 }

@@ -93,8 +93,8 @@ struct EndpointLetters {
 pub struct Redriven {
     /// The letter's key.
     pub key: EventKey,
-    /// The outcome of its delivery. An error: it was left alone, because it cannot be read, is older than
-    /// the retention, or is of an expired event.
+    /// The outcome of its delivery. An error: it was left alone, because it cannot be read (any more), is older than the
+    /// retention, or is of an expired event.
     pub result: Result<Outcome, RedriveError>,
 }
 
@@ -160,9 +160,14 @@ impl Redrives {
                 && let Some(Ok(listed)) = self.page.front_mut()
             {
                 // It may have been handled or discarded while it waited for its turn.
-                match letters.pages.inbox().letter(listed.key.event_id()).await? {
-                    Some(letter) => *listed = letter,
-                    None => drop(self.page.pop_front()),
+                match letters.pages.inbox().letter(listed.key.event_id()).await {
+                    Ok(Some(letter)) => *listed = letter,
+                    Ok(None) => drop(self.page.pop_front()),
+                    Err(error) => {
+                        let (key, result) = (listed.key.clone(), Err(error.into()));
+                        self.page.pop_front();
+                        return Ok(Some(Redriven { key, result }));
+                    }
                 }
                 if self.page.front().is_none_or(|listed| !self.filter.matches_listed(listed)) {
                     continue;

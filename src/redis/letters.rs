@@ -130,8 +130,7 @@ impl RedisDeadLetters {
 }
 
 fn read(json: &[u8]) -> Result<DeadLetter, StoreError> {
-    let stored: StoredLetter<'_> = serde_json::from_slice(json).map_err(StoreError::new)?;
-    stored.try_into().map_err(StoreError::new)
+    StoredLetter::read(json).and_then(DeadLetter::try_from).map_err(StoreError::new)
 }
 
 impl DeadLetters for RedisDeadLetters {

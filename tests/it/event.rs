@@ -41,7 +41,7 @@ fn the_round_trip_through_serde_loses_nothing() {
 }
 
 #[test]
-fn a_serialised_event_of_the_first_version_can_be_read() {
+fn a_serialized_event_of_the_first_version_can_be_read() {
     let stored =
         r#"{"body":"{\"event\":\"open\",\"message_id\":\"m\",\"recipient\":\"r\",\"timestamp\":17}","added_later":1}"#;
     let event: SendarixEvent = serde_json::from_str(stored).unwrap();
@@ -98,6 +98,16 @@ fn events_go_wherever_an_application_needs_them() {
     assert_bounds::<sendarix_webhooks::SigningSecrets>();
     let event = decode(&Sample::new(EventType::Open));
     assert!(std::ptr::eq(event.recipient.as_str(), event.clone().recipient.as_str()), "a clone shares everything");
+}
+
+/// The specification allows no empty subject.
+#[test]
+fn a_cloud_event_of_a_message_without_an_id_has_no_subject() {
+    let event = SendarixEvent::decode(Sample::new(EventType::Open).message_id("").body()).unwrap();
+    let cloud_event = event.to_cloud_event("/webhooks/sendarix");
+    let structured: serde_json::Value = serde_json::from_str(&cloud_event.structured()).unwrap();
+    assert_eq!(structured.get("subject"), None);
+    assert!(!cloud_event.binary_headers().iter().any(|(name, _)| *name == "ce-subject"));
 }
 
 #[test]

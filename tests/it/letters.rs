@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use sendarix_webhooks::dead_letter::{
     DeadLetter, DeadLetterReason, DeadLetters, LetterFilter, ListedLetter, StoreFuture,
 };
-use sendarix_webhooks::inbox::LettersError;
+use sendarix_webhooks::inbox::{LettersError, RedriveErrorKind};
 use sendarix_webhooks::store::EventKey;
 use sendarix_webhooks::testing::Sample;
 use sendarix_webhooks::{Delivery, EventType, HandlerError, Inbox, Outcome, Timestamp};
@@ -153,6 +153,21 @@ async fn a_letter_that_is_discarded_while_it_waits_is_not_redriven() {
     assert!(inbox.discard(&letters[1], "a test message").await.unwrap());
     assert_eq!(redrives.next().await.unwrap().unwrap().key, letters[2].key);
     assert!(redrives.next().await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_cannot_be_read_again_costs_itself_alone() {
+    let (_, letters) = four();
+    let (stores, inbox) = inbox(&letters[..3]).await;
+    stores.reading_fails_for("evt_2");
+    let redrives = inbox.redrive_all(|_| async { Ok(()) }).unwrap();
+    let mut redrives = redrives.every(Duration::from_secs(60));
+    let mut ended = Vec::new();
+    while let Some(redriven) = redrives.next().await.unwrap() {
+        ended.push((redriven.key, redriven.result.map_err(|error| error.kind())));
+    }
+    let expected = [Ok(Outcome::Processed), Err(RedriveErrorKind::DeadLetters), Ok(Outcome::Processed)];
+    assert_eq!(ended, letters[..3].iter().map(|letter| letter.key.clone()).zip(expected).collect::<Vec<_>>());
 }
 
 #[tokio::test]

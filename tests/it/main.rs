@@ -25,6 +25,7 @@ mod outcomes;
 mod placements;
 mod process;
 mod properties;
+mod readiness;
 mod redrive;
 mod reputation;
 mod secrets;

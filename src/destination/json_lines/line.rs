@@ -47,7 +47,7 @@ struct Row<'a> {
     was_automatic: Option<bool>,
     smtp_response: Option<&'a str>,
     server: Option<&'a str>,
-    delivery_latency_ms: Option<u64>,
+    delivery_latency_ms: Option<i64>,
     complaint_type: Option<&'a str>,
     feedback_type: Option<&'a str>,
     ip: Option<&'a str>,
@@ -59,12 +59,15 @@ struct Row<'a> {
     data: Option<&'a str>,
 }
 
+/// The beginning of the year 1, the first that every warehouse knows, in Unix seconds.
+const YEAR_1: i64 = -62_135_596_800;
+
 /// A column for each documented field.
 pub(super) fn flat(event: &SendarixEvent) -> Result<Vec<u8>, serde_json::Error> {
     let common = Row {
         event_id: &event.event_id,
         event_type: event.type_name(),
-        timestamp: Some(event.timestamp),
+        timestamp: Some(event.timestamp).filter(|timestamp| timestamp.unix_seconds() >= YEAR_1),
         message_id: &event.message_id,
         recipient: &event.recipient,
         is_permanent: event.is_permanent(),
@@ -76,7 +79,8 @@ pub(super) fn flat(event: &SendarixEvent) -> Result<Vec<u8>, serde_json::Error> 
         EventKind::Delivered(delivered) => Row {
             smtp_response: delivered.smtp_response.as_deref(),
             server: delivered.server.as_deref(),
-            delivery_latency_ms: delivered.delivery_latency_ms,
+            // One number that a column cannot hold would cost a loader the whole file, and so would one time.
+            delivery_latency_ms: delivered.delivery_latency_ms.and_then(|latency| latency.try_into().ok()),
             ..common
         },
         EventKind::Bounce(bounce) => Row {

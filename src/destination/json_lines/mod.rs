@@ -113,14 +113,14 @@ impl JsonLinesBuilder {
     ///
     /// | column | type | |
     /// |---|---|---|
-    /// | `event_id`, `event_type`, `timestamp`, `message_id`, `recipient` | text | the envelope; the time as RFC 3339 in UTC |
+    /// | `event_id`, `event_type`, `timestamp`, `message_id`, `recipient` | text | the envelope; the time as RFC 3339 in UTC, `null` before the year 1 |
     /// | `is_permanent` | boolean | whether delivery to the address failed for good |
     /// | `suppression` | text | `permanent_bounce`, `complaint` or `unsubscribe` |
     /// | `smtp_code` | integer | of a bounce |
     /// | `smtp_message`, `bounce_type`, `bounce_category` | text | of a bounce |
     /// | `was_automatic` | boolean | of a bounce |
     /// | `smtp_response`, `server` | text | of a delivery |
-    /// | `delivery_latency_ms` | integer | of a delivery |
+    /// | `delivery_latency_ms` | integer | of a delivery; `null` above 2⁶³ − 1 |
     /// | `complaint_type`, `feedback_type` | text | of a complaint |
     /// | `ip`, `user_agent`, `os`, `client` | text | of an open, a click, or a complaint (`user_agent`) |
     /// | `link_id`, `url` | text | of a click |

@@ -16,6 +16,7 @@ struct Faults {
     memory: MemoryStore,
     letters: std::sync::Mutex<std::collections::BTreeMap<EventKey, DeadLetter>>,
     unlisted: std::sync::Mutex<Option<String>>,
+    unreadable: std::sync::Mutex<Option<String>>,
     pub claims_fail: AtomicBool,
     pub claims_hang: AtomicBool,
     pub claims_wait: AtomicBool,
@@ -25,6 +26,8 @@ struct Faults {
     pub letters_fail: AtomicBool,
     pub reopening_is_forgotten: AtomicBool,
     pub calls: AtomicUsize,
+    /// In milliseconds.
+    reads_take: AtomicUsize,
 }
 
 macro_rules! switches {
@@ -58,6 +61,23 @@ impl FaultyStores {
     /// The letters of this endpoint cannot be listed any more.
     pub fn listing_fails_for(&self, endpoint: &str) {
         *self.0.unlisted.lock().unwrap() = Some(endpoint.to_owned());
+    }
+
+    /// The letter of this event cannot be read any more.
+    pub fn reading_fails_for(&self, event_id: &str) {
+        *self.0.unreadable.lock().unwrap() = Some(event_id.to_owned());
+    }
+
+    /// How long it takes to look for a completion, and to read a letter.
+    pub fn reads_take(&self, time: Duration) {
+        self.0.reads_take.store(usize::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    async fn begin_to_read(&self) {
+        match self.0.reads_take.load(Ordering::SeqCst) {
+            0 => {}
+            time => tokio::time::sleep(Duration::from_millis(time as u64)).await,
+        }
     }
 
     fn is(&self, switch: &AtomicBool) -> bool {
@@ -123,7 +143,16 @@ impl DedupStore for FaultyStores {
     }
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
-        self.0.memory.is_completed(key)
+        StoreFuture::new(async move {
+            if self.0.claims_hang.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            self.begin_to_read().await;
+            if self.is(&self.0.claims_fail) {
+                return Err(StoreError::new(INTERNAL));
+            }
+            self.0.memory.is_completed(key).await
+        })
     }
 }
 
@@ -151,7 +180,13 @@ impl DeadLetters for FaultyStores {
     }
 
     fn get<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, Option<DeadLetter>> {
-        StoreFuture::new(async move { Ok(self.0.letters.lock().unwrap().get(key).cloned()) })
+        StoreFuture::new(async move {
+            self.begin_to_read().await;
+            if self.0.unreadable.lock().unwrap().as_deref() == Some(key.event_id()) {
+                return Err(StoreError::new(INTERNAL));
+            }
+            Ok(self.0.letters.lock().unwrap().get(key).cloned())
+        })
     }
 
     fn list<'a>(
