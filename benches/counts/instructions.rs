@@ -2,7 +2,7 @@
 //! is more than a twentieth above what is written here.
 //!
 //! ```sh
-//! cargo bench --package sendarix-webhooks-benches --bench instructions
+//! cargo bench --package sendarix-webhooks-counts --bench instructions
 //! ```
 //!
 //! Each figure is the difference between a run of many events and one of few, so that what happens once is left out. The
@@ -17,7 +17,7 @@ use std::process::{Command, ExitCode};
 
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, MemoryStore};
 use sendarix_webhooks::{Outcome, Receiver, SendarixEvent};
-use sendarix_webhooks_benches::{Event, secret};
+use sendarix_webhooks_counts::{Event, secret};
 
 /// What is counted, and what it was at the last look.
 const STAGES: [(&str, i64); 4] = [("decode", 9_360), ("store", 2_190), ("accept", 16_260), ("forged", 1_640)];

@@ -1,7 +1,7 @@
 //! How often the pipeline asks for memory, an event: `docs/performance.md` says for what. Fails if it is more often.
 //!
 //! ```sh
-//! cargo bench --package sendarix-webhooks-benches --bench allocations
+//! cargo bench --package sendarix-webhooks-counts --bench allocations
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use allocation_counter::AllocationInfo;
 use sendarix_webhooks::{Outcome, Receiver};
-use sendarix_webhooks_benches::{Event, counted, secret};
+use sendarix_webhooks_counts::{Event, counted, secret};
 
 const ACCEPTED: u64 = 11;
 const FORGED: u64 = 1;
