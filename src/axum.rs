@@ -17,8 +17,6 @@
 //! # axum::Router::<()>::new().route("/", axum::routing::post(on_event).with_state(Database));
 //! ```
 
-use std::fmt;
-
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -55,7 +53,11 @@ impl<S: Sync> FromRequestParts<S> for Delivery {
 }
 
 /// The route has no [`SendarixLayer`](crate::SendarixLayer), so that nothing has verified the request: 500.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a handler takes a SendarixEvent, but its route has no SendarixLayer: nothing has verified the request; add \
+     `.layer(SendarixLayer::new(receiver))` to the route"
+)]
 #[non_exhaustive]
 pub struct MissingLayer;
 
@@ -72,17 +74,6 @@ impl MissingLayer {
         error
     }
 }
-
-impl fmt::Display for MissingLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "a handler takes a SendarixEvent, but its route has no SendarixLayer: nothing has verified the request; add \
-             `.layer(SendarixLayer::new(receiver))` to the route",
-        )
-    }
-}
-
-impl std::error::Error for MissingLayer {}
 
 impl IntoResponse for MissingLayer {
     fn into_response(self) -> Response {

@@ -45,14 +45,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::axum::Router;
-use ::axum::body::{Body, Bytes};
+use ::axum::body::Body;
 use ::axum::extract::{Json, Query, State};
 use ::axum::http::{HeaderValue, StatusCode, header};
 use ::axum::middleware::map_response;
 use ::axum::response::{IntoResponse, Response};
 use ::axum::routing::{get, post};
 use futures_util::stream;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::dead_letter::{DeadLetter, LetterFilter, ListedLetter, StoredLetter, key_of};
 use crate::event::Timestamp;
@@ -60,6 +61,7 @@ use crate::inbox::{
     Delivery, HandlerError, HandlerResponse, Inbox, LettersError, RedriveError, RedriveErrorKind, Redriven,
 };
 use crate::logging::{Chain, TARGET};
+use crate::outcome::Outcome;
 
 /// An axum router that lists, shows, redrives and discards the dead letters of an inbox. `on_event` is the application's own
 /// handler.
@@ -130,22 +132,12 @@ macro_rules! request_with_filter {
 
         impl $name {
             fn filter(&self) -> LetterFilter {
-                let mut filter = LetterFilter::new();
-                if let Some(reason) = &self.reason {
-                    filter = filter.reason(reason.clone().into());
-                }
-                if let Some(event_type) = &self.event_type {
-                    filter = filter.event_type(event_type);
-                }
-                if let Some(text) = &self.error {
-                    filter = filter.error_contains(text);
-                }
-                if let Some(time) = self.failed_since {
-                    filter = filter.failed_since(time);
-                }
-                match self.failed_before {
-                    Some(time) => filter.failed_before(time),
-                    None => filter,
+                LetterFilter {
+                    reasons: self.reason.iter().cloned().map(Into::into).collect(),
+                    event_types: self.event_type.iter().cloned().collect(),
+                    error: self.error.clone(),
+                    since: self.failed_since,
+                    before: self.failed_before,
                 }
             }
         }
@@ -162,58 +154,28 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LIMIT: usize = 50;
 const MAX_LIMIT: usize = 100;
 
-#[derive(Serialize)]
-struct Page {
-    letters: Vec<Summary>,
-    next: Option<String>,
-}
-
-/// A letter without its body.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Summary {
-    Readable {
-        event_id: String,
-        event_type: Option<String>,
-        reason: String,
-        error: String,
-        attempts: u32,
-        first_at: String,
-        last_at: String,
-        is_retrying: bool,
-    },
-    Unreadable {
-        event_id: String,
-        unreadable: String,
-    },
-}
-
-async fn list(State(state): State<OperatorState>, Query(query): Query<PageQuery>) -> Result<Json<Page>, Failure> {
+async fn list(State(state): State<OperatorState>, Query(query): Query<PageQuery>) -> Result<Json<Value>, Failure> {
     let filter = query.filter();
     let limit = query.limit.unwrap_or(LIMIT).clamp(1, MAX_LIMIT);
     let page = state.inbox.list_letters(query.after.as_deref(), limit).await?;
-    let next = page.last().map(|last| key_of(last).event_id().to_owned());
-    let letters = page.into_iter().filter(|listed| filter.matches_listed(listed)).map(Summary::from).collect();
-    Ok(Json(Page { letters, next }))
+    let next = page.last().map(|last| key_of(last).event_id());
+    let letters: Vec<Value> = page.iter().filter(|listed| filter.matches_listed(listed)).map(summary).collect();
+    Ok(Json(json!({ "letters": letters, "next": next })))
 }
 
-impl From<ListedLetter> for Summary {
-    fn from(listed: ListedLetter) -> Self {
-        match listed {
-            Ok(letter) => Self::Readable {
-                event_id: letter.key.event_id().to_owned(),
-                event_type: letter.event_type(),
-                reason: letter.reason.as_str().to_owned(),
-                attempts: letter.attempts,
-                first_at: letter.first_at.to_string(),
-                last_at: letter.last_at.to_string(),
-                is_retrying: letter.is_retrying(),
-                error: letter.error,
-            },
-            Err(letter) => {
-                Self::Unreadable { event_id: letter.key.event_id().to_owned(), unreadable: Chain(&letter).to_string() }
-            }
-        }
+fn summary(listed: &ListedLetter) -> Value {
+    match listed {
+        Ok(letter) => json!({
+            "event_id": letter.key.event_id(),
+            "event_type": letter.event_type(),
+            "reason": letter.reason.as_str(),
+            "error": letter.error,
+            "attempts": letter.attempts,
+            "first_at": letter.first_at,
+            "last_at": letter.last_at,
+            "is_retrying": letter.is_retrying(),
+        }),
+        Err(letter) => json!({ "event_id": letter.key.event_id(), "unreadable": Chain(letter).to_string() }),
     }
 }
 
@@ -235,24 +197,22 @@ async fn show(
     Ok(Json(StoredLetter::new(&letter)).into_response())
 }
 
-/// What became of a letter, or why it was left alone.
-#[derive(Serialize)]
-struct RedrivenLine {
-    event_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
 async fn redrive(
     State(state): State<OperatorState>,
     Json(EventId { event_id }): Json<EventId>,
-) -> Result<Json<RedrivenLine>, Failure> {
+) -> Result<Json<Value>, Failure> {
     let letter = state.find(&event_id).await?;
     let redelivery = state.inbox.redrive(letter)?;
     let outcome = redelivery.deliver(move |delivery| (state.on_event)(delivery)).await.outcome();
-    Ok(Json(RedrivenLine { event_id, outcome: Some(outcome.as_str()), error: None }))
+    Ok(Json(redriven(&event_id, Ok(outcome))))
+}
+
+/// What became of a letter, or why it was left alone.
+fn redriven(event_id: &str, result: Result<Outcome, RedriveError>) -> Value {
+    match result {
+        Ok(outcome) => json!({ "event_id": event_id, "outcome": outcome.as_str() }),
+        Err(error) => json!({ "event_id": event_id, "error": error.to_string() }),
+    }
 }
 
 async fn redrive_all(State(state): State<OperatorState>, Json(asked): Json<RedriveAll>) -> Result<Response, Failure> {
@@ -268,32 +228,18 @@ async fn redrive_all(State(state): State<OperatorState>, Json(asked): Json<Redri
     let lines = stream::unfold(Some(redrives), |redrives| async move {
         let mut redrives = redrives?;
         match redrives.next().await {
-            Ok(redriven) => Some((Ok(line(&RedrivenLine::from(redriven?))), Some(redrives))),
+            Ok(Some(Redriven { key, result })) => {
+                Some((Ok(format!("{}\n", redriven(key.event_id(), result))), Some(redrives)))
+            }
+            Ok(None) => None,
             // The client learns from the broken answer that it is not the whole.
             Err(error) => {
-                let error_chain = Chain(&error);
-                tracing::error!(target: TARGET, error = %error_chain, "redriving dead letters ended early");
+                tracing::error!(target: TARGET, error = %Chain(&error), "redriving dead letters ended early");
                 Some((Err(error), None))
             }
         }
     });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
-}
-
-fn line(done: &RedrivenLine) -> Bytes {
-    let mut line = serde_json::to_vec(done).unwrap_or_default();
-    line.push(b'\n');
-    line.into()
-}
-
-impl From<Redriven> for RedrivenLine {
-    fn from(redriven: Redriven) -> Self {
-        let event_id = redriven.key.event_id().to_owned();
-        match redriven.result {
-            Ok(outcome) => Self { event_id, outcome: Some(outcome.as_str()), error: None },
-            Err(error) => Self { event_id, outcome: None, error: Some(error.to_string()) },
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -304,25 +250,20 @@ struct Discard {
     because: String,
 }
 
-#[derive(Serialize)]
-struct Discarded {
-    discarded: u64,
-}
-
-async fn discard(State(state): State<OperatorState>, Json(asked): Json<Discard>) -> Result<Json<Discarded>, Failure> {
+async fn discard(State(state): State<OperatorState>, Json(asked): Json<Discard>) -> Result<Json<Value>, Failure> {
     let letter = state.find(&asked.event_id).await?;
     if letter.last_at != asked.last_at || !state.inbox.discard(&letter, &asked.because).await? {
         return Err(Failure::Changed);
     }
-    Ok(Json(Discarded { discarded: 1 }))
+    Ok(Json(json!({ "discarded": 1 })))
 }
 
 async fn discard_all(
     State(state): State<OperatorState>,
     Json(asked): Json<DiscardAll>,
-) -> Result<Json<Discarded>, Failure> {
+) -> Result<Json<Value>, Failure> {
     let discarded = state.inbox.discard_all(&asked.filter(), &asked.because).await?;
-    Ok(Json(Discarded { discarded }))
+    Ok(Json(json!({ "discarded": discarded })))
 }
 
 impl OperatorState {
@@ -332,50 +273,34 @@ impl OperatorState {
 }
 
 /// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error("there is no such dead letter")]
     NotThere,
+    #[error("the letter is gone or has changed since it was listed; list it again")]
     Changed,
-    Letters(LettersError),
-    Redrive(RedriveError),
-}
-
-impl From<LettersError> for Failure {
-    fn from(error: LettersError) -> Self {
-        Self::Letters(error)
-    }
-}
-
-impl From<RedriveError> for Failure {
-    fn from(error: RedriveError) -> Self {
-        Self::Redrive(error)
-    }
-}
-
-#[derive(Serialize)]
-struct ErrorText {
-    error: String,
+    #[error(transparent)]
+    Letters(#[from] LettersError),
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let (status, error) = match self {
-            Self::NotThere => (StatusCode::NOT_FOUND, "there is no such dead letter".to_owned()),
-            Self::Changed => (
-                StatusCode::CONFLICT,
-                "the letter is gone or has changed since it was listed; list it again".to_owned(),
-            ),
+        let status = match &self {
+            Self::NotThere => StatusCode::NOT_FOUND,
+            Self::Changed => StatusCode::CONFLICT,
             Self::Letters(error) => {
-                let chain = Chain(&error);
-                tracing::error!(target: TARGET, error = %chain, "dead letters cannot be read or changed");
-                (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                tracing::error!(target: TARGET, error = %Chain(error), "dead letters cannot be read or changed");
+                StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Redrive(error) => match error.kind() {
                 RedriveErrorKind::Draining | RedriveErrorKind::DeadLetters | RedriveErrorKind::NoDeadLetters => {
-                    (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                    StatusCode::SERVICE_UNAVAILABLE
                 }
-                _ => (StatusCode::CONFLICT, error.to_string()),
+                _ => StatusCode::CONFLICT,
             },
         };
-        (status, Json(ErrorText { error })).into_response()
+        (status, Json(json!({ "error": self.to_string() }))).into_response()
     }
 }

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::future::{Ready, ready};
 
 use actix_web::body::BoxBody;
@@ -46,7 +45,11 @@ fn taken(request: &HttpRequest) -> Result<Delivery, MissingMiddleware> {
 
 /// The handler's resource has no [`SendarixMiddleware`](super::SendarixMiddleware), so that nothing has verified the
 /// request: 500.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a handler takes a SendarixEvent, but its resource has no SendarixMiddleware: nothing has verified the request; add \
+     `.wrap(SendarixMiddleware::new(receiver))` to the resource"
+)]
 #[non_exhaustive]
 pub struct MissingMiddleware;
 
@@ -57,17 +60,6 @@ impl MissingMiddleware {
         error
     }
 }
-
-impl fmt::Display for MissingMiddleware {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "a handler takes a SendarixEvent, but its resource has no SendarixMiddleware: nothing has verified the \
-             request; add `.wrap(SendarixMiddleware::new(receiver))` to the resource",
-        )
-    }
-}
-
-impl std::error::Error for MissingMiddleware {}
 
 impl ResponseError for MissingMiddleware {
     fn status_code(&self) -> StatusCode {

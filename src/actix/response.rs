@@ -1,5 +1,4 @@
 use std::cell::RefCell;
-use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -35,14 +34,9 @@ impl<B> HandlerResponse for ServiceResponse<B> {
 }
 
 /// An answer for a request that the handler still has, or has taken with it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.text())]
 pub(super) struct AnswerWithoutRequest(pub(super) Answer);
-
-impl fmt::Display for AnswerWithoutRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.text())
-    }
-}
 
 impl ResponseError for AnswerWithoutRequest {
     fn status_code(&self) -> StatusCode {

@@ -19,11 +19,11 @@ use crate::event::Timestamp;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
 pub struct LetterFilter {
-    reasons: Vec<DeadLetterReason>,
-    event_types: Vec<String>,
-    error: Option<String>,
-    since: Option<Timestamp>,
-    before: Option<Timestamp>,
+    pub(crate) reasons: Vec<DeadLetterReason>,
+    pub(crate) event_types: Vec<String>,
+    pub(crate) error: Option<String>,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) before: Option<Timestamp>,
 }
 
 impl LetterFilter {

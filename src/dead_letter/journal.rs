@@ -176,7 +176,8 @@ impl Journal {
             let entry = match (change, before) {
                 (Change::Resolve(_), None) => continue,
                 (Change::Resolve(_), Some(_)) => {
-                    Record::Resolved(key.into()).append_to(&mut text)?;
+                    let (endpoint, event_id) = (key.endpoint().into(), key.event_id().into());
+                    Record::Resolved { endpoint, event_id }.append_to(&mut text)?;
                     None
                 }
                 (Change::Record(letter), before) => {
@@ -293,7 +294,7 @@ impl Journal {
         let text = self.file.read(line.start, line.len)?;
         match Record::read(&text)? {
             Record::Letter(stored) => stored.try_into(),
-            Record::Resolved(_) => Err(io::Error::other("the file was changed while it was in use")),
+            Record::Resolved { .. } => Err(io::Error::other("the file was changed while it was in use")),
         }
     }
 

@@ -16,16 +16,12 @@ use crate::verify::Signature;
 pub(super) enum Record<'a> {
     #[serde(borrow)]
     Letter(StoredLetter<'a>),
-    #[serde(borrow)]
-    Resolved(StoredKey<'a>),
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredKey<'a> {
-    #[serde(borrow)]
-    endpoint: Cow<'a, str>,
-    #[serde(borrow)]
-    event_id: Cow<'a, str>,
+    Resolved {
+        #[serde(borrow)]
+        endpoint: Cow<'a, str>,
+        #[serde(borrow)]
+        event_id: Cow<'a, str>,
+    },
 }
 
 /// Nothing here is flattened: an application may switch on `serde_json`'s `arbitrary_precision`, which breaks that.
@@ -69,18 +65,6 @@ impl<'a> Record<'a> {
         serde_json::to_writer(&mut *text, self)?;
         text.push(b'\n');
         Ok(())
-    }
-}
-
-impl<'a> From<&'a EventKey> for StoredKey<'a> {
-    fn from(key: &'a EventKey) -> Self {
-        Self { endpoint: key.endpoint().into(), event_id: key.event_id().into() }
-    }
-}
-
-impl From<StoredKey<'_>> for EventKey {
-    fn from(key: StoredKey<'_>) -> Self {
-        Self::new(key.endpoint.as_ref(), key.event_id.as_ref())
     }
 }
 

@@ -52,8 +52,8 @@ impl Recovered {
                     entries.insert(stored.key(), Entry { line, history: stored.history() });
                     DeadLetter::try_from(stored).map(drop)
                 }
-                Ok(Record::Resolved(key)) => {
-                    entries.remove(&key.into());
+                Ok(Record::Resolved { endpoint, event_id }) => {
+                    entries.remove(&EventKey::new(endpoint, event_id));
                     Ok(())
                 }
                 Err(error) => {

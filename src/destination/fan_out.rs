@@ -178,15 +178,9 @@ impl FanOut {
     ///
     /// As [`Inbox::redrive_all`].
     pub fn redrive_all(&self) -> Result<Redrives, RedriveError> {
-        let mut all: Option<Redrives> = None;
-        for route in &self.0.routes {
-            let redrives = route.inbox.redrive_all(route.handler())?;
-            all = Some(match all {
-                Some(all) => all.and(redrives),
-                None => redrives,
-            });
-        }
-        Ok(all.unwrap_or_default())
+        let routes = self.0.routes.iter();
+        let mut each = routes.map(|route| route.inbox.redrive_all(route.handler()));
+        each.try_fold(Redrives::default(), |all, redrives| Ok(all.and(redrives?)))
     }
 }
 

@@ -22,6 +22,7 @@ use super::trace_context::TraceContext;
 use super::{Destination, DestinationFuture};
 use crate::event::{SendarixEvent, printable_id};
 use crate::inbox::{Delivery, HandlerError};
+use crate::logging::causes;
 
 /// A handler that puts every event into a queue, once.
 ///
@@ -164,15 +165,10 @@ where
 /// idempotency keys. Any other error, also one that speaks of that index, says nothing of the kind. The queues of SQLite and
 /// Redis answer a known key with a success.
 fn is_known(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<Box<dyn DatabaseError>>() {
-            return error.code().is_some_and(|code| code == UNIQUE_VIOLATION)
-                && error.constraint() == Some("idx_jobs_idempotency_key");
-        }
-        cause = error.source();
-    }
-    false
+    let answer = causes(error).find_map(|error| error.downcast_ref::<Box<dyn DatabaseError>>());
+    answer.is_some_and(|error| {
+        error.code().as_deref() == Some(UNIQUE_VIOLATION) && error.constraint() == Some("idx_jobs_idempotency_key")
+    })
 }
 
 /// `unique_violation` in `PostgreSQL`, Appendix A.

@@ -24,6 +24,8 @@ pub(super) struct Envelope<'a> {
     pub(super) message_id: String,
     pub(super) recipient: String,
     pub(super) data: Fields<'a>,
+    /// `data` is there, and neither an object nor `null`.
+    pub(super) data_is_no_object: bool,
 }
 
 impl<'a> Envelope<'a> {
@@ -33,16 +35,14 @@ impl<'a> Envelope<'a> {
         if !text.trim_ascii_start().starts_with('{') {
             return Err(DecodeError::new(DecodeErrorKind::Envelope, "the body is not a JSON object"));
         }
-        // Only `data` that is no object can fail by itself, and costs nothing but itself.
-        let members: Members<'_, Fields<'_>> = serde_json::from_str(text).or_else(|_| Members::without_data(text))?;
-        members.try_into()
+        match serde_json::from_str(text) {
+            Ok(members) => Self::new(members, false),
+            // Only `data` that is no object can fail by itself, and costs nothing but itself.
+            Err(_) => Self::new(Members::without_data(text)?, true),
+        }
     }
-}
 
-impl<'a> TryFrom<Members<'a, Fields<'a>>> for Envelope<'a> {
-    type Error = DecodeError;
-
-    fn try_from(members: Members<'a, Fields<'a>>) -> Result<Self, DecodeError> {
+    fn new(members: Members<'a, Fields<'a>>, data_is_no_object: bool) -> Result<Self, DecodeError> {
         if let Some(name) = members.twice {
             return Err(DecodeError::of_member(name, format_args!("is there twice")));
         }
@@ -60,6 +60,7 @@ impl<'a> TryFrom<Members<'a, Fields<'a>>> for Envelope<'a> {
             message_id: required("message_id", members.message_id)?.into_owned(),
             recipient: required("recipient", members.recipient)?.into_owned(),
             data: members.data.unwrap_or_default(),
+            data_is_no_object,
         })
     }
 }
@@ -134,8 +135,7 @@ impl<'a> Members<'a, Fields<'a>> {
     fn without_data(text: &'a str) -> Result<Self, DecodeError> {
         let Members { event_id, event_type, event, timestamp, message_id, recipient, twice, .. } =
             serde_json::from_str::<Members<'_, &RawValue>>(text).map_err(|error| DecodeError::json(&error))?;
-        let data = Some(Fields::of_no_object());
-        Ok(Self { event_id, event_type, event, timestamp, message_id, recipient, data, twice })
+        Ok(Self { event_id, event_type, event, timestamp, message_id, recipient, data: None, twice })
     }
 }
 

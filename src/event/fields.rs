@@ -12,27 +12,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The fields of a JSON object in their order; empty for any other JSON value.
+/// The fields of a JSON object in their order; none of `null`. Any other JSON value is an error.
 #[derive(Default)]
-pub(super) struct Fields<'a> {
-    fields: Vec<(Name<'a>, &'a str)>,
-    /// Neither an object nor `null`.
-    is_no_object: bool,
-}
+pub(super) struct Fields<'a>(Vec<(Name<'a>, &'a str)>);
 
 impl<'a> Fields<'a> {
-    /// For `data` that is a text, a list, a number, `true` or `false`.
-    pub(super) fn of_no_object() -> Self {
-        Self { fields: Vec::new(), is_no_object: true }
-    }
-
-    pub(super) fn is_no_object(&self) -> bool {
-        self.is_no_object
-    }
-
     /// A text. NUL, which databases refuse, becomes U+FFFD.
     pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         let text = text(self.find(name)?)?;
@@ -58,11 +45,7 @@ impl<'a> Fields<'a> {
 
     /// Of a field that was sent twice, the last that is not `null` counts.
     fn find(&self, name: &str) -> Option<&'a str> {
-        self.fields
-            .iter()
-            .rev()
-            .find(|(key, json)| *key.0 == *name.as_bytes() && *json != "null")
-            .map(|(_, json)| *json)
+        self.0.iter().rev().find(|(key, json)| *key.0 == *name.as_bytes() && *json != "null").map(|(_, json)| *json)
     }
 }
 
@@ -74,36 +57,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             type Value = Fields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
+                f.write_str("an object")
             }
 
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
                 Ok(Fields::default())
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(Fields::of_no_object())
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-                Ok(Fields::of_no_object())
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-                Ok(Fields::of_no_object())
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-                Ok(Fields::of_no_object())
-            }
-
-            fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-                Ok(Fields::of_no_object())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Fields::of_no_object())
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -112,7 +70,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                 while let Some((name, json)) = map.next_entry::<Name<'_>, &RawValue>()? {
                     fields.push((name, json.get()));
                 }
-                Ok(Fields { fields, is_no_object: false })
+                Ok(Fields(fields))
             }
         }
 
@@ -268,15 +226,6 @@ mod tests {
         assert_eq!((fields.text("a"), fields.text("b").as_deref()), (None, Some("kept")));
         assert_eq!((fields.integer::<i64>("c"), fields.flag("d")), (None, Some(true)));
         assert_eq!(fields.text("e").as_deref(), Some("a\u{fffd}b"));
-    }
-
-    #[test]
-    fn what_is_no_object_has_no_fields() {
-        for json in ["[]", "1", "\"text\"", "true", "-1", "1.5"] {
-            let fields = read(json);
-            assert!(fields.text("a").is_none() && fields.is_no_object(), "{json}");
-        }
-        assert!(!read("null").is_no_object() && !read("{}").is_no_object());
     }
 
     #[test]

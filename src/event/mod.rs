@@ -91,9 +91,8 @@ impl SendarixEvent {
         let body = body.into();
         let raw = decode::Envelope::read(&body)?;
         let kind = EventKind::read(&raw.event_type, &raw.data);
-        let data_is_no_object = raw.data.is_no_object();
         let event_id = raw.event_id.unwrap_or_else(|| digest_id(&body));
-        let (timestamp, message_id, recipient) = (raw.timestamp, raw.message_id, raw.recipient);
+        let decode::Envelope { timestamp, message_id, recipient, data_is_no_object, .. } = raw;
         Ok(Self(Arc::new(Envelope { event_id, timestamp, message_id, recipient, kind, data_is_no_object, body })))
     }
 }

@@ -36,15 +36,6 @@ pub(super) struct Claimed<'a> {
     pub(super) lease_end: Instant,
 }
 
-/// Why there is no claim.
-#[derive(Debug)]
-enum NotClaimed {
-    InFlight { remaining: Duration },
-    Completed,
-    GivenUp,
-    StoreFailed(StepError),
-}
-
 /// How an event ends that is not to be delivered again.
 #[derive(Clone, Copy, Debug)]
 enum Resolution {
@@ -53,30 +44,7 @@ enum Resolution {
     GivenUp,
 }
 
-impl<'a> HeldClaim<'a> {
-    /// Claims the event; one that was given up too, if it is `reopened`.
-    async fn take(attempt: &'a Attempt, key: EventKey, reopened: bool) -> Result<Self, NotClaimed> {
-        let (inbox, store) = (&attempt.inbox, attempt.inbox.store());
-        let lease = inbox.settings().lease;
-        let handle = ClaimHandle::new(key, inbox.settings().retention);
-        if reopened {
-            inbox.step(FailedStore::Dedup, store.reopen(handle.key())).await.map_err(NotClaimed::StoreFailed)?;
-        }
-        let claimed = Claimed { attempt, handle, lease_end: attempt.began + lease };
-        let claimed: ScopeGuard<_, fn(Claimed<'a>)> = scopeguard::guard(claimed, release_in_background);
-        let answer = store.claim(claimed.handle.key(), claimed.handle.token(), lease);
-        let refusal = match inbox.step(FailedStore::Dedup, answer).await {
-            Ok(Claim::Granted { attempt: number }) => return Ok(Self { claimed, number }),
-            // It may have been granted.
-            Err(error) => return Err(NotClaimed::StoreFailed(error)),
-            Ok(Claim::InFlight { remaining }) => NotClaimed::InFlight { remaining },
-            Ok(Claim::Completed) => NotClaimed::Completed,
-            Ok(Claim::GivenUp) => NotClaimed::GivenUp,
-        };
-        drop(ScopeGuard::into_inner(claimed));
-        Err(refusal)
-    }
-
+impl HeldClaim<'_> {
     pub(super) fn key(&self) -> &EventKey {
         self.claimed.handle.key()
     }
@@ -185,29 +153,35 @@ async fn record_within_lease(claim: LostClaim, resolution: Resolution, lease_end
 }
 
 impl Attempt {
-    /// Claims the event for this attempt. Without a claim, this is how the delivery ends.
-    pub(super) async fn claim(&self, event: &SendarixEvent) -> Result<HeldClaim<'_>, Settled> {
-        let key = self.inbox.key(&event.event_id);
-        match HeldClaim::take(self, key, self.letter_redriven().is_some()).await {
-            Ok(claim) => Ok(claim),
-            Err(NotClaimed::Completed) => {
-                // A letter of it was left by a crash, or by a failing store. One that is being redriven is certainly there.
-                let redriven = self.letter_redriven().map(|letter| letter.key.clone());
-                let key = self.inbox.key(&event.event_id);
-                if let Some(letter) = redriven.or_else(|| self.letter_to_resolve(&key)) {
-                    boxed(self.inbox.resolve(&letter)).await;
-                }
-                Err(self.inbox.settled(Outcome::Duplicate))
-            }
-            Err(NotClaimed::GivenUp) => {
-                // A redriven event was reopened a moment ago, so another delivery has just given it up again. The letter stays.
-                let outcome = if self.letter_redriven().is_some() { Outcome::InFlight } else { Outcome::Duplicate };
-                Err(self.inbox.settled(outcome))
-            }
-            Err(NotClaimed::InFlight { remaining }) => {
-                Err(self.inbox.settled(Outcome::InFlight).retry_after(remaining))
-            }
-            Err(NotClaimed::StoreFailed(error)) => Err(self.unavailable(&error)),
+    /// Claims the event for this attempt; one that was given up too, if it is redriven. Without a claim, this is how the
+    /// delivery ends.
+    pub(super) async fn claim<'a>(&'a self, event: &SendarixEvent) -> Result<HeldClaim<'a>, Settled> {
+        let (inbox, store, lease) = (&self.inbox, self.inbox.store(), self.inbox.settings().lease);
+        let redriven = self.letter_redriven().map(|letter| &letter.key);
+        let handle = ClaimHandle::new(inbox.key(&event.event_id), inbox.settings().retention);
+        if redriven.is_some() {
+            let reopened = inbox.step(FailedStore::Dedup, store.reopen(handle.key())).await;
+            reopened.map_err(|error| self.unavailable(&error))?;
         }
+        let claimed = Claimed { attempt: self, handle, lease_end: self.began + lease };
+        let claimed: ScopeGuard<_, fn(Claimed<'a>)> = scopeguard::guard(claimed, release_in_background);
+        let answer = store.claim(claimed.handle.key(), claimed.handle.token(), lease);
+        // After an error it may have been granted all the same, and is released.
+        let answer = inbox.step(FailedStore::Dedup, answer).await.map_err(|error| self.unavailable(&error))?;
+        let settled = match answer {
+            Claim::Granted { attempt: number } => return Ok(HeldClaim { claimed, number }),
+            Claim::InFlight { remaining } => inbox.settled(Outcome::InFlight).retry_after(remaining),
+            // It was reopened a moment ago, so another delivery has just given it up again. The letter stays.
+            Claim::GivenUp if redriven.is_some() => inbox.settled(Outcome::InFlight),
+            Claim::GivenUp | Claim::Completed => inbox.settled(Outcome::Duplicate),
+        };
+        let handle = ScopeGuard::into_inner(claimed).handle;
+        // A letter of it was left by a crash, or by a failing store. One that is being redriven is certainly there.
+        if answer == Claim::Completed
+            && let Some(letter) = redriven.cloned().or_else(|| self.letter_to_resolve(handle.key()))
+        {
+            boxed(inbox.resolve(&letter)).await;
+        }
+        Err(settled)
     }
 }

@@ -45,7 +45,7 @@ impl Attempt {
             Err(error) => return boxed(self.keep_malformed(error)).await.into(),
         };
         self.log_receipt(event);
-        if !self.inbox.wants(event) {
+        if !self.is_wanted(event) {
             return self.inbox.settled(Outcome::Ignored).into();
         }
         let claim = match self.claim(event).await {

@@ -1,21 +1,20 @@
 //! Which events are for the handler, and what is said of those that have come.
 
+use super::UnknownTypes;
 use super::attempt::{Attempt, Source};
 use super::handler::UNKNOWN_TYPE;
 use super::settings::MAX_EVENT_AHEAD;
-use super::{Inbox, UnknownTypes};
 use crate::dead_letter::DeadLetterReason;
 use crate::event::{SendarixEvent, Timestamp};
 use crate::outcome::Outcome;
 
-impl Inbox {
-    /// Whether the handler wants events of this type.
-    pub(super) fn wants(&self, event: &SendarixEvent) -> bool {
-        event.kind.event_type().is_none_or(|event_type| self.settings().wants(event_type))
-    }
-}
-
 impl Attempt {
+    /// Whether the handler wants events of this type.
+    pub(super) fn is_wanted(&self, event: &SendarixEvent) -> bool {
+        let Some(wanted) = &self.inbox.settings().wanted else { return true };
+        event.kind.event_type().is_none_or(|event_type| wanted.contains(&event_type))
+    }
+
     /// Why a claimed event is not for the handler, if that is so.
     pub(super) fn unfit(&self, event: &SendarixEvent) -> Option<(Outcome, DeadLetterReason, &'static str)> {
         if event.kind.event_type().is_none() && self.inbox.settings().unknown_types == UnknownTypes::DeadLetter {

@@ -1,7 +1,6 @@
 //! Small futures: a time limit, a rarely taken branch in a box, a step of a store.
 
 use std::error::Error;
-use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
@@ -29,38 +28,24 @@ pub(super) fn boxed<F: Future>(future: F) -> Pin<Box<F>> {
 }
 
 /// One step of a store failed or took too long.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}", match store {
+    FailedStore::Dedup => "the dedup store failed",
+    FailedStore::DeadLetters => "the dead-letter store failed",
+})]
 pub(super) struct StepError {
     store: FailedStore,
-    cause: StoreError,
+    /// The driver's: that the store failed has been said.
+    #[source]
+    pub(super) cause: Box<dyn Error + Send + Sync>,
 }
 
 impl StepError {
-    pub(super) fn new(store: FailedStore, cause: StoreError) -> Self {
-        Self { store, cause }
-    }
-
-    pub(super) fn into_cause(self) -> Box<dyn Error + Send + Sync> {
-        self.cause.into_cause()
+    pub(super) fn new(store: FailedStore, error: StoreError) -> Self {
+        Self { store, cause: error.into_cause() }
     }
 
     pub(super) fn late(store: FailedStore, limit: Duration) -> Self {
-        Self::new(store, StoreError::new(format!("no answer within {limit:?}")))
-    }
-}
-
-impl fmt::Display for StepError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.store {
-            FailedStore::Dedup => "the dedup store failed",
-            FailedStore::DeadLetters => "the dead-letter store failed",
-        })
-    }
-}
-
-/// The cause is the driver's: that the store failed has been said.
-impl Error for StepError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause.source()
+        Self { store, cause: format!("no answer within {limit:?}").into() }
     }
 }

@@ -39,9 +39,8 @@ impl Inbox {
     pub(super) async fn resolve(&self, key: &EventKey) {
         let Some(letters) = self.letters() else { return };
         if let Err(error) = self.step(FailedStore::DeadLetters, letters.resolve(key)).await {
-            let error = Chain(&error);
             let message = "the event has been handled, but a dead letter that it may have left stays";
-            tracing::error!(target: TARGET, %error, message);
+            tracing::error!(target: TARGET, error = %Chain(&error), message);
         }
     }
 }
@@ -75,10 +74,7 @@ impl Attempt {
         let kept = self.inbox.step(FailedStore::DeadLetters, letters.record(letter)).await;
         match &kept {
             Ok(()) => self.inbox.telemetry().letter_kept(reason, letter.attempts),
-            Err(error) => {
-                let error = Chain(error);
-                tracing::error!(target: TARGET, %error, "a dead letter could not be kept");
-            }
+            Err(error) => tracing::error!(target: TARGET, error = %Chain(error), "a dead letter could not be kept"),
         }
         kept
     }
@@ -128,9 +124,8 @@ impl LostClaim {
             // The delivery that owns the claim now resolves the letter.
             Ok(false) => {}
             Err(error) => {
-                let error = Chain(&error);
                 let message = "it is not known what became of the event; a dead letter of it may stay";
-                tracing::warn!(target: TARGET, %error, message);
+                tracing::warn!(target: TARGET, error = %Chain(&error), message);
             }
         }
     }

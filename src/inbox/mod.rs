@@ -164,7 +164,7 @@ impl Inbox {
 
     /// The summary of an outcome, with its status and its `Retry-After`.
     pub(crate) fn settled(&self, outcome: Outcome) -> Settled {
-        let settled = Settled::new(outcome, self.settings().status(outcome));
+        let settled = Settled::new(outcome, self.settings().status(outcome, outcome.default_status()));
         match outcome {
             // By then the handler has ended.
             Outcome::Slow => settled.retry_after(self.settings().handler_limit),
@@ -174,7 +174,8 @@ impl Inbox {
     }
 
     pub(crate) fn refused(&self, kind: RefusalKind) -> Settled {
-        self.settled(kind.outcome()).status(self.settings().status_of_refusal(kind))
+        let outcome = kind.outcome();
+        self.settled(outcome).status(self.settings().status(outcome, kind.default_status()))
     }
 
     /// Waits for one step of a store, as long as the settings allow.

@@ -132,6 +132,6 @@ impl LetterPages {
 
 impl From<StepError> for LettersError {
     fn from(error: StepError) -> Self {
-        Self::Failed(error.into_cause())
+        Self::Failed(error.cause)
     }
 }

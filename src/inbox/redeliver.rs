@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::attempt::{Attempt, Source};
+use super::attempt::{Attempt, Proof, Source};
 use super::delivering::{Delivering, LocalDelivering, LocalTask};
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::ready::Readiness;
@@ -21,10 +22,6 @@ use crate::telemetry::Telemetry;
 pub struct Redelivery(Attempt);
 
 impl Redelivery {
-    pub(super) fn new(attempt: Attempt) -> Self {
-        Self(attempt)
-    }
-
     /// Claims the event, runs the handler and settles the claim: as
     /// [`Verified::deliver`](crate::receiver::Verified::deliver).
     pub fn deliver<H, F, R>(self, handler: H) -> Delivering<R>
@@ -116,23 +113,24 @@ impl Inbox {
     ///
     /// The inbox is draining.
     pub fn redeliver(&self, event: SendarixEvent) -> Result<Redelivery, Draining> {
-        Ok(self.redelivery(Source::Application, event, self.enter()?))
+        let (guard, body) = (self.enter()?, event.body().clone());
+        Ok(self.redelivery(Source::Application(event), body, None, guard))
     }
 
     /// As [`redeliver`](Self::redeliver), for a part of a delivery that is under way.
     pub(crate) fn redeliver_part(&self, event: SendarixEvent) -> Redelivery {
-        self.redelivery(Source::Part, event, self.0.drain.enter_part())
+        let (guard, body) = (self.0.drain.enter_part(), event.body().clone());
+        self.redelivery(Source::Part(event), body, None, guard)
     }
 
-    fn redelivery(
+    pub(super) fn redelivery(
         &self,
-        source: impl FnOnce(SendarixEvent) -> Source,
-        event: SendarixEvent,
+        source: Source,
+        body: Bytes,
+        proof: Option<Proof>,
         guard: DrainGuard,
     ) -> Redelivery {
-        let body = event.body().clone();
-        let source = source(event);
-        Redelivery(Attempt { inbox: self.clone(), source, body, proof: None, began: Instant::now(), guard })
+        Redelivery(Attempt { inbox: self.clone(), source, body, proof, began: Instant::now(), guard })
     }
 
     /// The inbox of one destination of a [`FanOut`](crate::destination::FanOut): its letters are read, redriven and discarded

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::attempt::{Attempt, Proof, RedrivenLetter, Source};
+use super::attempt::{Proof, RedrivenLetter, Source};
 use super::{Draining, Inbox, LettersError, Redelivery};
 use crate::closed_set::closed_set;
 use crate::dead_letter::{DeadLetter, UnreadableLetter};
@@ -58,43 +56,24 @@ impl Inbox {
             let (found, expected) = (letter.key.endpoint().to_owned(), self.endpoint().to_owned());
             return Err(Cause::OtherEndpoint { found, expected }.into());
         }
-        let guard = self.enter()?;
+        let guard = self.enter().map_err(Cause::Draining)?;
         let timestamp_header = letter.timestamp_header;
         let proof = letter.signature.map(|signature| Proof { signature, timestamp_header });
         let source = Source::Letter(RedrivenLetter { key: letter.key, attempts: letter.attempts });
-        Ok(Redelivery::new(Attempt {
-            inbox: self.clone(),
-            source,
-            body: letter.body,
-            proof,
-            began: Instant::now(),
-            guard,
-        }))
-    }
-}
-
-impl From<Draining> for RedriveError {
-    fn from(draining: Draining) -> Self {
-        Self(Cause::Draining(draining))
+        Ok(self.redelivery(source, letter.body, proof, guard))
     }
 }
 
 impl From<LettersError> for RedriveError {
     fn from(error: LettersError) -> Self {
-        Self(Cause::Letters(error))
-    }
-}
-
-impl From<Cause> for RedriveError {
-    fn from(cause: Cause) -> Self {
-        Self(cause)
+        Cause::Letters(error).into()
     }
 }
 
 /// A dead letter could not be redriven.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct RedriveError(Cause);
+pub struct RedriveError(#[from] Cause);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Cause {

@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::read_letters::LetterPages;
 use super::redrive::Cause;
 use super::{Inbox, Redelivery, RedriveError, RedriveErrorKind};
-use crate::dead_letter::{DeadLetter, DeadLetterReason, LetterFilter, ListedLetter, key_of};
+use crate::dead_letter::{DeadLetterReason, LetterFilter, ListedLetter, key_of};
 use crate::event::EventKey;
 use crate::outcome::Outcome;
 
@@ -175,24 +175,25 @@ impl Redrives {
             }
             let Some(listed) = self.page.pop_front() else { continue };
             let key = key_of(&listed).clone();
-            let result = match listed {
-                Ok(letter) => match letters.redelivery(letter) {
-                    Ok(redelivery) => {
-                        self.pace.begin();
-                        Ok((letters.deliver)(redelivery).await)
-                    }
-                    Err(error) => Err(error),
-                },
+            let redelivery = match listed {
+                // To handle it may be what a replay is after: it must be named.
+                Ok(letter) if letter.reason == DeadLetterReason::Expired => Err(Cause::Expired.into()),
+                Ok(letter) => letters.pages.inbox().redrive(letter),
                 Err(unreadable) => Err(Cause::Unreadable(unreadable).into()),
             };
-            match result {
-                Ok(outcome) => self.pace.end(outcome),
+            let result = match redelivery {
+                Ok(redelivery) => {
+                    self.pace.begin();
+                    let outcome = (letters.deliver)(redelivery).await;
+                    self.pace.end(outcome);
+                    Ok(outcome)
+                }
                 Err(error) if error.kind() == RedriveErrorKind::Draining => {
                     self.endpoints.clear();
                     return Err(error);
                 }
-                Err(_) => {}
-            }
+                Err(error) => Err(error),
+            };
             return Ok(Some(Redriven { key, result }));
         }
     }
@@ -201,16 +202,6 @@ impl Redrives {
     pub(crate) fn and(mut self, mut others: Self) -> Self {
         self.endpoints.append(&mut others.endpoints);
         self
-    }
-}
-
-impl EndpointLetters {
-    fn redelivery(&self, letter: DeadLetter) -> Result<Redelivery, RedriveError> {
-        // To handle it may be what a replay is after: it must be named.
-        if letter.reason == DeadLetterReason::Expired {
-            return Err(Cause::Expired.into());
-        }
-        self.pages.inbox().redrive(letter)
     }
 }
 

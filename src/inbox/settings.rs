@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::closed_set::closed_set;
 use crate::contract::{MAX_LEASE, RETRY_SCHEDULE, SENDER_TIMEOUT};
 use crate::event::EventType;
-use crate::outcome::{Outcome, RefusalKind};
+use crate::outcome::Outcome;
 
 /// How far ahead of the clock an event's signed time may be, when its age is checked.
 pub(super) const MAX_EVENT_AHEAD: Duration = Duration::from_secs(5 * 60);
@@ -82,20 +82,9 @@ pub(super) fn check_name(name: &str) -> Result<(), ConfigError> {
 }
 
 impl Settings {
-    pub(super) fn wants(&self, event_type: EventType) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&event_type))
-    }
-
-    pub(super) fn status(&self, outcome: Outcome) -> u16 {
-        self.chosen_status(outcome).unwrap_or(outcome.default_status())
-    }
-
-    pub(super) fn status_of_refusal(&self, kind: RefusalKind) -> u16 {
-        self.chosen_status(kind.outcome()).unwrap_or(kind.default_status())
-    }
-
-    fn chosen_status(&self, outcome: Outcome) -> Option<u16> {
-        self.statuses.iter().rev().find(|(of, _)| *of == outcome).map(|(_, status)| *status)
+    /// The status that was chosen for an outcome, or the default.
+    pub(super) fn status(&self, outcome: Outcome, default: u16) -> u16 {
+        self.statuses.iter().rev().find(|(of, _)| *of == outcome).map_or(default, |(_, status)| *status)
     }
 
     /// Holds the settings against each other and against the contract.

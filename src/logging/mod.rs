@@ -4,7 +4,7 @@ mod line_limit;
 mod text;
 
 pub(crate) use self::line_limit::LineLimit;
-pub(crate) use self::text::{Chain, Clipped, milliseconds};
+pub(crate) use self::text::{Chain, Clipped, causes, milliseconds};
 
 /// The target of everything but refusals.
 pub const TARGET: &str = "sendarix_webhooks";

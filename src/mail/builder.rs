@@ -49,11 +49,8 @@ type CountingKey = Box<dyn Fn(&SendarixEvent) -> Option<String> + Send + Sync>;
 #[must_use]
 pub struct MailBuilder<S> {
     store: S,
-    soft_bounces: Option<SoftBounceRule>,
-    key: Option<CountingKey>,
+    settings: Settings,
     erasure_key: Option<Vec<u8>>,
-    announce: bool,
-    clock: Box<dyn Clock>,
 }
 
 /// As long as an event's id may be.
@@ -65,26 +62,19 @@ const SHORTEST_ERASURE_KEY: usize = 32;
 impl<S: MailStore> Mail<S> {
     /// A mail state in this store, with every default. Does not connect yet.
     pub fn new(store: S) -> Self {
-        Self::from_builder(Self::builder(store), None)
+        Self::from_builder(Self::builder(store))
     }
 
     /// Starts a mail state in this store.
     pub fn builder(store: S) -> MailBuilder<S> {
-        MailBuilder {
-            store,
-            soft_bounces: None,
-            key: None,
-            erasure_key: None,
-            announce: false,
-            clock: Box::new(SystemClock),
-        }
+        let (changes, clock) = (Changes::new(false), Box::new(SystemClock));
+        let settings = Settings { soft_bounces: None, key: None, erasure_key: None, changes, clock };
+        MailBuilder { store, settings, erasure_key: None }
     }
 
-    fn from_builder(builder: MailBuilder<S>, erasure_key: Option<ErasureKey>) -> Self {
-        let MailBuilder { store, soft_bounces, key, announce, clock, .. } = builder;
+    fn from_builder(MailBuilder { store, settings, .. }: MailBuilder<S>) -> Self {
         store.prepare();
-        let changes = Changes::new(announce);
-        Self { store, settings: Arc::new(Settings { soft_bounces, key, erasure_key, changes, clock }) }
+        Self { store, settings: Arc::new(settings) }
     }
 
     /// The store.
@@ -115,7 +105,7 @@ impl<S: MailStore> MailBuilder<S> {
     /// Suppresses an address after `count` soft bounces within this time, with no delivery between them. A later delivery
     /// takes it off the list again. Default: soft bounces suppress nothing.
     pub fn soft_bounces(mut self, count: u16, within: Duration) -> Self {
-        self.soft_bounces = Some(SoftBounceRule { count, within });
+        self.settings.soft_bounces = Some(SoftBounceRule { count, within });
         self
     }
 
@@ -124,7 +114,7 @@ impl<S: MailStore> MailBuilder<S> {
     ///
     /// A key is kept for as long as [`purge`](Mail::purge) lets it. One of more than 255 bytes is replaced by its digest.
     pub fn count_by(mut self, key: impl Fn(&SendarixEvent) -> Option<String> + Send + Sync + 'static) -> Self {
-        self.key = Some(Box::new(key));
+        self.settings.key = Some(Box::new(key));
         self
     }
 
@@ -141,14 +131,14 @@ impl<S: MailStore> MailBuilder<S> {
     /// Tells other processes of each change of status, for [`changes`](Mail::changes). On PostgreSQL alone, by `NOTIFY`, which
     /// makes commits wait for each other for a moment. Default: off.
     pub fn announce_changes(mut self) -> Self {
-        self.announce = true;
+        self.settings.changes = Changes::new(true);
         self
     }
 
     /// Where the time of day comes from, which dates releases and ends the windows of [`rates`](Mail::rates). Default: the
     /// operating system.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Box::new(clock);
+        self.settings.clock = Box::new(clock);
         self
     }
 
@@ -158,17 +148,17 @@ impl<S: MailStore> MailBuilder<S> {
     ///
     /// The rule for soft bounces has a count of 0, or the erasure key has fewer than 32 bytes.
     pub fn build(mut self) -> Result<Mail<S>, StoreConfigError> {
-        if self.soft_bounces.is_some_and(|rule| rule.count == 0) {
+        if self.settings.soft_bounces.is_some_and(|rule| rule.count == 0) {
             let message = "`soft_bounces` has a count of 0, which would suppress every address; use at least 1";
             return Err(StoreConfigError::new(message, None));
         }
-        let key = self.erasure_key.take();
-        if let Some(length) = key.as_ref().map(Vec::len).filter(|length| *length < SHORTEST_ERASURE_KEY) {
+        if let Some(length) = self.erasure_key.as_ref().map(Vec::len).filter(|length| *length < SHORTEST_ERASURE_KEY) {
             let message =
                 format!("`erasure_key` has {length} bytes; it needs at least {SHORTEST_ERASURE_KEY} random ones");
             return Err(StoreConfigError::new(message, None));
         }
-        Ok(Mail::from_builder(self, key.as_deref().map(ErasureKey::new)))
+        self.settings.erasure_key = self.erasure_key.as_deref().map(ErasureKey::new);
+        Ok(Mail::from_builder(self))
     }
 }
 
@@ -184,6 +174,6 @@ impl<S> fmt::Debug for Mail<S> {
 
 impl<S> fmt::Debug for MailBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MailBuilder").field("soft_bounces", &self.soft_bounces).finish_non_exhaustive()
+        f.debug_struct("MailBuilder").field("soft_bounces", &self.settings.soft_bounces).finish_non_exhaustive()
     }
 }

@@ -10,21 +10,11 @@ use http::Response;
 /// # Panics
 ///
 /// If it is polled again after it was ready.
-pub struct ResponseFuture<B>(State<B>);
-
-enum State<B> {
-    /// Refused by its head alone.
-    Ready(Option<Box<Response<B>>>),
-    Running(Pin<Box<dyn Future<Output = Response<B>> + Send>>),
-}
+pub struct ResponseFuture<B>(Pin<Box<dyn Future<Output = Response<B>> + Send>>);
 
 impl<B> ResponseFuture<B> {
-    pub(super) fn ready(response: Response<B>) -> Self {
-        Self(State::Ready(Some(Box::new(response))))
-    }
-
     pub(super) fn new(response: impl Future<Output = Response<B>> + Send + 'static) -> Self {
-        Self(State::Running(Box::pin(response)))
+        Self(Box::pin(response))
     }
 }
 
@@ -32,14 +22,7 @@ impl<B> Future for ResponseFuture<B> {
     type Output = Result<Response<B>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            State::Ready(response) => {
-                #[expect(clippy::expect_used, reason = "the caller's mistake, as with any future")]
-                let response = response.take().expect("`ResponseFuture` was polled after it was ready");
-                Poll::Ready(Ok(*response))
-            }
-            State::Running(response) => response.as_mut().poll(cx).map(Ok),
-        }
+        self.0.as_mut().poll(cx).map(Ok)
     }
 }
 

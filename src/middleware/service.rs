@@ -1,6 +1,6 @@
 use std::convert::Infallible;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -60,14 +60,16 @@ where
             let message = "a SendarixLayer is inside of another one: each event would be in flight for the inner one; \
                 remove one of them";
             tracing::error!(target: crate::logging::TARGET, message);
-            return ResponseFuture::ready(unread(misconfigured(), &self.receiver, parts.version, Box::pin(body)));
+            let response = unread(misconfigured(), &self.receiver, parts.version, Box::pin(body));
+            return ResponseFuture::new(ready(response));
         }
         let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let admitted = match self.receiver.admit(&Head::new(parts.method.as_str(), headers)) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let response = answer_response(refusal.answer());
-                return ResponseFuture::ready(unread(response, &self.receiver, parts.version, Box::pin(body)));
+                let response = unread(response, &self.receiver, parts.version, Box::pin(body));
+                return ResponseFuture::new(ready(response));
             }
         };
         let (inner, receiver) = (self.inner.clone(), self.receiver.clone());

@@ -21,13 +21,7 @@ use crate::storage::StoreFuture;
 /// FROM sendarix_dead_letters WHERE endpoint = 'default' ORDER BY last_at DESC;
 /// ```
 #[derive(Clone)]
-pub struct PostgresDeadLetters(Arc<Database>);
-
-impl PostgresDeadLetters {
-    pub(super) fn new(database: Arc<Database>) -> Self {
-        Self(database)
-    }
-}
+pub struct PostgresDeadLetters(pub(super) Arc<Database>);
 
 impl DeadLetters for PostgresDeadLetters {
     fn record<'a>(&'a self, letter: &'a DeadLetter) -> StoreFuture<'a, ()> {

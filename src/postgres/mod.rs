@@ -19,7 +19,7 @@ pub use self::builder::PostgresBuilder;
 use self::database::{Database, Query};
 pub use self::letters::PostgresDeadLetters;
 use crate::dead_letter::DeadLetters;
-use crate::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, claim_state, units};
+use crate::sql::{FAILED_FOR, Housekeeping, claim_state, in_batches, units};
 use crate::store::{
     Claim, ClaimHandle, ClaimState, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError,
     StoreFuture,
@@ -123,7 +123,7 @@ impl PostgresStore {
     /// The dead letters, which are in the same database.
     #[must_use]
     pub fn dead_letters(&self) -> PostgresDeadLetters {
-        PostgresDeadLetters::new(Arc::clone(&self.0.database))
+        PostgresDeadLetters(Arc::clone(&self.0.database))
     }
 
     /// The SQL that makes the tables. It changes nothing where they are.
@@ -212,14 +212,7 @@ impl PostgresStore {
     ///
     /// The database failed.
     pub async fn purge(&self) -> Result<u64, StoreError> {
-        let mut purged = 0;
-        loop {
-            let deleted = self.0.database.run(|sql| &sql.purge, |query| query).await?.len() as u64;
-            purged += deleted;
-            if deleted < PURGE_BATCH {
-                break;
-            }
-        }
+        let purged = in_batches(|| self.0.database.run(|sql| &sql.purge, |query| query)).await?;
         self.0.database.run(|sql| &sql.clamp, |query| query).await?;
         Ok(purged)
     }

@@ -13,16 +13,16 @@ use super::{Receiver, Refusal, Verified};
 use crate::inbox::{Attempt, DrainGuard, Proof};
 use crate::logging::Chain;
 use crate::outcome::RefusalKind;
-use crate::verify::{Signature, check_body};
+use crate::verify::Signature;
 
 /// A request whose head is in order; its body is still to come.
 #[derive(Debug)]
 #[must_use]
 pub struct Admitted {
-    request: Undecided,
-    signature: Signature,
-    timestamp_header: Option<u64>,
-    guard: DrainGuard,
+    pub(super) request: Undecided,
+    pub(super) signature: Signature,
+    pub(super) timestamp_header: Option<u64>,
+    pub(super) guard: DrainGuard,
 }
 
 /// A request that is neither verified nor refused yet. If it goes away so, it leaves a line in the log.
@@ -53,15 +53,6 @@ impl Drop for Undecided {
 }
 
 impl Admitted {
-    pub(super) fn new(
-        request: Undecided,
-        signature: Signature,
-        timestamp_header: Option<u64>,
-        guard: DrainGuard,
-    ) -> Self {
-        Self { request, signature, timestamp_header, guard }
-    }
-
     /// Collects the body, chunk by chunk as `poll_chunk` yields it, under the limits of size and time.
     ///
     /// # Errors
@@ -110,11 +101,12 @@ impl Admitted {
         if body.len() > receiver.settings().body_limit {
             return Err(request.refuse(RefusalKind::BodyTooLarge, Some(&body.len())));
         }
-        let secret = check_body(receiver.secrets(), &body, &signature)
-            .map_err(|kind| request.refuse(kind, Some(&format_args!("{} bytes", body.len()))))?;
+        let secret = receiver.secrets().verify(&body, &signature).ok_or_else(|| {
+            request.refuse(RefusalKind::SignatureMismatch, Some(&format_args!("{} bytes", body.len())))
+        })?;
         let (inbox, proof) = (receiver.inbox().clone(), Proof { signature, timestamp_header });
         inbox.telemetry().secret_matched(&secret);
         *request.decided.get_mut() = true;
-        Ok(Verified::new(Attempt::of_request(inbox, secret, body, proof, request.admitted_at, guard)))
+        Ok(Verified(Attempt::of_request(inbox, secret, body, proof, request.admitted_at, guard)))
     }
 }

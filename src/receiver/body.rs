@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Receiver;
+use crate::logging::causes;
 use crate::outcome::RefusalKind;
 
 /// An error of a body, whatever the server.
@@ -20,14 +20,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// What an error of a body means: a limit or a decoder of an outer layer keeps its own meaning, and anything else is a
 /// connection that broke off.
 pub(super) fn kind_of_error(error: &(dyn Error + 'static)) -> RefusalKind {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(kind) = kind(error) {
-            return kind;
-        }
-        cause = error.source();
-    }
-    RefusalKind::BodyIncomplete
+    causes(error).find_map(kind).unwrap_or(RefusalKind::BodyIncomplete)
 }
 
 fn kind(error: &(dyn Error + 'static)) -> Option<RefusalKind> {
@@ -47,12 +40,8 @@ fn kind(error: &(dyn Error + 'static)) -> Option<RefusalKind> {
     }
 }
 
-/// The bodies that are being discarded.
-#[derive(Debug)]
-pub(super) struct Discards(Arc<Semaphore>);
-
-/// How many at the same time. Beyond them a refused request's connection is closed at once, with its body unread.
-const MAX_DISCARDS: usize = 1024;
+/// How many bodies are discarded at the same time. Beyond them a refused request's connection is closed at once, with its body unread.
+pub(super) const MAX_DISCARDS: usize = 1024;
 
 /// For how long a body in HTTP/1 that is longer than the limit is held, unread, before it is dropped: time for the sender,
 /// which cannot write any more, to read the answer.
@@ -61,12 +50,6 @@ const HOLD: Duration = Duration::from_secs(1);
 /// How many times the limit of a body is read on in HTTP/2, where holding it would take room from the other requests of the
 /// connection.
 const STREAM_LIMITS: usize = 32;
-
-impl Default for Discards {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_DISCARDS)))
-    }
-}
 
 impl Receiver {
     /// Reads on what is left of a refused request's body in HTTP/1, and discards it.
@@ -107,7 +90,7 @@ impl Receiver {
         F: FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, E>>>,
     {
         let end = Instant::now() + self.settings().body_timeout;
-        let place = Arc::clone(&self.0.discards.0).try_acquire_owned().ok()?;
+        let place = Arc::clone(&self.0.discards).try_acquire_owned().ok()?;
         Some(async move {
             let mut read: usize = 0;
             let reading = async {

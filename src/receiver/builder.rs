@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::body::Discards;
+use tokio::sync::Semaphore;
+
+use super::body::MAX_DISCARDS;
 use super::settings::Settings;
 use super::{Inner, Receiver};
 use crate::inbox::{ConfigError, InboxBuilder, inbox_settings};
@@ -135,6 +137,7 @@ impl ReceiverBuilder {
         let deadline = inbox.settings.acknowledgement_deadline;
         let inbox = inbox.build()?;
         settings.check(deadline.unwrap_or(ACKNOWLEDGEMENT_DEADLINE))?;
-        Ok(Receiver(Arc::new(Inner { secrets, settings, inbox, discards: Discards::default() })))
+        let discards = Arc::new(Semaphore::new(MAX_DISCARDS));
+        Ok(Receiver(Arc::new(Inner { secrets, settings, inbox, discards })))
     }
 }

@@ -113,8 +113,9 @@ mod verified;
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use self::admitted::Undecided;
-use self::body::Discards;
 use self::settings::Settings;
 use crate::inbox::{Draining, Inbox, NotReady};
 use crate::outcome::RefusalKind;
@@ -139,7 +140,8 @@ struct Inner {
     secrets: SigningSecrets,
     settings: Settings,
     inbox: Inbox,
-    discards: Discards,
+    /// A place for each body that is being discarded.
+    discards: Arc<Semaphore>,
 }
 
 impl Receiver {
@@ -207,7 +209,7 @@ impl Receiver {
         if let Some(length) = head.content_length().filter(|length| *length > settings.body_limit as u64) {
             return Err(self.refuse(RefusalKind::BodyTooLarge, Some(&length)));
         }
-        Ok(Admitted::new(Undecided::new(self.clone()), signature, timestamp_header, guard))
+        Ok(Admitted { request: Undecided::new(self.clone()), signature, timestamp_header, guard })
     }
 
     /// Logs why a request is refused, and makes its answer.

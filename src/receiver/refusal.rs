@@ -1,14 +1,13 @@
 //! Why a request was refused before its signature was proven.
 
-use std::fmt;
-
 use super::Answer;
 use crate::outcome::RefusalKind;
 
 /// A request that was refused: it has touched no store and reached no handler.
 ///
 /// It has been logged when it is made. Its [`kind`](Self::kind) is for decisions and labels, its answer for the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", kind.text())]
 #[must_use]
 pub struct Refusal {
     pub(super) kind: RefusalKind,
@@ -37,11 +36,3 @@ impl From<Refusal> for Answer {
         refusal.answer
     }
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.text())
-    }
-}
-
-impl std::error::Error for Refusal {}

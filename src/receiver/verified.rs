@@ -7,13 +7,9 @@ use crate::inbox::{Attempt, Delivering, Delivery, HandlerError, HandlerResponse,
 /// A request whose body was signed with one of the active secrets.
 #[derive(Debug)]
 #[must_use]
-pub struct Verified(Attempt);
+pub struct Verified(pub(super) Attempt);
 
 impl Verified {
-    pub(super) fn new(attempt: Attempt) -> Self {
-        Self(attempt)
-    }
-
     /// The bytes that were signed.
     #[must_use]
     pub fn body(&self) -> &Bytes {

@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture};
-use redis::{ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+use scopeguard::ScopeGuard;
 
 use crate::storage::StoreError;
 
@@ -37,11 +37,9 @@ struct Current {
     number: u64,
 }
 
-/// Makes or lends a connection of the application's own.
-pub(super) type Provider = Box<dyn Fn() -> Providing + Send + Sync>;
-type Providing = Pin<Box<dyn Future<Output = Result<Provided, StoreError>> + Send>>;
-
-pub(super) struct Provided(Box<dyn ConnectionLike + Send>);
+/// Sends a command over a connection of the application's own.
+type Provider = Box<dyn Fn(Cmd) -> Sending + Send + Sync>;
+type Sending = Pin<Box<dyn Future<Output = Result<Value, StoreError>> + Send>>;
 
 /// How long opening a connection may take, so that a server that hangs is tried again soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,9 +56,12 @@ impl Connections {
         C: ConnectionLike + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        Self::Yours(Box::new(move || {
+        Self::Yours(Box::new(move |command| {
             let provided = provide();
-            Box::pin(async move { provided.await.map(|c| Provided(Box::new(c))).map_err(StoreError::new) })
+            Box::pin(async move {
+                let mut connection = provided.await.map_err(StoreError::new)?;
+                command.query_async(&mut connection).await.map_err(StoreError::new)
+            })
         }))
     }
 
@@ -77,7 +78,7 @@ impl Connections {
     pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         let value = match self {
             Self::Own(own) => own.send(command).await.map_err(StoreError::new)?,
-            Self::Yours(provide) => command.query_async(&mut provide().await?).await.map_err(StoreError::new)?,
+            Self::Yours(send) => send(command.clone()).await?,
         };
         T::from_redis_value(value).map_err(StoreError::new)
     }
@@ -87,16 +88,22 @@ impl Own {
     async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
         loop {
             let (mut connection, number, fresh) = self.connection().await?;
-            let guard = DiscardOnDrop { own: self, number };
+            // The connection is given up where its answer is an error, or the caller is cancelled.
+            let discard = scopeguard::guard((), |()| {
+                let mut current = self.current();
+                if current.number == number {
+                    current.connection = None;
+                }
+            });
             match command.query_async(&mut connection).await {
                 Err(error) if is_doubtful(&error) => {
-                    drop(guard);
+                    drop(discard);
                     if fresh {
                         return Err(error);
                     }
                 }
                 answer => {
-                    guard.keep();
+                    ScopeGuard::into_inner(discard);
                     return answer;
                 }
             }
@@ -139,46 +146,6 @@ fn is_doubtful(error: &RedisError) -> bool {
     // Before version 7, Redis only quotes the error of a command inside a script.
     let quoted = || error.detail().is_some_and(|detail| detail.contains("-READONLY") || detail.contains("-MASTERDOWN"));
     error.is_io_error() || error.is_unrecoverable_error() || of_a_replica.contains(&error.kind()) || quoted()
-}
-
-/// Gives up the connection when it is dropped: its answer was an error, or the caller was cancelled.
-struct DiscardOnDrop<'a> {
-    own: &'a Own,
-    number: u64,
-}
-
-impl DiscardOnDrop<'_> {
-    fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for DiscardOnDrop<'_> {
-    fn drop(&mut self) {
-        let mut current = self.own.current();
-        if current.number == self.number {
-            current.connection = None;
-        }
-    }
-}
-
-impl ConnectionLike for Provided {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        self.0.req_packed_command(cmd)
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        cmd: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        self.0.req_packed_commands(cmd, offset, count)
-    }
-
-    fn get_db(&self) -> i64 {
-        self.0.get_db()
-    }
 }
 
 /// Leaves out how to reach the server, which may include a password.

@@ -1,8 +1,6 @@
 //! Dead letters in Redis.
 
-use std::sync::Arc;
-
-use super::{Script, Server, ServerSetting, claim_key, letters_keys};
+use super::{RedisStore, claim_key, letters_keys};
 use crate::dead_letter::{DeadLetter, DeadLetters, ListedLetter, StoredLetter, UnreadableLetter};
 use crate::event::EventKey;
 use crate::logging::{Chain, TARGET};
@@ -19,41 +17,15 @@ use crate::storage::{StoreError, StoreFuture};
 /// in the sorted set `sendarix:letter-ids:{ENDPOINT}`. They hold recipients and whatever else the events and the handler's
 /// errors say.
 #[derive(Clone, Debug)]
-pub struct RedisDeadLetters(Arc<Inner>);
+pub struct RedisDeadLetters(pub(super) RedisStore);
 
-#[derive(Debug)]
-struct Inner {
-    server: Arc<Server>,
-    prefix: Arc<str>,
-    replace: Script,
-    resolve: Script,
-    list: Script,
-    keeps_letters: Arc<ServerSetting>,
-}
-
-/// So often at most is a letter put in the place of another that keeps changing.
+/// How often at most a letter is put in the place of another that keeps changing.
 const TRIES: usize = 10;
 
 /// Lua passes on some thousand values at most.
 const MAX_PAGE: usize = 1000;
 
 impl RedisDeadLetters {
-    pub(super) fn new(server: Arc<Server>, prefix: Arc<str>) -> Self {
-        Self(Arc::new(Inner {
-            server,
-            prefix,
-            replace: Script::new(include_str!("replace.lua")),
-            resolve: Script::new(include_str!("resolve.lua")),
-            list: Script::new(include_str!("list.lua")),
-            keeps_letters: ServerSetting::new(
-                "aof_enabled",
-                "1",
-                "this Redis has no append-only file, so a restart may lose dead letters; set appendonly to yes and \
-                    appendfsync to always",
-            ),
-        }))
-    }
-
     fn keys(&self, endpoint: &str) -> [String; 2] {
         letters_keys(&self.0.prefix, endpoint)
     }
@@ -62,11 +34,11 @@ impl RedisDeadLetters {
         let [letters, _] = self.keys(key.endpoint());
         let mut find = redis::cmd("HGET");
         find.arg(letters).arg(key.event_id());
-        self.0.server.send(&find).await.map_err(StoreError::new)
+        self.0.server.connections.send(&find).await
     }
 
     async fn try_record(&self, letter: &DeadLetter) -> Result<(), StoreError> {
-        self.0.server.expect(&self.0.keeps_letters);
+        self.0.server.expect(&self.0.server.keeps_letters);
         let [letters, ids] = self.keys(letter.key.endpoint());
         let keys = [letters, ids, claim_key(&self.0.prefix, &letter.key)];
         for _ in 0..TRIES {
@@ -83,8 +55,7 @@ impl RedisDeadLetters {
             };
             let json = serde_json::to_string(&StoredLetter::new(&letter)).map_err(StoreError::new)?;
             let arguments = (letter.key.event_id(), earlier.unwrap_or_default(), json);
-            let replaced = self.0.server.run(&self.0.replace, &keys, arguments).await;
-            if replaced.map_err(StoreError::new)? {
+            if self.0.server.run(&self.0.server.replace, &keys, arguments).await? {
                 return Ok(());
             }
         }
@@ -92,8 +63,8 @@ impl RedisDeadLetters {
     }
 
     async fn try_resolve(&self, key: &EventKey) -> Result<(), StoreError> {
-        let resolved = self.0.server.run(&self.0.resolve, &self.keys(key.endpoint()), key.event_id()).await;
-        resolved.map(|_: u64| ()).map_err(StoreError::new)
+        let resolved = self.0.server.run(&self.0.server.resolve, &self.keys(key.endpoint()), key.event_id()).await;
+        resolved.map(|_: u64| ())
     }
 
     async fn try_discard(&self, letter: &DeadLetter) -> Result<bool, StoreError> {
@@ -102,12 +73,8 @@ impl RedisDeadLetters {
             return Ok(false);
         }
         let arguments = (letter.key.event_id(), json);
-        let discarded: u64 = self
-            .0
-            .server
-            .run(&self.0.resolve, &self.keys(letter.key.endpoint()), arguments)
-            .await
-            .map_err(StoreError::new)?;
+        let keys = self.keys(letter.key.endpoint());
+        let discarded: u64 = self.0.server.run(&self.0.server.resolve, &keys, arguments).await?;
         Ok(discarded == 1)
     }
 
@@ -119,8 +86,8 @@ impl RedisDeadLetters {
     ) -> Result<Vec<ListedLetter>, StoreError> {
         let first = after.map_or("-".to_owned(), |after| format!("({after}"));
         let keys = self.keys(endpoint);
-        let list = self.0.server.run(&self.0.list, &keys, (first, limit.min(MAX_PAGE)));
-        let letters: Vec<(Vec<u8>, Vec<u8>)> = list.await.map_err(StoreError::new)?;
+        let list = self.0.server.run(&self.0.server.list, &keys, (first, limit.min(MAX_PAGE)));
+        let letters: Vec<(Vec<u8>, Vec<u8>)> = list.await?;
         let read = |(id, letter): &(Vec<u8>, Vec<u8>)| {
             let key = || EventKey::new(endpoint, String::from_utf8_lossy(id));
             read(letter).map_err(|error| UnreadableLetter::new(key(), error))

@@ -70,7 +70,11 @@ pub(super) struct Server {
     claim: Script,
     settle: Script,
     reopen: Script,
+    replace: Script,
+    resolve: Script,
+    list: Script,
     keeps_events: Arc<ServerSetting>,
+    keeps_letters: Arc<ServerSetting>,
 }
 
 /// How long the number of a failed attempt is remembered: a day, which is longer than the sender's schedule.
@@ -116,16 +120,27 @@ impl RedisStore {
     }
 
     fn new(connections: Connections) -> Self {
-        let claim = Script::new(include_str!("claim.lua"));
-        let settle = Script::new(include_str!("settle.lua"));
-        let reopen = Script::new(include_str!("reopen.lua"));
-        let keeps_events = ServerSetting::new(
-            "maxmemory_policy",
-            "noeviction",
-            "this Redis may evict events to make room, and copies of them would be handled again; set maxmemory-policy to \
-                noeviction",
-        );
-        let server = Server { connections, claim, settle, reopen, keeps_events };
+        let server = Server {
+            connections,
+            claim: Script::new(include_str!("claim.lua")),
+            settle: Script::new(include_str!("settle.lua")),
+            reopen: Script::new(include_str!("reopen.lua")),
+            replace: Script::new(include_str!("replace.lua")),
+            resolve: Script::new(include_str!("resolve.lua")),
+            list: Script::new(include_str!("list.lua")),
+            keeps_events: ServerSetting::new(
+                "maxmemory_policy",
+                "noeviction",
+                "this Redis may evict events to make room, and copies of them would be handled again; set maxmemory-policy \
+                    to noeviction",
+            ),
+            keeps_letters: ServerSetting::new(
+                "aof_enabled",
+                "1",
+                "this Redis has no append-only file, so a restart may lose dead letters; set appendonly to yes and \
+                    appendfsync to always",
+            ),
+        };
         Self { server: Arc::new(server), prefix: "sendarix".into() }
     }
 
@@ -139,7 +154,7 @@ impl RedisStore {
     /// The dead letters, which are in the same server.
     #[must_use]
     pub fn dead_letters(&self) -> RedisDeadLetters {
-        RedisDeadLetters::new(Arc::clone(&self.server), Arc::clone(&self.prefix))
+        RedisDeadLetters(self.clone())
     }
 
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Result<Claim, StoreError> {
@@ -216,7 +231,7 @@ impl DedupStore for RedisStore {
         StoreFuture::new(async move {
             let mut find = redis::cmd("GET");
             find.arg(self.key(key));
-            let event: Option<String> = self.server.send(&find).await?;
+            let event: Option<String> = self.server.connections.send(&find).await?;
             Ok(event.is_some_and(|event| event.starts_with("completed ")))
         })
     }
@@ -246,10 +261,6 @@ impl Server {
         }
     }
 
-    pub(super) async fn send<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
-        self.connections.send(command).await
-    }
-
     /// Looks in the background how the server is set up, once for each connection, and warns if it is not as expected.
     pub(super) fn expect(self: &Arc<Self>, expected: &Arc<ServerSetting>) {
         let opened = self.connections.opened();
@@ -258,7 +269,7 @@ impl Server {
         }
         let (server, expected) = (Arc::clone(self), Arc::clone(expected));
         drop(tokio::spawn(async move {
-            match server.send(&redis::cmd("INFO")).await {
+            match server.connections.send(&redis::cmd("INFO")).await {
                 Ok(info) => {
                     if let Some(value) = expected.deviation(info) {
                         let setting = expected.field;

@@ -28,7 +28,8 @@ pub(crate) struct Connections<C: Connection + 'static> {
     options: C::Options,
     /// Fits the options to how long a step may take.
     fit: fn(C::Options, Duration) -> C::Options,
-    limit: StepLimit,
+    /// How long the most patient receiver waits for a step, in milliseconds; 0 as long as none has said so.
+    limit: AtomicU64,
     /// Each with the time limit that it was opened with.
     idle: Mutex<Vec<(C, Duration)>>,
     permits: Arc<Semaphore>,
@@ -54,13 +55,17 @@ const PLACE_KEPT_FOR: Duration = Duration::from_secs(1);
 
 impl<C: Connection + 'static> Connections<C> {
     pub(crate) fn new(options: C::Options, fit: fn(C::Options, Duration) -> C::Options, max: usize) -> Self {
-        let limit = StepLimit::new();
-        Self { options, fit, limit, idle: Mutex::default(), permits: Arc::new(Semaphore::new(max)) }
+        let (limit, idle, permits) = (AtomicU64::new(0), Mutex::default(), Arc::new(Semaphore::new(max)));
+        Self { options, fit, limit, idle, permits }
     }
 
-    /// How long the database may take for a step.
+    /// How long the database may take for a step: a second more than the most patient receiver waits.
     pub(crate) fn limit(&self) -> Duration {
-        self.limit.get()
+        let limit = match self.limit.load(Ordering::Relaxed) {
+            0 => DEFAULT_LIMIT,
+            milliseconds => Duration::from_millis(milliseconds),
+        };
+        limit + BEYOND_RECEIVER
     }
 
     /// How to reach the database.
@@ -71,7 +76,7 @@ impl<C: Connection + 'static> Connections<C> {
 
     /// Raises the limit to what this receiver waits.
     pub(crate) fn allow(&self, limit: Duration) {
-        self.limit.allow(limit);
+        self.limit.fetch_max(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         // They were opened with a shorter one.
         self.idle().retain(|(_, opened_with)| *opened_with == self.limit());
     }
@@ -165,10 +170,6 @@ impl<C: Connection + 'static> fmt::Debug for Connections<C> {
     }
 }
 
-/// How long a database may take for a step: a second more than the most patient receiver waits.
-#[derive(Debug)]
-struct StepLimit(AtomicU64);
-
 /// A receiver's default.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -176,24 +177,6 @@ pub(crate) const BEYOND_RECEIVER: Duration = Duration::from_secs(1);
 
 /// An answer that says that the limit was reached needs time as well.
 const BEYOND_LIMIT: Duration = Duration::from_secs(2);
-
-impl StepLimit {
-    fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    fn allow(&self, limit: Duration) {
-        self.0.fetch_max(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Duration {
-        let limit = match self.0.load(Ordering::Relaxed) {
-            0 => DEFAULT_LIMIT,
-            milliseconds => Duration::from_millis(milliseconds),
-        };
-        limit + BEYOND_RECEIVER
-    }
-}
 
 /// When the rows that are not needed any more are deleted: with the first completion, since a process may not live long, and
 /// then with the next one a minute after the last time.
@@ -204,6 +187,21 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// How many rows one statement deletes, at most.
 pub(crate) const PURGE_BATCH: u64 = 1000;
+
+/// Deletes a batch after the other, and returns how many rows.
+pub(crate) async fn in_batches<R, F>(delete: impl Fn() -> F) -> Result<u64, StoreError>
+where
+    F: Future<Output = Result<Vec<R>, StoreError>>,
+{
+    let mut all = 0;
+    loop {
+        let deleted = delete().await?.len() as u64;
+        all += deleted;
+        if deleted < PURGE_BATCH {
+            return Ok(all);
+        }
+    }
+}
 
 impl Housekeeping {
     /// Purges in the background, if the last purge was a minute ago.

@@ -26,7 +26,7 @@ use crate::storage::{StoreError, StoreFuture};
 /// FROM sendarix_dead_letters WHERE endpoint = 'default' ORDER BY last_at DESC;
 /// ```
 #[derive(Clone)]
-pub struct SqliteDeadLetters(Arc<Database>);
+pub struct SqliteDeadLetters(pub(super) Arc<Database>);
 
 static STATEMENTS: LazyLock<LetterStatements> = LazyLock::new(|| {
     let dialect = Dialect { with: "", completed: IS_COMPLETED, time: str::to_owned, time_text: str::to_owned };
@@ -34,10 +34,6 @@ static STATEMENTS: LazyLock<LetterStatements> = LazyLock::new(|| {
 });
 
 impl SqliteDeadLetters {
-    pub(super) fn new(database: Arc<Database>) -> Self {
-        Self(database)
-    }
-
     async fn run<'q>(
         &self,
         sql: &Arc<str>,

@@ -17,7 +17,7 @@ use crate::sql::mail::{
     MailDialect, MailStatements, MailTables, Recording, bind_record, copy_suppression, entry, message, page_start,
     rates, soft_bounce_parameters,
 };
-use crate::sql::{PURGE_BATCH, units};
+use crate::sql::{in_batches, units};
 use crate::storage::StoreError;
 use crate::store::{ClaimHandle, ClaimState};
 
@@ -49,26 +49,11 @@ static COPY_SUPPRESSION: LazyLock<Arc<str>> = LazyLock::new(|| {
 });
 
 /// What adds an event: one statement after the other, the first of which says whether the event is new.
-static RECORD: LazyLock<RecordStatements> = LazyLock::new(|| {
+static RECORD: LazyLock<[Arc<str>; 5]> = LazyLock::new(|| {
     let Recording { values, event, message, suppression, rates } = Recording::new(&TABLES, &DIALECT, "1 = 1", "1 = 1");
-    let statement = |sql: String| format!("WITH {values} {sql}").into();
-    RecordStatements {
-        event: statement(event),
-        before: format!("WITH {values} SELECT m.status FROM sendarix_messages AS m JOIN v USING (message_id, address)")
-            .into(),
-        message: statement(message),
-        suppression: statement(suppression),
-        rates: statement(rates),
-    }
+    let before = "SELECT m.status FROM sendarix_messages AS m JOIN v USING (message_id, address)".to_owned();
+    [event, before, message, suppression, rates].map(|sql| format!("WITH {values} {sql}").into())
 });
-
-struct RecordStatements {
-    event: Arc<str>,
-    before: Arc<str>,
-    message: Arc<str>,
-    suppression: Arc<str>,
-    rates: Arc<str>,
-}
 
 fn query<'q>(sql: &Arc<str>) -> Query<'q> {
     sqlx::query(AssertSqlSafe(Arc::clone(sql)))
@@ -80,7 +65,7 @@ async fn add(
     record: &Record<'_>,
     rule: Option<SoftBounceRule>,
 ) -> Result<Option<MessageStatus>, sqlx::Error> {
-    let RecordStatements { event, before, message, suppression, rates } = &*RECORD;
+    let [event, before, message, suppression, rates] = &*RECORD;
     let run = |sql| bind_record!(query(sql), record);
     if run(event).fetch_all(&mut *connection).await?.is_empty() {
         return Ok(None);
@@ -118,19 +103,9 @@ impl SqliteStore {
         let rows = self.0.database.mail.run(AssertSqlSafe(Arc::clone(sql)), bind).await?;
         rows.iter().map(read).collect::<Result<_, _>>().map_err(StoreError::new)
     }
-}
 
-impl SqliteStore {
-    /// Deletes a batch after the other, and returns how many rows.
     async fn delete_all<'q>(&self, sql: &Arc<str>, bind: impl Fn(Query<'q>) -> Query<'q>) -> Result<u64, StoreError> {
-        let mut all = 0;
-        loop {
-            let deleted = self.mail_rows(sql, &bind, |_| Ok(())).await?.len() as u64;
-            all += deleted;
-            if deleted < PURGE_BATCH {
-                return Ok(all);
-            }
-        }
+        in_batches(|| self.mail_rows(sql, &bind, |_| Ok(()))).await
     }
 }
 

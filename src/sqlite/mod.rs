@@ -22,7 +22,7 @@ use self::statements::{
 };
 use crate::contract::MAX_LEASE;
 use crate::dead_letter::DeadLetters;
-use crate::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, claim_state, units};
+use crate::sql::{FAILED_FOR, Housekeeping, PURGE_BATCH, claim_state, in_batches, units};
 use crate::store::{
     Claim, ClaimHandle, ClaimState, ClaimToken, CommitError, DedupStore, EventKey, StoreConfigError, StoreError,
     StoreFuture,
@@ -90,7 +90,7 @@ impl SqliteStore {
     /// The dead letters, which are in the same file.
     #[must_use]
     pub fn dead_letters(&self) -> SqliteDeadLetters {
-        SqliteDeadLetters::new(Arc::clone(&self.0.database))
+        SqliteDeadLetters(Arc::clone(&self.0.database))
     }
 
     /// Commits the handler's transaction together with the completion of its claim: both happen, or neither.
@@ -161,14 +161,7 @@ impl SqliteStore {
     pub async fn purge(&self) -> Result<u64, StoreError> {
         let claims = &self.0.database.claims;
         let (kept, batch) = (units(FAILED_FOR, 1000), i64::try_from(PURGE_BATCH).unwrap_or(i64::MAX));
-        let mut purged = 0;
-        loop {
-            let deleted = claims.run(PURGE, |query| query.bind(kept).bind(batch)).await?.len() as u64;
-            purged += deleted;
-            if deleted < PURGE_BATCH {
-                break;
-            }
-        }
+        let purged = in_batches(|| claims.run(PURGE, |query| query.bind(kept).bind(batch))).await?;
         claims.run(CLAMP, |query| query.bind(units(MAX_LEASE, 1000))).await?;
         Ok(purged)
     }

@@ -41,7 +41,7 @@ pub const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 pub fn check(secrets: &SigningSecrets, head: &Head<'_>, body: &[u8], now: SystemTime) -> Result<Arc<str>, RefusalKind> {
     check_method(head)?;
     let (signature, _) = check_head(head, Some(TOLERANCE), || now)?;
-    check_body(secrets, body, &signature)
+    secrets.verify(body, &signature).ok_or(RefusalKind::SignatureMismatch)
 }
 
 pub(crate) fn check_method(head: &Head<'_>) -> Result<(), RefusalKind> {
@@ -61,13 +61,4 @@ pub(crate) fn check_head(
     let sent_at = parse_timestamp(timestamp)?;
     check_fresh(sent_at, now(), tolerance)?;
     Ok((signature, Some(sent_at)))
-}
-
-/// The label of the secret that signed the body.
-pub(crate) fn check_body(
-    secrets: &SigningSecrets,
-    body: &[u8],
-    signature: &Signature,
-) -> Result<Arc<str>, RefusalKind> {
-    secrets.verify(body, signature).ok_or(RefusalKind::SignatureMismatch)
 }

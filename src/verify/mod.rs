@@ -19,7 +19,7 @@ mod secret;
 mod signature;
 
 pub use self::check::{TOLERANCE, check};
-pub(crate) use self::check::{check_body, check_head, check_method};
+pub(crate) use self::check::{check_head, check_method};
 pub use self::clock::{Clock, SystemClock};
 use self::freshness::{check_fresh, parse_timestamp};
 pub use self::head::Head;

@@ -1,6 +1,5 @@
 //! The shared secrets: one or several at once, labelled, exchanged while the application runs.
 
-use std::cmp::Ordering;
 use std::env::VarError;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
-use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
+use regex_syntax::hir::{Class, ClassUnicode, HirKind};
 use sha2::Sha256;
 use subtle::ConditionallySelectable;
 
@@ -72,16 +71,7 @@ fn is_invisible(c: char) -> bool {
         }
     });
     let Some(invisible) = INVISIBLE.as_ref() else { return c.is_whitespace() || c.is_control() };
-    let order = |range: &ClassUnicodeRange| {
-        if range.end() < c {
-            Ordering::Less
-        } else if range.start() > c {
-            Ordering::Greater
-        } else {
-            Ordering::Equal
-        }
-    };
-    invisible.ranges().binary_search_by(order).is_ok()
+    invisible.iter().any(|range| (range.start()..=range.end()).contains(&c))
 }
 
 impl fmt::Debug for SigningSecret {

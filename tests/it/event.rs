@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sendarix_webhooks::event::{DecodeErrorKind, Place};
 use sendarix_webhooks::testing::Sample;
-use sendarix_webhooks::{EventType, SendarixEvent, Suppression};
+use sendarix_webhooks::{EventKind, EventType, SendarixEvent, Suppression};
 
 fn decode(sample: &Sample) -> SendarixEvent {
     SendarixEvent::decode(sample.body()).unwrap()
@@ -98,6 +98,19 @@ fn events_go_wherever_an_application_needs_them() {
     assert_bounds::<sendarix_webhooks::SigningSecrets>();
     let event = decode(&Sample::new(EventType::Open));
     assert!(std::ptr::eq(event.recipient.as_str(), event.clone().recipient.as_str()), "a clone shares everything");
+}
+
+#[test]
+fn data_that_is_no_object_costs_its_fields_alone() {
+    for json in ["[{\"smtp_code\":550}]", "1", "\"a \\ud83d text\"", "true", "-1", "1e999", "null"] {
+        let body = format!(
+            r#"{{"event_id":"e","event_type":"bounce","timestamp":17,"message_id":"m","recipient":"r","data":{json}}}"#
+        );
+        let event = SendarixEvent::decode(body).unwrap();
+        let EventKind::Bounce(bounce) = &event.kind else { panic!("{json}") };
+        assert_eq!((bounce.smtp_code, bounce.bounce_type.as_ref()), (None, None), "{json}");
+        assert_eq!((event.is_permanent(), event.data()), (true, Some(json)), "{json}");
+    }
 }
 
 /// The specification allows no empty subject.

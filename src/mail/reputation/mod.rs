@@ -72,17 +72,7 @@ struct Counted {
 
 /// Sets up a [`Reputation`].
 #[must_use]
-pub struct ReputationBuilder {
-    windows: Vec<Duration>,
-    bounces: f64,
-    complaints: f64,
-    minimum: u64,
-    key: Option<Key>,
-    max_keys: usize,
-    on_exceeded: Option<Callback<Exceeded>>,
-    on_recovered: Option<Callback<Recovered>>,
-    clock: Box<dyn Clock>,
-}
+pub struct ReputationBuilder(Inner);
 
 closed_set! {
     /// What is measured.
@@ -129,17 +119,17 @@ pub struct Recovered {
 impl Reputation {
     /// Starts with Sendarix's threshold for bounces, Google's for complaints, and no window.
     pub fn builder() -> ReputationBuilder {
-        ReputationBuilder {
+        ReputationBuilder(Inner {
+            counted: Mutex::default(),
             windows: Vec::new(),
-            bounces: BOUNCE_THRESHOLD,
-            complaints: COMPLAINT_THRESHOLD,
+            thresholds: [(Measure::Bounces, BOUNCE_THRESHOLD), (Measure::Complaints, COMPLAINT_THRESHOLD)],
             minimum: 20,
             key: None,
             max_keys: 1000,
             on_exceeded: None,
             on_recovered: None,
             clock: Box::new(SystemClock),
-        }
+        })
     }
 
     /// Counts an event under the time that it was signed with, so that one that comes late raises no rate of today.
@@ -156,8 +146,11 @@ impl Reputation {
                 let forgotten = all.make_room_for(&key, self.0.max_keys);
                 let windows = all.windows(&key, &self.0.windows);
                 windows.iter_mut().for_each(|window| window.add(event.timestamp.min(now), counted, now));
-                let mut changes = self.0.judge(&key, windows, now);
-                changes.extend(forgotten.into_iter().flat_map(|(key, windows)| self.0.recovered(&key, &windows, now)));
+                let mut changes = self.0.judge(&key, windows, now, self.0.minimum);
+                // What a key that is forgotten has exceeded counts as recovered, or it would stay exceeded for ever.
+                let recovered =
+                    |(key, mut windows): (String, Vec<Window>)| self.0.judge(&key, &mut windows, now, u64::MAX);
+                changes.extend(forgotten.into_iter().flat_map(recovered));
                 changes
             };
             self.tell(changes);
@@ -170,7 +163,10 @@ impl Reputation {
         let now = self.now();
         let changes: Vec<Change> = {
             let mut all = self.counted();
-            all.keys.iter_mut().flat_map(|(key, (_, windows))| self.0.judge(key, windows, now)).collect()
+            all.keys
+                .iter_mut()
+                .flat_map(|(key, (_, windows))| self.0.judge(key, windows, now, self.0.minimum))
+                .collect()
         };
         self.tell(changes);
     }
@@ -217,12 +213,13 @@ enum Change {
 }
 
 impl Inner {
-    /// Which rates of a key have passed their thresholds or recovered since the last time.
-    fn judge(&self, key: &str, windows: &mut [Window], now: Timestamp) -> Vec<Change> {
+    /// Which rates of a key have passed their thresholds or recovered since the last time. Of fewer messages than the minimum
+    /// none has.
+    fn judge(&self, key: &str, windows: &mut [Window], now: Timestamp, minimum: u64) -> Vec<Change> {
         let mut changes = Vec::new();
         for window in windows {
             let rates = window.sum(now);
-            let enough = rates.messages() >= self.minimum;
+            let enough = rates.messages() >= minimum;
             for (passed, (measure, threshold)) in window.passed.iter_mut().zip(self.thresholds) {
                 let passes = rates.of(measure).filter(|rate| enough && *rate > threshold);
                 let (key, window) = (|| key.to_owned(), window.length);
@@ -249,20 +246,6 @@ impl Inner {
     }
 }
 
-impl Inner {
-    /// What a key that is forgotten has exceeded counts as recovered, or it would stay exceeded for ever.
-    fn recovered(&self, key: &str, windows: &[Window], now: Timestamp) -> Vec<Change> {
-        let of_window = |window: &Window| {
-            let (rates, window_length, passed) = (window.sum(now), window.length, window.passed);
-            let passed =
-                self.thresholds.iter().zip(passed).filter(|(_, passed)| *passed).map(|((measure, _), _)| *measure);
-            let recovered = |measure| Recovered { key: key.to_owned(), measure, window: window_length, rates };
-            passed.map(recovered).map(Change::Recovered).collect::<Vec<_>>()
-        };
-        windows.iter().flat_map(of_window).collect()
-    }
-}
-
 impl Counted {
     /// Forgets the key that was counted under longest ago, if there is no room for this one.
     fn make_room_for(&mut self, key: &str, max_keys: usize) -> Option<(String, Vec<Window>)> {
@@ -286,71 +269,64 @@ impl Counted {
 impl ReputationBuilder {
     /// Adds a sliding window of at least one minute. Without any window there is one of an hour.
     pub fn window(mut self, length: Duration) -> Self {
-        self.windows.push(length.max(MINUTE));
+        self.0.windows.push(length.max(MINUTE));
         self
     }
 
     /// The share of bounces that is too much. Default: [`BOUNCE_THRESHOLD`].
-    pub fn bounce_threshold(self, share: f64) -> Self {
-        Self { bounces: share, ..self }
+    pub fn bounce_threshold(mut self, share: f64) -> Self {
+        self.0.thresholds[0].1 = share;
+        self
     }
 
     /// The share of complaints that is too much. Default: [`COMPLAINT_THRESHOLD`].
-    pub fn complaint_threshold(self, share: f64) -> Self {
-        Self { complaints: share, ..self }
+    pub fn complaint_threshold(mut self, share: f64) -> Self {
+        self.0.thresholds[1].1 = share;
+        self
     }
 
     /// From how many messages in a window on a rate says anything. Default: 20, of which one bounce is 5 %. Of so few, any
     /// complaint is too much, which is what Sendarix advises.
     pub fn minimum(self, messages: u64) -> Self {
-        Self { minimum: messages, ..self }
+        Self(Inner { minimum: messages, ..self.0 })
     }
 
     /// What to do when a rate passes its threshold: once, and again only after it was below. It runs within
     /// [`record`](Reputation::record), so it should only pass the news on.
     pub fn on_exceeded(self, callback: impl Fn(&Exceeded) + Send + Sync + 'static) -> Self {
-        Self { on_exceeded: Some(Box::new(callback)), ..self }
+        Self(Inner { on_exceeded: Some(Box::new(callback)), ..self.0 })
     }
 
     /// What to do when a rate is below its threshold again. It runs within [`record`](Reputation::record) or
     /// [`check`](Reputation::check).
     pub fn on_recovered(self, callback: impl Fn(&Recovered) + Send + Sync + 'static) -> Self {
-        Self { on_recovered: Some(Box::new(callback)), ..self }
+        Self(Inner { on_recovered: Some(Box::new(callback)), ..self.0 })
     }
 
     /// What an event counts under, such as a campaign or an account; `None`: it is not counted. Default: all events count
     /// under the empty key.
     pub fn count_by(self, key: impl Fn(&SendarixEvent) -> Option<String> + Send + Sync + 'static) -> Self {
-        Self { key: Some(Box::new(key)), ..self }
+        Self(Inner { key: Some(Box::new(key)), ..self.0 })
     }
 
     /// How many keys are counted at the same time. A new one takes the place of the key that was counted under longest ago,
     /// which then counts as recovered. Default: 1000.
     pub fn max_keys(self, max: usize) -> Self {
-        Self { max_keys: max, ..self }
+        Self(Inner { max_keys: max, ..self.0 })
     }
 
     /// Where the time of day comes from. Default: the operating system.
     pub fn clock(self, clock: impl Clock) -> Self {
-        Self { clock: Box::new(clock), ..self }
+        Self(Inner { clock: Box::new(clock), ..self.0 })
     }
 
     /// The counters, at zero.
     #[must_use]
-    pub fn build(self) -> Reputation {
-        let hour = Duration::from_secs(3600);
-        let windows = if self.windows.is_empty() { vec![hour] } else { self.windows };
-        Reputation(Arc::new(Inner {
-            counted: Mutex::default(),
-            windows,
-            thresholds: [(Measure::Bounces, self.bounces), (Measure::Complaints, self.complaints)],
-            minimum: self.minimum,
-            key: self.key,
-            max_keys: self.max_keys,
-            on_exceeded: self.on_exceeded,
-            on_recovered: self.on_recovered,
-            clock: self.clock,
-        }))
+    pub fn build(mut self) -> Reputation {
+        if self.0.windows.is_empty() {
+            self.0.windows.push(Duration::from_secs(3600));
+        }
+        Reputation(Arc::new(self.0))
     }
 }
 
@@ -376,6 +352,6 @@ impl fmt::Debug for Reputation {
 
 impl fmt::Debug for ReputationBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReputationBuilder").field("windows", &self.windows).finish_non_exhaustive()
+        f.debug_struct("ReputationBuilder").field("windows", &self.0.windows).finish_non_exhaustive()
     }
 }

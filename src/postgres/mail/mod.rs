@@ -17,7 +17,7 @@ use crate::mail::{
     Address, Backend, Changes, GivenEntry, Mail, Message, MissedChanges, OwnErased, Rates, Record, Recorded,
     SoftBounceRule, StatusChange, StatusChanges, SuppressionEntry,
 };
-use crate::sql::PURGE_BATCH;
+use crate::sql::in_batches;
 use crate::sql::mail::{MailStatements, bind_record, entry, message, page_start, rates, soft_bounce_parameters};
 use crate::storage::StoreError;
 use crate::store::{ClaimHandle, ClaimState};
@@ -41,20 +41,12 @@ impl PostgresStore {
         [Some(lock), lift, Some(apply)].into_iter().flatten().collect()
     }
 
-    /// Deletes a batch after the other, and returns how many rows.
     async fn delete_all(
         &self,
         sql: &Arc<str>,
         bind: impl Fn(Query<'static>) -> Query<'static>,
     ) -> Result<u64, StoreError> {
-        let mut all = 0;
-        loop {
-            let deleted = self.0.database.run_sql(sql, &bind).await?.len() as u64;
-            all += deleted;
-            if deleted < PURGE_BATCH {
-                return Ok(all);
-            }
-        }
+        in_batches(|| self.0.database.run_sql(sql, &bind)).await
     }
 
     async fn mail_rows<'q, T>(
@@ -108,7 +100,7 @@ impl Mail<PostgresStore> {
     /// The database failed. Then roll the transaction back.
     pub async fn record_in(&self, tx: &mut PgConnection, event: &SendarixEvent) -> Result<(), StoreError> {
         let (store, record) = (self.store(), self.record_of(event));
-        let add = bind_record!(query(store.0.mail.record_within.of(self.changes_sink())), &record);
+        let add = bind_record!(query(&store.0.mail.record_within), &record).bind(self.changes_sink().announced);
         for query in [vec![add], store.soft_bounces(self.soft_bounces(), &record)].into_iter().flatten() {
             query.persistent(!store.0.database.behind_pooler).execute(&mut *tx).await.map_err(StoreError::new)?;
         }
@@ -129,9 +121,9 @@ impl Backend for PostgresStore {
         changes: &Changes,
     ) -> Result<Recorded, StoreError> {
         self.purge_if_due();
-        let sql = self.0.mail.record.of(changes);
         let queries = || {
-            let add = bind_step(bind_record!(query(sql), record), claim.key(), claim.token(), claim.retention());
+            let add = bind_record!(query(&self.0.mail.record), record).bind(changes.announced);
+            let add = bind_step(add, claim.key(), claim.token(), claim.retention());
             let mut queries = self.soft_bounces(rule, record);
             queries.insert(0, add);
             queries

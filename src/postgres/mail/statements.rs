@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::mail::Changes;
 use crate::postgres::schema::{Schema, Table};
 use crate::sql::mail::{MailDialect, MailStatements, MailTables, RECORD_PARAMETERS, Recording, copy_suppression};
 
@@ -11,20 +10,14 @@ use crate::sql::mail::{MailDialect, MailStatements, MailTables, RECORD_PARAMETER
 pub(in crate::postgres) struct MailDatabase {
     tables: MailTables<Table>,
     pub(super) statements: MailStatements,
-    /// Adds an event and completes its claim.
-    pub(super) record: RecordStatements,
-    /// Adds an event in the application's own transaction.
-    pub(super) record_within: RecordStatements,
+    /// Adds an event and completes its claim. Binds a record, whether to announce a change, and a step of the claim.
+    pub(super) record: Arc<str>,
+    /// Adds an event in the application's own transaction. Binds a record, and whether to announce a change.
+    pub(super) record_within: Arc<str>,
     /// Asks for the name of the channel on which changes of status are announced.
     pub(super) channel: Arc<str>,
     /// Deletes a suppression and keeps it under another address. Binds both.
     pub(super) move_suppression: Arc<str>,
-}
-
-#[derive(Debug)]
-pub(super) struct RecordStatements {
-    silent: Arc<str>,
-    announcing: Arc<str>,
 }
 
 const DIALECT: MailDialect = MailDialect {
@@ -62,13 +55,9 @@ impl MailDatabase {
             copy_suppression(suppressions, "deleted", DIALECT.greatest)
         );
         let completed = complete(claims);
-        let record = |completed: Option<&str>| RecordStatements {
-            silent: record(&tables, completed, None).into(),
-            announcing: record(&tables, completed, Some(&channel)).into(),
-        };
         Self {
-            record: record(Some(&completed)),
-            record_within: record(None),
+            record: record(&tables, Some(&completed), &channel).into(),
+            record_within: record(&tables, None, &channel).into(),
             statements: MailStatements::new(&tables, &DIALECT),
             channel: format!("SELECT {channel} AS channel").into(),
             move_suppression: move_suppression.into(),
@@ -88,7 +77,7 @@ impl MailDatabase {
 
 /// Completes a live claim, or finds it completed by this token: the statement may be sent again.
 fn complete(claims: &Table) -> String {
-    let [endpoint, event_id, token, retention] = [1, 2, 3, 4].map(|next| RECORD_PARAMETERS + next);
+    let [endpoint, event_id, token, retention] = [2, 3, 4, 5].map(|next| RECORD_PARAMETERS + next);
     format!(
         "completed AS (UPDATE {claims} SET state = 'completed', until = clock_timestamp() + ${retention} * interval '1 microsecond'
             WHERE endpoint = ${endpoint} AND event_id = ${event_id} AND token = ${token}::uuid AND state IN ('live', 'completed')
@@ -97,7 +86,7 @@ fn complete(claims: &Table) -> String {
 }
 
 /// One statement: the parts see the tables as they were before it, and the rows that other parts return.
-fn record(tables: &MailTables<Table>, completed: Option<&str>, channel: Option<&str>) -> String {
+fn record(tables: &MailTables<Table>, completed: Option<&str>, channel: &str) -> String {
     let first = completed.map_or("true", |_| "EXISTS (SELECT FROM completed)");
     let Recording { values, event, message, suppression, rates } =
         Recording::new(tables, &DIALECT, first, "EXISTS (SELECT FROM recorded)");
@@ -108,24 +97,14 @@ fn record(tables: &MailTables<Table>, completed: Option<&str>, channel: Option<&
     // The status before may be an older one than that which the row has been merged with: then a change is told twice, and
     // none is missed, since a status never goes back.
     let changed = "message.status IS NOT NULL AND message.status IS DISTINCT FROM before.status";
-    let announce = channel.map_or(String::new(), |channel| {
-        format!(
-            ", CASE WHEN {changed} THEN pg_notify({channel}, json_build_object('message_id', v.message_id,
-                'address', v.address, 'status', message.status)::text)::text END"
-        )
-    });
-    let messages = &tables.messages;
+    let (announces, messages) = (RECORD_PARAMETERS + 1, &tables.messages);
     format!(
         "WITH {values}, {completed}
             recorded AS ({event}), message AS ({message}), suppressed AS ({suppression}), counted AS ({rates}),
             before AS (SELECT m.status FROM {messages} AS m JOIN v USING (message_id, address))
-         SELECT {is_completed} AS completed, CASE WHEN {changed} THEN message.status END AS status {announce}
+         SELECT {is_completed} AS completed, CASE WHEN {changed} THEN message.status END AS status,
+            CASE WHEN ${announces}::boolean AND {changed} THEN pg_notify({channel}, json_build_object('message_id', v.message_id,
+                'address', v.address, 'status', message.status)::text)::text END
          FROM v LEFT JOIN message ON true LEFT JOIN before ON true"
     )
-}
-
-impl RecordStatements {
-    pub(super) fn of(&self, changes: &Changes) -> &Arc<str> {
-        if changes.announced { &self.announcing } else { &self.silent }
-    }
 }
