@@ -172,6 +172,9 @@ impl Discard {
 async fn count(inbox: &Inbox) -> anyhow::Result<ExitCode> {
     let mut counts: Vec<_> = inbox.count_letters().await?.into_iter().collect();
     counts.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+    if counts.is_empty() {
+        complain(format_args!("there are no dead letters of the endpoint {}", inbox.endpoint()));
+    }
     for (reason, letters) in counts {
         print(format_args!("{reason} {letters}"))?;
     }

@@ -34,8 +34,8 @@ pub(crate) struct Simulate {
     #[arg(long, default_value_t = 100, value_name = "N")]
     messages: usize,
 
-    /// Decides everything that is left to chance: the same seed gives the same ids, types and faults again, at the time of
-    /// now [default: a new one, which is printed]
+    /// Decides everything that is left to chance: the same seed gives the same ids, types and faults again, with current
+    /// times [default: a new one, which is printed]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 

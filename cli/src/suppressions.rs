@@ -123,9 +123,9 @@ async fn export<S: MailStore>(mail: &Mail<S>) -> anyhow::Result<ExitCode> {
     let mut csv = csv::Writer::from_writer(io::stdout().lock());
     let (mut last, mut exported, mut erased) = (None, 0, 0);
     loop {
-        let page = mail.suppressions(last.as_ref(), PAGE).await?;
+        let page = mail.suppressions(last.as_deref(), PAGE).await?;
         let Some(entry) = page.last() else { break };
-        last = Some(entry.address.clone());
+        last = Some(entry.address.as_str().to_owned());
         for entry in page {
             if entry.is_erased() {
                 erased += 1;

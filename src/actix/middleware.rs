@@ -75,7 +75,7 @@ where
         if request.extensions().contains::<Delivery>() {
             let message = "a SendarixMiddleware is inside of another one: each event would be in flight for the inner \
                 one; remove one of them";
-            tracing::error!(target: crate::logging::TARGET, message);
+            tracing::error!(target: crate::logging::TARGET, "{message}");
             let (request, payload) = request.into_parts();
             return Box::pin(ready(Ok(refused(request, payload, &self.receiver, misconfigured(), true))));
         }
@@ -176,7 +176,7 @@ fn remove_encoding(request: &mut ServiceRequest) {
         let message = "the request has a Content-Encoding that its signed body contradicts, and middleware outside of \
             SendarixMiddleware keeps a clone of the request, so that the header cannot be taken off: a handler that reads the \
             body beside the event will fail; let that middleware drop its clone before it calls the next service";
-        tracing::warn!(target: crate::logging::TARGET, message);
+        tracing::warn!(target: crate::logging::TARGET, "{message}");
     }
 }
 

@@ -75,37 +75,6 @@
 //! actix-web limits how long a request's head may take for the first request of a connection only, and not at all for a
 //! connection of `bind_auto_h2c` that sends nothing; nor does it limit the streams of an HTTP/2 connection. Let a proxy
 //! in front do that.
-//!
-//! # Testing a handler
-//!
-//! With the feature `testing`, through the middleware and without a network:
-//!
-//! ```
-//! # #[cfg(all(feature = "memory", feature = "testing"))]
-//! # actix_web::rt::System::new().block_on(async {
-//! use actix_web::{App, test, web};
-//! use sendarix_webhooks::testing::{Sample, signed_headers};
-//! use sendarix_webhooks::{EventType, HandlerError, Receiver, SendarixEvent, SendarixMiddleware, SigningSecret};
-//!
-//! async fn on_event(event: SendarixEvent) -> Result<(), HandlerError> {
-//!     if event.recipient.is_empty() { Err("no recipient")? }
-//!     Ok(())
-//! }
-//!
-//! let secret = SigningSecret::new("test")?;
-//! let sendarix = SendarixMiddleware::new(Receiver::builder(secret.clone()).dangerously_without_dead_letters().build()?);
-//! let app = test::init_service(App::new().wrap(sendarix).route("/hook", web::post().to(on_event))).await;
-//!
-//! for (recipient, status) in [("user@example.com", 204), ("", 503)] {
-//!     let body = Sample::new(EventType::Bounce).recipient(recipient).body();
-//!     let mut request = test::TestRequest::post().uri("/hook").set_payload(body.clone());
-//!     for header in signed_headers(&secret, &body, std::time::SystemTime::now()) {
-//!         request = request.insert_header(header);
-//!     }
-//!     assert_eq!(test::call_service(&app, request.to_request()).await.status(), status);
-//! }
-//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-//! ```
 
 mod extract;
 mod middleware;

@@ -153,7 +153,7 @@ impl Journal {
                 let (path, letters) = (self.file.path().display(), entries.len());
                 let message =
                     "the dead-letter file was moved or deleted while it was in use; its letters were written again";
-                tracing::warn!(target: TARGET, %path, letters, message);
+                tracing::warn!(target: TARGET, %path, letters, "{message}");
                 (self.unreadable, self.garbage) = (unreadable, garbage);
                 self.index().entries = entries;
                 Ok(())
@@ -262,7 +262,7 @@ impl Journal {
             let path = self.file.path().display();
             let message =
                 "the dead-letter file could not be compacted; it goes on growing, and compaction is tried again later";
-            tracing::warn!(target: TARGET, %path, %error, message);
+            tracing::warn!(target: TARGET, %path, %error, "{message}");
             self.compact_after = Some(Instant::now() + COMPACT_AGAIN_AFTER);
         }
     }

@@ -71,7 +71,7 @@ impl<'a> Record<'a> {
 /// Fails with the place alone: `serde_json`'s own text may quote a recipient, and this one is logged.
 fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> io::Result<T> {
     serde_json::from_slice(json).map_err(|error| {
-        io::Error::other(format!("it is no letter from line {} column {} on", error.line(), error.column()))
+        io::Error::other(format!("the JSON is not a letter: line {} column {}", error.line(), error.column()))
     })
 }
 

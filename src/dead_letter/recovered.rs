@@ -38,7 +38,7 @@ impl Recovered {
                     }
                     let path = file.path().display();
                     let message = "dropped the torn last line of the dead-letter file";
-                    tracing::warn!(target: TARGET, %path, bytes = len, message);
+                    tracing::warn!(target: TARGET, %path, bytes = len, "{message}");
                     file.cut_off(line.start)?;
                     break;
                 }
@@ -64,7 +64,7 @@ impl Recovered {
             if let Err(error) = read {
                 let (path, at) = (file.path().display(), line.start);
                 let message = "a line of the dead-letter file cannot be read; it is kept";
-                tracing::error!(target: TARGET, %path, at, %error, message);
+                tracing::error!(target: TARGET, %path, at, %error, "{message}");
             }
             end += line.len;
         }

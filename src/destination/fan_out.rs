@@ -166,7 +166,7 @@ impl FanOut {
         let failed: Vec<String> =
             failures.iter().map(|(number, failure)| format!("{}: {}", name(*number), failure.outcome())).collect();
         // A letter of the whole event would, redriven long after, be news for every destination.
-        let kept = failures.iter().all(|(_, failure)| failure.is_kept());
+        let kept = failures.iter().all(|(_, failure)| failure.settled.is_kept);
         let error = if kept { HandlerError::retry_kept } else { HandlerError::retry };
         Err(error(failed.join(", ")))
     }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::decode::json;
 use super::{SendarixEvent, Timestamp};
 
 /// An event as a [`CloudEvent`](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md) 1.0.
@@ -68,7 +69,7 @@ impl CloudEvent<'_> {
             subject: self.subject(),
             time: event.timestamp,
             datacontenttype: JSON,
-            data: serde_json::from_slice(event.body()).ok(),
+            data: json(event.body()).and_then(|text| serde_json::from_str(text).ok()),
         };
         // Texts, and what was JSON when the event was decoded.
         serde_json::to_string(&document).unwrap_or_default()

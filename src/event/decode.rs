@@ -108,7 +108,7 @@ pub(crate) fn digest_id(bytes: &[u8]) -> String {
     format!("{DIGEST_PREFIX}{}", const_hex::encode(Sha256::digest(bytes)))
 }
 
-const DIGEST_PREFIX: &str = "sha256:";
+pub(crate) const DIGEST_PREFIX: &str = "sha256:";
 
 /// The members of an envelope, as JSON texts that have not been read yet, but for `data`.
 struct Members<'a, D> {
@@ -183,8 +183,12 @@ impl<'de: 'a, 'a, D: Deserialize<'de>> Deserialize<'de> for Members<'a, D> {
 
 /// The text of `data` alone, as sent.
 pub(super) fn raw_data(body: &[u8]) -> Option<&str> {
-    let text = without_mark(std::str::from_utf8(body).ok()?);
-    serde_json::from_str::<Members<'_, &RawValue>>(text).ok()?.data.map(RawValue::get)
+    serde_json::from_str::<Members<'_, &RawValue>>(json(body)?).ok()?.data.map(RawValue::get)
+}
+
+/// The JSON that a body is.
+pub(super) fn json(body: &[u8]) -> Option<&str> {
+    std::str::from_utf8(body).ok().map(without_mark)
 }
 
 /// RFC 8259, section 8.1: a parser may ignore a byte-order mark. One would otherwise cost an authentic event.

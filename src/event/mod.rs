@@ -19,6 +19,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+#[cfg(feature = "mail")]
+pub(crate) use self::decode::DIGEST_PREFIX;
 pub(crate) use self::decode::digest_id;
 
 pub use self::cloud_event::CloudEvent;

@@ -6,7 +6,6 @@ use super::letters::Letters;
 use super::ready::Readiness;
 use super::settings::Settings;
 use super::{ConfigError, Inbox, Inner};
-use crate::dead_letter::DeadLetters;
 use crate::store::DedupStore;
 use crate::telemetry::Telemetry;
 use crate::verify::{Clock, SystemClock};
@@ -32,17 +31,9 @@ use crate::verify::{Clock, SystemClock};
 pub struct InboxBuilder {
     pub(crate) settings: Settings,
     pub(crate) store: Option<Arc<dyn DedupStore>>,
-    pub(crate) letters: LettersSetting,
+    /// `None`: in the store of the events, if it keeps letters.
+    pub(crate) letters: Option<Letters>,
     pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// Where the dead letters are to be.
-#[derive(Debug)]
-pub(crate) enum LettersSetting {
-    /// In the store of the events, if it keeps letters.
-    InStore,
-    Given(Arc<dyn DeadLetters>),
-    Nowhere,
 }
 
 /// The settings that an inbox and a receiver have in common, as methods of a builder with an `inbox` method.
@@ -66,14 +57,14 @@ macro_rules! inbox_settings {
         /// [`MemoryStore`](crate::store::MemoryStore) does not. Do not set the letters of the store itself: each event would
         /// then cost a step more.
         pub fn dead_letters(mut self, letters: impl crate::dead_letter::DeadLetters) -> Self {
-            self.inbox().letters = crate::inbox::LettersSetting::Given(std::sync::Arc::new(letters));
+            self.inbox().letters = Some(crate::inbox::Letters::Apart(std::sync::Arc::new(letters)));
             self
         }
 
         /// Keeps no dead letters: an event that cannot be handled is logged at error level, without its body, and is lost
         /// if it was acknowledged or once Sendarix gives up on it. It is for tests.
         pub fn dangerously_without_dead_letters(mut self) -> Self {
-            self.inbox().letters = crate::inbox::LettersSetting::Nowhere;
+            self.inbox().letters = Some(crate::inbox::Letters::Nowhere);
             self
         }
 
@@ -132,12 +123,7 @@ pub(crate) use inbox_settings;
 
 impl InboxBuilder {
     pub(crate) fn new() -> Self {
-        Self {
-            settings: Settings::default(),
-            store: None,
-            letters: LettersSetting::InStore,
-            clock: Arc::new(SystemClock),
-        }
+        Self { settings: Settings::default(), store: None, letters: None, clock: Arc::new(SystemClock) }
     }
 
     inbox_settings!();
@@ -155,9 +141,8 @@ impl InboxBuilder {
         self.settings.check()?;
         let store = self.store.or_else(default_store).ok_or(ConfigError::NoStore)?;
         let letters = match self.letters {
-            LettersSetting::InStore => Letters::WithEvents(store.dead_letters().ok_or(ConfigError::NoDeadLetters)?),
-            LettersSetting::Given(letters) => Letters::Apart(letters),
-            LettersSetting::Nowhere => Letters::Nowhere,
+            Some(letters) => letters,
+            None => Letters::WithEvents(store.dead_letters().ok_or(ConfigError::NoDeadLetters)?),
         };
         store.set_time_limit(self.settings.store_timeout);
         if let Some(letters) = letters.get() {

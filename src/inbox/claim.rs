@@ -18,9 +18,6 @@ use crate::store::{Claim, ClaimHandle};
 use crate::telemetry::FailedStore;
 
 /// A claim that is released when it is dropped. Each way to end it consumes it.
-///
-/// It exists from before the store is asked: when the store grants a claim and its reply is lost, the claim is released
-/// all the same.
 pub(super) struct HeldClaim<'a> {
     claimed: ScopeGuard<Claimed<'a>, fn(Claimed<'a>)>,
     /// Which attempt at the event this is, counted from 1.
@@ -144,7 +141,7 @@ async fn record_within_lease(claim: LostClaim, resolution: Resolution, lease_end
                 let error = Chain(&error);
                 let message = "an event has ended and is acknowledged, but not recorded as such: sent again, it will be \
                     handled again";
-                tracing::error!(target: TARGET, %error, message);
+                tracing::error!(target: TARGET, %error, "{message}");
                 return;
             }
             Err(_) => pause = (pause * 2).min(Duration::from_secs(2)),
@@ -163,10 +160,10 @@ impl Attempt {
             let reopened = inbox.step(FailedStore::Dedup, store.reopen(handle.key())).await;
             reopened.map_err(|error| self.unavailable(&error))?;
         }
+        // From before the store is asked: when it grants the claim and its reply is lost, the claim is released all the same.
         let claimed = Claimed { attempt: self, handle, lease_end: self.began + lease };
         let claimed: ScopeGuard<_, fn(Claimed<'a>)> = scopeguard::guard(claimed, release_in_background);
         let answer = store.claim(claimed.handle.key(), claimed.handle.token(), lease);
-        // After an error it may have been granted all the same, and is released.
         let answer = inbox.step(FailedStore::Dedup, answer).await.map_err(|error| self.unavailable(&error))?;
         let settled = match answer {
             Claim::Granted { attempt: number } => return Ok(HeldClaim { claimed, number }),

@@ -29,7 +29,7 @@ impl Attempt {
                 Ok(settlement) => settlement,
                 Err(panic) => self.panicked(format!("a panic outside of the handler: {panic}")).into(),
             };
-            self.report(settlement.settled(), event.ok().as_ref(), &span);
+            self.report(&settlement.settled, event.ok().as_ref(), &span);
             settlement
         }
     }

@@ -56,12 +56,8 @@ impl Inbox {
 
     /// With a reason, each is logged.
     async fn delete_all(&self, filter: &LetterFilter, because: Option<&str>) -> Result<u64, LettersError> {
-        let (mut pages, mut count, mut unreadable) = (LetterPages::new(self.clone()), 0, 0);
-        loop {
-            let page = pages.next().await?;
-            if page.is_empty() {
-                break;
-            }
+        let (mut pages, mut count, mut unreadable) = (LetterPages::new(self), 0, 0);
+        while let Some(page) = pages.next().await? {
             unreadable += page.iter().filter(|listed| listed.is_err()).count();
             for letter in page.into_iter().flatten().filter(|letter| filter.matches(letter)) {
                 let is_deleted = match because {
@@ -73,7 +69,7 @@ impl Inbox {
         }
         if unreadable > 0 {
             let message = "some dead letters cannot be read, and stay; delete them in the store";
-            tracing::warn!(target: TARGET, endpoint = self.endpoint(), unreadable, message);
+            tracing::warn!(target: TARGET, endpoint = self.endpoint(), unreadable, "{message}");
         }
         Ok(count)
     }

@@ -42,13 +42,17 @@ impl Drain {
         DrainGuard(Arc::clone(self))
     }
 
+    pub(super) fn deliveries(&self) -> usize {
+        self.deliveries.load(SeqCst)
+    }
+
     /// Closes the door, and waits for the last delivery to end. After the limit it returns how many have not.
     pub(super) async fn drain(self: &Arc<Self>, limit: Duration) -> Result<(), usize> {
         self.draining.store(true, SeqCst);
         let mut watch = None;
         loop {
             let ended = self.ended.notified();
-            let deliveries = self.deliveries.load(SeqCst);
+            let deliveries = self.deliveries();
             if deliveries == 0 {
                 return Ok(());
             }

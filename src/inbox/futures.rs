@@ -44,8 +44,4 @@ impl StepError {
     pub(super) fn new(store: FailedStore, error: StoreError) -> Self {
         Self { store, cause: error.into_cause() }
     }
-
-    pub(super) fn late(store: FailedStore, limit: Duration) -> Self {
-        Self { store, cause: format!("no answer within {limit:?}").into() }
-    }
 }

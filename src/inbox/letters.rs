@@ -13,7 +13,7 @@ use crate::telemetry::FailedStore;
 
 /// Where the letters of an inbox are.
 #[derive(Clone, Debug)]
-pub(super) enum Letters {
+pub(crate) enum Letters {
     /// In the store of the events, which deletes the letter of an event when it is completed.
     WithEvents(Arc<dyn DeadLetters>),
     Apart(Arc<dyn DeadLetters>),
@@ -40,7 +40,7 @@ impl Inbox {
         let Some(letters) = self.letters() else { return };
         if let Err(error) = self.step(FailedStore::DeadLetters, letters.resolve(key)).await {
             let message = "the event has been handled, but a dead letter that it may have left stays";
-            tracing::error!(target: TARGET, error = %Chain(&error), message);
+            tracing::error!(target: TARGET, error = %Chain(&error), "{message}");
         }
     }
 }
@@ -68,7 +68,7 @@ impl Attempt {
             // What a decoder says may quote the body.
             let error = (*reason != DeadLetterReason::Malformed).then_some(letter.error.as_str());
             let message = "an event was not handled, and there is no dead-letter store to keep it";
-            tracing::error!(target: TARGET, ?reason, error, message);
+            tracing::error!(target: TARGET, ?reason, error, "{message}");
             return Ok(());
         };
         let kept = self.inbox.step(FailedStore::DeadLetters, letters.record(letter)).await;
@@ -125,7 +125,7 @@ impl LostClaim {
             Ok(false) => {}
             Err(error) => {
                 let message = "it is not known what became of the event; a dead letter of it may stay";
-                tracing::warn!(target: TARGET, error = %Chain(&error), message);
+                tracing::warn!(target: TARGET, error = %Chain(&error), "{message}");
             }
         }
     }

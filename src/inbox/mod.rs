@@ -54,26 +54,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::drain::Drain;
-use self::letters::Letters;
 use self::ready::Readiness;
 use self::settings::Settings;
 use crate::contract::ATTEMPTS;
 use crate::event::{EventKey, Timestamp};
 use crate::logging::TARGET;
 use crate::outcome::{Outcome, RefusalKind, Settled};
-use crate::storage::StoreFuture;
+use crate::storage::{StoreError, StoreFuture};
 use crate::store::DedupStore;
 use crate::telemetry::{FailedStore, Telemetry};
 use crate::verify::Clock;
 
 pub(crate) use self::attempt::{Attempt, Proof};
 pub use self::builder::InboxBuilder;
-pub(crate) use self::builder::{LettersSetting, inbox_settings};
+pub(crate) use self::builder::inbox_settings;
 pub use self::delivering::{Delivering, LocalDelivering, LocalTask};
 pub(crate) use self::drain::DrainGuard;
 pub use self::drain::Draining;
 use self::futures::{StepError, within};
 pub use self::handler::{Delivery, HandlerError, HandlerResponse};
+pub(crate) use self::letters::Letters;
 pub use self::read_letters::LettersError;
 pub use self::ready::NotReady;
 pub use self::redeliver::{ProcessError, Redelivery};
@@ -126,10 +126,15 @@ impl Inbox {
     pub async fn drain(&self) {
         let settings = self.settings();
         let limit = settings.read_limit.saturating_add(settings.lease).saturating_add(settings.store_timeout * 4);
-        if let Err(deliveries) = self.0.drain.drain(limit).await {
-            let message = "deliveries have not ended within their limits: their handlers block their threads, or the \
-                server holds them without polling them";
-            tracing::error!(target: TARGET, deliveries, message);
+        let (endpoint, deliveries) = (self.endpoint(), self.0.drain.deliveries());
+        tracing::info!(target: TARGET, endpoint, deliveries, "draining: new deliveries are answered 503, these run to their end");
+        match self.0.drain.drain(limit).await {
+            Ok(()) => tracing::info!(target: TARGET, endpoint, "drained"),
+            Err(deliveries) => {
+                let message = "deliveries have not ended within their limits: their handlers block their threads, or the \
+                    server holds them without polling them";
+                tracing::error!(target: TARGET, endpoint, deliveries, "{message}");
+            }
         }
     }
 
@@ -179,11 +184,19 @@ impl Inbox {
     }
 
     /// Waits for one step of a store, as long as the settings allow.
-    async fn step<T>(&self, store: FailedStore, mut step: StoreFuture<'_, T>) -> Result<T, StepError> {
-        let limit = self.settings().store_timeout;
+    async fn step<T>(&self, store: FailedStore, step: StoreFuture<'_, T>) -> Result<T, StepError> {
+        self.step_within(self.settings().store_timeout, store, step).await
+    }
+
+    async fn step_within<T>(
+        &self,
+        limit: Duration,
+        store: FailedStore,
+        mut step: StoreFuture<'_, T>,
+    ) -> Result<T, StepError> {
         let done = match within(limit, Pin::new(&mut step)).await {
             Some(done) => done.map_err(|error| StepError::new(store, error)),
-            None => Err(StepError::late(store, limit)),
+            None => Err(StepError::new(store, StoreError::new(format!("no answer within {limit:?}")))),
         };
         if done.is_err() {
             self.telemetry().store_failed(store);

@@ -9,7 +9,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterReason, DeadLetters, ListedLetter
 use crate::telemetry::FailedStore;
 
 /// How many letters are in memory at a time.
-const PAGE: usize = 100;
+pub(super) const PAGE: usize = 100;
 
 /// The dead letters of an inbox cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -87,16 +87,13 @@ impl Inbox {
     }
 
     async fn count_by_reading(&self) -> Result<HashMap<DeadLetterReason, u64>, LettersError> {
-        let (mut pages, mut counts) = (LetterPages::new(self.clone()), HashMap::new());
-        loop {
-            let page = pages.next().await?;
-            if page.is_empty() {
-                return Ok(counts);
-            }
+        let (mut pages, mut counts) = (LetterPages::new(self), HashMap::new());
+        while let Some(page) = pages.next().await? {
             for letter in page.into_iter().flatten() {
                 *counts.entry(letter.reason).or_default() += 1;
             }
         }
+        Ok(counts)
     }
 
     pub(super) fn some_letters(&self) -> Result<&dyn DeadLetters, LettersError> {
@@ -105,28 +102,22 @@ impl Inbox {
 }
 
 /// All letters of an inbox, a page at a time.
-pub(super) struct LetterPages {
-    inbox: Inbox,
+pub(super) struct LetterPages<'a> {
+    inbox: &'a Inbox,
     /// The last event id that was read.
     after: Option<String>,
 }
 
-impl LetterPages {
-    pub(super) fn new(inbox: Inbox) -> Self {
+impl<'a> LetterPages<'a> {
+    pub(super) fn new(inbox: &'a Inbox) -> Self {
         Self { inbox, after: None }
     }
 
-    pub(super) fn inbox(&self) -> &Inbox {
-        &self.inbox
-    }
-
-    /// The next page; an empty one after the last.
-    pub(super) async fn next(&mut self) -> Result<Vec<ListedLetter>, LettersError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<ListedLetter>>, LettersError> {
         let page = self.inbox.list_letters(self.after.as_deref(), PAGE).await?;
-        if let Some(last) = page.last() {
-            self.after = Some(key_of(last).event_id().to_owned());
-        }
-        Ok(page)
+        let Some(last) = page.last() else { return Ok(None) };
+        self.after = Some(key_of(last).event_id().to_owned());
+        Ok(Some(page))
     }
 }
 

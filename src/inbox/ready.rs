@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::futures::StepError;
 use super::{Draining, Inbox};
+use crate::logging::{Chain, TARGET};
+use crate::storage::StoreError;
 use crate::telemetry::FailedStore;
 
 /// No event has this id: ids of events that look like a digest are digests themselves.
@@ -16,14 +18,15 @@ const NO_EVENT: &str = "sha256:readiness";
 /// How long an answer counts.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What the stores last answered, and when. One call asks at a time.
-pub(super) type Readiness = Mutex<Option<(Instant, Result<(), NotReady>)>>;
+/// What the stores last answered, and when. Held while they are asked.
+pub(super) type Readiness = Arc<Mutex<Option<(Instant, Result<(), NotReady>)>>>;
 
 impl Inbox {
     /// Asks the dedup store and the dead letters for an event that is not there, both within one
     /// [`store_timeout`](super::InboxBuilder::store_timeout). For a load balancer: while it fails, deliveries are answered 503.
     ///
-    /// One call asks at a time, and an answer counts for a second: a flood of calls does not reach the store.
+    /// One call asks at a time, and an answer counts for a second, also where the caller has gone: a flood of calls does not
+    /// reach the store.
     ///
     /// It reads, so it does not see that a disk is full.
     ///
@@ -32,28 +35,33 @@ impl Inbox {
     /// The inbox is draining, or one of the two stores failed or took too long.
     pub async fn ready(&self) -> Result<(), NotReady> {
         self.enter()?;
-        let mut readiness = self.0.readiness.lock().await;
+        let mut readiness = Arc::clone(&self.0.readiness).lock_owned().await;
         if let Some((at, answer)) = &*readiness
             && at.elapsed() < FRESH
         {
             return answer.clone();
         }
-        let limit = self.settings().store_timeout;
-        // The first step has this limit too, and ends before it is over here.
-        let answer = timeout(limit, self.ask_stores()).await.unwrap_or_else(|_| {
-            self.telemetry().store_failed(FailedStore::DeadLetters);
-            Err(StepError::late(FailedStore::DeadLetters, limit))
+        let inbox = self.clone();
+        // In a task: a caller that goes would take a connection of the store with it.
+        let asked = tokio::spawn(async move {
+            let answer = inbox.ask_stores().await;
+            if let Err(error) = &answer {
+                tracing::warn!(target: TARGET, endpoint = inbox.endpoint(), error = %Chain(error), "not ready");
+            }
+            let answer = answer.map_err(NotReady::from);
+            *readiness = Some((Instant::now(), answer.clone()));
+            answer
         });
-        let answer = answer.map_err(NotReady::from);
-        *readiness = Some((Instant::now(), answer.clone()));
-        answer
+        asked.await.unwrap_or_else(|panic| Err(StepError::new(FailedStore::Dedup, StoreError::new(panic)).into()))
     }
 
     async fn ask_stores(&self) -> Result<(), StepError> {
-        let key = self.key(NO_EVENT);
-        self.step(FailedStore::Dedup, self.store().is_completed(&key)).await?;
+        let (key, limit) = (self.key(NO_EVENT), self.settings().store_timeout);
+        let end = Instant::now() + limit;
+        self.step_within(limit, FailedStore::Dedup, self.store().is_completed(&key)).await?;
         if let Some(letters) = self.letters() {
-            self.step(FailedStore::DeadLetters, letters.get(&key)).await?;
+            let left = end.saturating_duration_since(Instant::now());
+            self.step_within(left, FailedStore::DeadLetters, letters.get(&key)).await?;
         }
         Ok(())
     }

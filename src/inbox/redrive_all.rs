@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use super::handler::{Delivery, HandlerError, HandlerResponse};
 use super::pace::Pace;
-use super::read_letters::LetterPages;
+use super::read_letters::PAGE;
 use super::redrive::Cause;
-use super::{Inbox, Redelivery, RedriveError, RedriveErrorKind};
+use super::{Inbox, LettersError, Redelivery, RedriveError, RedriveErrorKind};
 use crate::dead_letter::{DeadLetterReason, LetterFilter, ListedLetter, key_of};
 use crate::event::EventKey;
 use crate::outcome::Outcome;
 
-/// A letter that was read longer ago is read again before it is redriven.
+/// Letters that were read longer ago are read again before they are redriven.
 const FRESH: Duration = Duration::from_secs(1);
 
 impl Inbox {
@@ -59,7 +59,7 @@ impl Inbox {
             let delivery = redelivery.deliver(handler.clone());
             Box::pin(async move { delivery.await.outcome() })
         };
-        let letters = EndpointLetters { pages: LetterPages::new(self.clone()), deliver: Box::new(deliver) };
+        let letters = EndpointLetters::new(self.clone(), deliver);
         Ok(Redrives { endpoints: VecDeque::from([letters]), ..Redrives::default() })
     }
 }
@@ -73,9 +73,6 @@ impl Inbox {
 pub struct Redrives {
     /// The endpoints whose turn it is and will be.
     endpoints: VecDeque<EndpointLetters>,
-    /// Letters of the first of them, and when they were read.
-    page: VecDeque<ListedLetter>,
-    read_at: Option<Instant>,
     filter: LetterFilter,
     pace: Pace,
 }
@@ -83,8 +80,14 @@ pub struct Redrives {
 type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 struct EndpointLetters {
-    pages: LetterPages,
+    inbox: Inbox,
     deliver: Box<dyn Fn(Redelivery) -> OutcomeFuture + Send>,
+    /// The event's id of the letter that had its turn last.
+    after: Option<String>,
+    /// The letters behind it, how many there were, and when they were read.
+    page: VecDeque<ListedLetter>,
+    read: usize,
+    read_at: Option<Instant>,
 }
 
 /// What became of one letter.
@@ -93,8 +96,8 @@ struct EndpointLetters {
 pub struct Redriven {
     /// The letter's key.
     pub key: EventKey,
-    /// The outcome of its delivery. An error: it was left alone, because it cannot be read (any more), is older than the
-    /// retention, or is of an expired event.
+    /// The outcome of its delivery. An error: it was left alone, because it cannot be read, is older than
+    /// the retention, or is of an expired event.
     pub result: Result<Outcome, RedriveError>,
 }
 
@@ -141,13 +144,10 @@ impl Redrives {
                 return Ok(None);
             }
             let Some(letters) = self.endpoints.front_mut() else { return Ok(None) };
-            while self.page.front().is_some_and(|listed| !self.filter.matches_listed(listed)) {
-                self.page.pop_front();
-            }
-            if self.page.is_empty() {
-                match letters.pages.next().await {
-                    Ok(page) if page.is_empty() => drop(self.endpoints.pop_front()),
-                    Ok(page) => (self.page, self.read_at) = (page.into(), Some(Instant::now())),
+            if letters.must_be_read() {
+                match letters.read().await {
+                    Ok(()) if letters.page.is_empty() => drop(self.endpoints.pop_front()),
+                    Ok(()) => {}
                     Err(error) => {
                         self.endpoints.pop_front();
                         return Err(error.into());
@@ -155,30 +155,20 @@ impl Redrives {
                 }
                 continue;
             }
-            self.pace.wait().await;
-            if self.read_at.is_some_and(|read_at| read_at.elapsed() > FRESH)
-                && let Some(Ok(listed)) = self.page.front_mut()
-            {
-                // It may have been handled or discarded while it waited for its turn.
-                match letters.pages.inbox().letter(listed.key.event_id()).await {
-                    Ok(Some(letter)) => *listed = letter,
-                    Ok(None) => drop(self.page.pop_front()),
-                    Err(error) => {
-                        let (key, result) = (listed.key.clone(), Err(error.into()));
-                        self.page.pop_front();
-                        return Ok(Some(Redriven { key, result }));
-                    }
-                }
-                if self.page.front().is_none_or(|listed| !self.filter.matches_listed(listed)) {
-                    continue;
-                }
+            if letters.page.front().is_some_and(|listed| !self.filter.matches_listed(listed)) {
+                letters.pop();
+                continue;
             }
-            let Some(listed) = self.page.pop_front() else { continue };
+            self.pace.wait().await;
+            if letters.must_be_read() {
+                continue;
+            }
+            let Some(listed) = letters.pop() else { continue };
             let key = key_of(&listed).clone();
             let redelivery = match listed {
                 // To handle it may be what a replay is after: it must be named.
                 Ok(letter) if letter.reason == DeadLetterReason::Expired => Err(Cause::Expired.into()),
-                Ok(letter) => letters.pages.inbox().redrive(letter),
+                Ok(letter) => letters.inbox.redrive(letter),
                 Err(unreadable) => Err(Cause::Unreadable(unreadable).into()),
             };
             let result = match redelivery {
@@ -205,9 +195,40 @@ impl Redrives {
     }
 }
 
+impl EndpointLetters {
+    fn new(inbox: Inbox, deliver: impl Fn(Redelivery) -> OutcomeFuture + Send + 'static) -> Self {
+        Self { inbox, deliver: Box::new(deliver), after: None, page: VecDeque::new(), read: 0, read_at: None }
+    }
+
+    /// A letter that waits for its turn may be handled or discarded meanwhile.
+    fn must_be_read(&self) -> bool {
+        self.page.is_empty() || self.is_stale()
+    }
+
+    fn is_stale(&self) -> bool {
+        self.read_at.is_some_and(|read_at| read_at.elapsed() > FRESH)
+    }
+
+    /// Reads the letters behind the one that had its turn last. After a page that became stale, no more than had their turn
+    /// until then.
+    async fn read(&mut self) -> Result<(), LettersError> {
+        let turns = self.read - self.page.len();
+        let limit = if self.is_stale() { turns.max(1) } else { PAGE };
+        let page = self.inbox.list_letters(self.after.as_deref(), limit).await?;
+        (self.read, self.page, self.read_at) = (page.len(), page.into(), Some(Instant::now()));
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<ListedLetter> {
+        let listed = self.page.pop_front()?;
+        self.after = Some(key_of(&listed).event_id().to_owned());
+        Some(listed)
+    }
+}
+
 impl fmt::Debug for Redrives {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let endpoints = self.endpoints.iter().map(|letters| letters.pages.inbox().endpoint());
+        let endpoints = self.endpoints.iter().map(|letters| letters.inbox.endpoint());
         f.debug_list().entries(endpoints).finish()
     }
 }

@@ -101,5 +101,5 @@ pub(super) fn release_in_background(claimed: Claimed<'_>) {
 fn log_unreleased(key: &EventKey, error: impl Display) {
     let event_id = Clipped(key.event_id());
     let message = "a claim could not be released; the end of its lease frees it";
-    tracing::warn!(target: TARGET, ?event_id, %error, message);
+    tracing::warn!(target: TARGET, ?event_id, %error, "{message}");
 }

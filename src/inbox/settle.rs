@@ -16,8 +16,8 @@ use crate::outcome::{Outcome, Settled};
 #[derive(Debug)]
 #[must_use]
 pub struct Settlement<R = ()> {
-    settled: Settled,
-    response: Option<R>,
+    pub(crate) settled: Settled,
+    pub(crate) response: Option<R>,
 }
 
 impl<R> Settlement<R> {
@@ -43,19 +43,6 @@ impl<R> Settlement<R> {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.settled.retry_after
-    }
-
-    pub(crate) fn is_kept(&self) -> bool {
-        self.settled.is_kept
-    }
-
-    pub(crate) fn settled(&self) -> &Settled {
-        &self.settled
-    }
-
-    /// The handler's response; without one, how the delivery ended.
-    pub(crate) fn into_parts(self) -> (Settled, Option<R>) {
-        (self.settled, self.response)
     }
 }
 

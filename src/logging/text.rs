@@ -40,8 +40,17 @@ pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.0, f)?;
-        causes(self.0).skip(1).try_for_each(|error| write!(f, ": {error}"))
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        for cause in causes(self.0).skip(1) {
+            let cause = cause.to_string();
+            // Some errors tell their cause themselves.
+            if !said.ends_with(&cause) {
+                write!(f, ": {cause}")?;
+            }
+            said = cause;
+        }
+        Ok(())
     }
 }
 
@@ -58,6 +67,19 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_that_an_error_tells_itself_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Outer(&'static str, #[source] std::fmt::Error);
+        let cause = std::fmt::Error;
+        let told = |text| Chain(&Outer(text, cause)).to_string();
+        assert_eq!(told("the store failed"), format!("the store failed: {cause}"));
+        assert_eq!(Chain(&Outer("", cause)).to_string(), format!(": {cause}"));
+        let text: &'static str = Box::leak(format!("the store failed: {cause}").into_boxed_str());
+        assert_eq!(told(text), text);
+    }
 
     #[test]
     fn text_from_outside_is_escaped_and_cut() {

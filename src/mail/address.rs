@@ -5,7 +5,7 @@ use std::fmt;
 
 use idna::AsciiDenyList;
 
-use crate::event::digest_id;
+use crate::event::{DIGEST_PREFIX, digest_id};
 
 /// An e-mail address in the form in which addresses are compared.
 ///
@@ -19,8 +19,9 @@ use crate::event::digest_id;
 /// ```
 ///
 /// The part before the `@` is compared as it is written otherwise: `ann+news@…` and `"ann"@…` are other addresses than
-/// `ann@…`. An address of more than 320 bytes, the longest of RFC 5321, becomes `sha256:` and the digest of its form, and so does
-/// one that begins with `erased:`, as only addresses do that were erased. A NUL, which no database can hold, becomes U+FFFD.
+/// `ann@…`. An address of more than 320 bytes, the longest of RFC 5321, becomes `sha256:` and the digest of its form. So does a text
+/// that begins with `sha256:`, or with `erased:`, as only addresses do that were erased. A NUL, which no database can hold, becomes
+/// U+FFFD.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(String);
 
@@ -44,9 +45,13 @@ impl Address {
     /// The form of this address.
     pub fn new(address: impl AsRef<str>) -> Self {
         let address = without_display_name(address.as_ref().trim());
+        let lowercase = address.to_lowercase();
         let compared = match address.rsplit_once('@') {
-            Some((local, domain)) => format!("{}@{}", local.to_lowercase(), ascii_domain(domain)),
-            None => address.to_lowercase(),
+            // An ASCII domain is its own ASCII form, unless a label of it is encoded.
+            Some((local, domain)) if !address.is_ascii() || lowercase.contains("xn--") => {
+                format!("{}@{}", local.to_lowercase(), ascii_domain(domain))
+            }
+            _ => lowercase,
         };
         let longest = if compared.starts_with(ERASED) { 0 } else { LONGEST_ADDRESS };
         Self(bounded(compared, longest))
@@ -72,7 +77,8 @@ pub(crate) fn message_key(message_id: &str) -> String {
 /// A text that fits an index of every database.
 pub(super) fn bounded(text: String, longest: usize) -> String {
     let text = if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
-    if text.len() > longest { digest_id(text.as_bytes()) } else { text }
+    // One that looks like a digest must not stand for another text.
+    if text.len() > longest || text.starts_with(DIGEST_PREFIX) { digest_id(text.as_bytes()) } else { text }
 }
 
 /// `ann@example.com` of `Ann <ann@example.com>`.
@@ -111,5 +117,19 @@ impl fmt::Display for Address {
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ascii_domain_is_its_own_ascii_form() {
+        for byte in 0..128 {
+            for domain in [format!("A{}b.Example", char::from(byte)), format!("{}", char::from(byte))] {
+                assert_eq!(ascii_domain(&domain), domain.to_lowercase(), "{domain:?}");
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Erasing what is kept of a person.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -14,23 +15,23 @@ use crate::storage::StoreError;
 /// The secret by which a suppression outlives its address.
 pub(super) struct ErasureKey {
     mac: Hmac<Sha256>,
-    own: OwnErased,
+    own: ErasedRange,
 }
 
-/// Where the addresses stand that were erased with one key, in the order of their bytes: from the first text up to the second.
+/// The range, in the order of bytes, of the addresses that were erased with one key: from the first text up to the second.
 #[derive(Debug)]
-pub struct OwnErased {
-    pub(crate) from: String,
-    pub(crate) to: String,
+pub struct ErasedRange {
+    pub(crate) from: Cow<'static, str>,
+    pub(crate) to: Cow<'static, str>,
 }
 
-impl OwnErased {
-    /// Where no key is.
-    pub(super) const NONE: &'static Self = &Self { from: String::new(), to: String::new() };
+impl ErasedRange {
+    /// The empty range of a mail state without a key.
+    pub(super) const EMPTY: &'static Self = &Self { from: Cow::Borrowed(ERASED), to: Cow::Borrowed(ERASED) };
 
     /// Whether an address was erased with another key.
     pub(super) fn excludes(&self, address: &str) -> bool {
-        address.starts_with(ERASED) && !(self.from.as_str()..self.to.as_str()).contains(&address)
+        address.starts_with(ERASED) && !(&*self.from..&*self.to).contains(&address)
     }
 }
 
@@ -38,11 +39,11 @@ impl ErasureKey {
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     pub(super) fn new(key: &[u8]) -> Self {
         let mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
-        // No address has a NUL.
+        // An address has no NUL, so none has this hash.
         let id = mac.clone().chain_update("\0the key itself").finalize().into_bytes();
         let id = const_hex::encode(id.iter().take(8).copied().collect::<Vec<u8>>());
         // In ASCII, `;` comes after `:`.
-        let own = OwnErased { from: format!("{ERASED}{id}:"), to: format!("{ERASED}{id};") };
+        let own = ErasedRange { from: format!("{ERASED}{id}:").into(), to: format!("{ERASED}{id};").into() };
         Self { mac, own }
     }
 
@@ -52,7 +53,7 @@ impl ErasureKey {
         Address::kept(format!("{}{}", self.own.from, const_hex::encode(hash)))
     }
 
-    pub(super) fn own(&self) -> &OwnErased {
+    pub(super) fn own(&self) -> &ErasedRange {
         &self.own
     }
 }
@@ -79,14 +80,18 @@ impl<S: MailStore> Mail<S> {
     ///
     /// # Errors
     ///
-    /// The builder was not given the [`erasure_key`](super::MailBuilder::erasure_key), or another than for the last erasure; or
-    /// the database failed.
+    /// The builder was not given an [`erasure_key`](super::MailBuilder::erasure_key), addresses on the list were erased with
+    /// another one, or the database failed.
     pub async fn erase(&self, address: impl Into<Address>) -> Result<u64, StoreError> {
         let address = address.into();
         let key = self.settings.erasure_key.as_ref().ok_or_else(|| {
             StoreError::new("`erase` needs a secret to keep the suppression: call MailBuilder::erasure_key")
         })?;
         self.check_erasure_key().await?;
+        // Of an entry of the list, as an export has it.
+        if address.as_str().starts_with(ERASED) {
+            return Ok(0);
+        }
         self.store.erase(&address, &key.erased(&address)).await
     }
 

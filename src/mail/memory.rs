@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::address::ERASED;
 use super::changes::{Changes, StatusChanges};
-use super::erasure::OwnErased;
+use super::erasure::ErasedRange;
 use super::suppression::{GivenEntry, Suppressed};
 use super::{
     Address, Backend, Fact, Message, MessageState, Rates, Record, Recorded, Release, SoftBounceRule, SuppressionEntry,
@@ -73,7 +73,7 @@ impl Inner {
             last_event_at: *at,
         });
         let before = message.state.status();
-        message.state.merge(&record.state());
+        message.state.merge(&MessageState::of_fact(*fact, *at, record.failure.clone()));
         message.opens += u64::from(*fact == Some(Fact::Opened));
         message.clicks += u64::from(*fact == Some(Fact::Clicked));
         message.last_event_at = message.last_event_at.max(*at);
@@ -84,7 +84,7 @@ impl Inner {
             self.suppress(address, erased.as_ref(), &event.recipient, suppressed);
         }
         if let Some((key, at)) = counted {
-            self.rates.entry((key.clone(), at.to_minute())).or_default().add(record.rates());
+            self.rates.entry((key.clone(), at.to_minute())).or_default().add(Rates::of_fact(*fact));
         }
         if let Some(rule) = rule.filter(|_| record.concerns_soft_bounces()) {
             self.apply(rule, record);
@@ -92,17 +92,20 @@ impl Inner {
         Recorded { completed: false, status }
     }
 
-    fn suppress(&mut self, address: &Address, erased: Option<&Address>, recipient: &str, suppressed: Suppressed) {
-        if self.released_at(erased).is_some_and(|released_at| suppressed.since <= released_at) {
-            return;
-        }
-        let entry = self.suppressions.entry(address.clone()).or_insert_with(|| SuppressionEntry {
+    fn entry(&mut self, address: &Address, recipient: &str) -> &mut SuppressionEntry {
+        self.suppressions.entry(address.clone()).or_insert_with(|| SuppressionEntry {
             address: address.clone(),
             recipient: recipient.to_owned(),
             suppressed: None,
             released: None,
-        });
-        entry.suppress(recipient, suppressed);
+        })
+    }
+
+    fn suppress(&mut self, address: &Address, erased: Option<&Address>, recipient: &str, suppressed: Suppressed) {
+        if self.released_at(erased).is_some_and(|released_at| suppressed.since <= released_at) {
+            return;
+        }
+        self.entry(address, recipient).suppress(recipient, suppressed);
     }
 
     /// Applies the rule for soft bounces to all that is known of an address.
@@ -171,7 +174,7 @@ impl Backend for MemoryMail {
         Ok(None)
     }
 
-    async fn suppressed(&self, addresses: &[&str], own: &OwnErased) -> Result<Vec<String>, StoreError> {
+    async fn suppressed(&self, addresses: &[&str], own: &ErasedRange) -> Result<Vec<String>, StoreError> {
         let inner = self.inner();
         let asked =
             addresses.iter().filter_map(|address| inner.suppressions.get(&Address::kept((*address).to_owned())));
@@ -203,12 +206,7 @@ impl Backend for MemoryMail {
 
     async fn release_unlisted(&self, address: &Address, at: Timestamp, because: &str) -> Result<bool, StoreError> {
         let mut inner = self.inner();
-        let entry = inner.suppressions.entry(address.clone()).or_insert_with(|| SuppressionEntry {
-            address: address.clone(),
-            recipient: address.as_str().to_owned(),
-            suppressed: None,
-            released: None,
-        });
+        let entry = inner.entry(address, address.as_str());
         if entry.suppressed.is_some() {
             return Ok(false);
         }
@@ -278,12 +276,7 @@ impl Backend for MemoryMail {
     async fn erase(&self, address: &Address, erased: &Address) -> Result<u64, StoreError> {
         let mut inner = self.inner();
         if let Some(entry) = inner.suppressions.remove(address) {
-            let kept = inner.suppressions.entry(erased.clone()).or_insert_with(|| SuppressionEntry {
-                address: erased.clone(),
-                recipient: String::new(),
-                suppressed: None,
-                released: None,
-            });
+            let kept = inner.entry(erased, "");
             let releases = [kept.released.take(), entry.released].into_iter().flatten();
             kept.released =
                 releases.max_by_key(|release| release.at).map(|release| Release { because: String::new(), ..release });

@@ -235,14 +235,15 @@ fn keep<T: Clone>(mine: &mut Option<T>, theirs: Option<&T>, choose: impl FnOnce(
 /// What one event says of its message.
 impl From<&SendarixEvent> for MessageState {
     fn from(event: &SendarixEvent) -> Self {
-        Fact::of(event).map_or_else(Self::default, |fact| Self::of_fact(fact, event.timestamp, failure(event)))
+        Self::of_fact(Fact::of(event), event.timestamp, failure(event))
     }
 }
 
 impl MessageState {
-    pub(super) fn of_fact(fact: Fact, at: Timestamp, failure: Option<Failure>) -> Self {
+    pub(super) fn of_fact(fact: Option<Fact>, at: Timestamp, failure: Option<Failure>) -> Self {
         let (time, seen) = (Some(at), Some(Seen { first: at, last: at }));
         let nothing = Self::default();
+        let Some(fact) = fact else { return nothing };
         match fact {
             Fact::Accepted => Self { accepted: time, ..nothing },
             Fact::Deferred => Self { deferred: time, ..nothing },

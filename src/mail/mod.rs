@@ -30,7 +30,7 @@
 //! - **The order of arrival does not matter.** States are merged under the row's lock, and the suppression of an address is
 //!   decided by the times that Sendarix signed.
 //! - **A release stands.** An event that happened before an address was [released](Mail::release) does not suppress
-//!   it again, whenever it arrives, also where the address was not on the list. An event that happened later does.
+//!   it again, whenever it arrives. This holds for an address that was not on the list, too. An event that happened later does.
 //! - **Addresses are compared** as [`Address`] says, and kept as Sendarix sent them.
 //!
 //! Give sandbox events an endpoint and tables of their application's staging, never these.
@@ -62,7 +62,7 @@ pub use self::suppression::{Release, Suppressed, SuppressionEntry, SuppressionRe
 pub(crate) use self::address::{ERASED, ERASED_END};
 pub(crate) use self::changes::Changes;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(crate) use self::erasure::OwnErased;
+pub(crate) use self::erasure::ErasedRange;
 pub(crate) use self::message::Fact;
 pub(crate) use self::record::{Record, Recorded, SoftBounceRule};
 pub(crate) use self::store::Backend;

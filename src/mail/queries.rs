@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::address::message_key;
 use super::builder::counting_key;
-use super::erasure::{ErasureKey, OwnErased};
+use super::erasure::{ErasedRange, ErasureKey};
 use super::suppression::GivenEntry;
 use super::{Address, Mail, MailStore, Message, Rates, StatusChanges, Suppressed, SuppressionEntry};
 use crate::event::{SendarixEvent, Timestamp};
@@ -62,29 +62,25 @@ impl<S: MailStore> Mail<S> {
     /// The database failed, or addresses were erased with another [`erasure_key`](super::MailBuilder::erasure_key).
     pub async fn suppression(&self, address: impl Into<Address>) -> Result<Option<SuppressionEntry>, StoreError> {
         let address = address.into();
+        let mut kept = self.store.entry(&address).await?;
+        if kept.as_ref().is_none_or(|entry| entry.suppressed.is_none())
+            && let Some(erased) = self.erased(&address)
+        {
+            kept = self.store.entry(&erased).await?.or(kept);
+        }
+        // Last: it may be erased meanwhile.
         self.check_erasure_key().await?;
-        let kept = self.store.entry(&address).await?;
-        if kept.as_ref().is_some_and(|entry| entry.suppressed.is_some()) {
-            return Ok(kept);
-        }
-        match self.erased(&address) {
-            Some(erased) => Ok(self.store.entry(&erased).await?.or(kept)),
-            None => Ok(kept),
-        }
+        Ok(kept)
     }
 
-    /// A page of the suppressed addresses, in the order of their bytes, from the first behind `after` on. The last page is
-    /// empty.
+    /// A page of the suppressed addresses, in the order of their bytes, from the first behind `after` on, which is an
+    /// [`Address`] as text. The last page is empty.
     ///
     /// # Errors
     ///
     /// The database failed.
-    pub async fn suppressions(
-        &self,
-        after: Option<&Address>,
-        limit: usize,
-    ) -> Result<Vec<SuppressionEntry>, StoreError> {
-        self.store.suppressions(after.map_or("", Address::as_str), limit).await
+    pub async fn suppressions(&self, after: Option<&str>, limit: usize) -> Result<Vec<SuppressionEntry>, StoreError> {
+        self.store.suppressions(after.unwrap_or_default(), limit).await
     }
 
     /// Puts addresses on the list, such as those of another provider's: thousands in one round trip. Of an address that is on it,
@@ -94,8 +90,9 @@ impl<S: MailStore> Mail<S> {
     /// # Errors
     ///
     /// The database failed, and then none of them is on the list, or all are; or addresses were erased with another
-    /// [`erasure_key`](super::MailBuilder::erasure_key).
+    /// [`erasure_key`](super::MailBuilder::erasure_key), on the list or among these entries.
     pub async fn suppress(&self, entries: &[SuppressionEntry]) -> Result<(), StoreError> {
+        self.check_own(entries.iter().map(|entry| entry.address.as_str()))?;
         let mut given: BTreeMap<&Address, (&SuppressionEntry, &Suppressed)> = BTreeMap::new();
         for entry in entries {
             let Some(suppressed) = &entry.suppressed else { continue };
@@ -121,8 +118,8 @@ impl<S: MailStore> Mail<S> {
 
     /// Takes an address off the list, for this reason, and says whether it was on it.
     ///
-    /// An event that happened before now does not suppress it again, also if it arrives later, and also where the address was not
-    /// on the list. An event that happens later does. The reason and the time stay in the list.
+    /// An event that happened before now does not suppress it again, also if it arrives later. An event that happens later
+    /// does. This holds for an address that is not on the list, too. The reason and the time stay in the list.
     ///
     /// # Errors
     ///
@@ -135,9 +132,17 @@ impl<S: MailStore> Mail<S> {
         if let Some(erased) = self.erased(&address) {
             released |= self.store.release(&erased, at, &because).await?;
         }
+        if released {
+            return Ok(true);
+        }
+        let erased = match self.erased(&address) {
+            Some(erased) => self.store.entry(&erased).await?.map(|entry| entry.address),
+            None => None,
+        };
+        let place = erased.unwrap_or(address);
         // An event may put it on the list just now.
-        if !released && !self.store.release_unlisted(&address, at, &because).await? {
-            released = self.store.release(&address, at, &because).await?;
+        if !self.store.release_unlisted(&place, at, &because).await? {
+            released = self.store.release(&place, at, &because).await?;
         }
         Ok(released)
     }
@@ -237,14 +242,24 @@ impl<S: MailStore> Mail<S> {
 
     /// Those of the addresses that must not be mailed.
     async fn suppressed(&self, addresses: &[&str]) -> Result<HashSet<String>, StoreError> {
-        let own = self.settings.erasure_key.as_ref().map_or(OwnErased::NONE, ErasureKey::own);
-        let found = self.store.suppressed(addresses, own).await?;
-        if found.iter().any(|address| own.excludes(address)) {
-            let message = "addresses on the list were erased with another erasure key, and could be mailed: set that key, by \
-                MailBuilder::erasure_key or, for the command line, SENDARIX_ERASURE_KEY";
-            return Err(StoreError::new(message));
-        }
+        let found = self.store.suppressed(addresses, self.own_erased()).await?;
+        self.check_own(found.iter().map(String::as_str))?;
         Ok(found.into_iter().collect())
+    }
+
+    fn own_erased(&self) -> &ErasedRange {
+        self.settings.erasure_key.as_ref().map_or(ErasedRange::EMPTY, ErasureKey::own)
+    }
+
+    /// Refuses addresses that were erased with another key: whether they are those that are asked for, only it can tell.
+    fn check_own<'a>(&self, mut addresses: impl Iterator<Item = &'a str>) -> Result<(), StoreError> {
+        if !addresses.any(|address| self.own_erased().excludes(address)) {
+            return Ok(());
+        }
+        Err(StoreError::new(
+            "addresses were erased with another erasure key, and could be mailed: set that key, by MailBuilder::erasure_key \
+             or, for the command line, SENDARIX_ERASURE_KEY",
+        ))
     }
 
     /// Fails if an address was erased with another key than this one's.

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::address::{Address, message_key};
 use super::erasure::ErasureKey;
-use super::message::{Fact, Failure, MessageState, MessageStatus, failure};
-use super::reputation::Rates;
+use super::message::{Fact, Failure, MessageStatus, failure};
 use super::suppression::SuppressionReason;
 use crate::event::{SendarixEvent, Timestamp};
 
@@ -62,14 +61,6 @@ impl<'a> Record<'a> {
             reason: event.suppression().map(Into::into),
             counted,
         }
-    }
-
-    pub(super) fn state(&self) -> MessageState {
-        self.fact.map_or_else(MessageState::default, |fact| MessageState::of_fact(fact, self.at, self.failure.clone()))
-    }
-
-    pub(super) fn rates(&self) -> Rates {
-        Rates::of_fact(self.fact)
     }
 
     /// Whether the event may change what a rule for soft bounces says of its address.

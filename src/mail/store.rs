@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use super::changes::{Changes, StatusChanges};
-use super::erasure::OwnErased;
+use super::erasure::ErasedRange;
 use super::suppression::GivenEntry;
 use super::{Address, Message, Rates, Record, Recorded, SoftBounceRule, SuppressionEntry};
 use crate::event::Timestamp;
@@ -46,7 +46,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn suppressed(
         &self,
         addresses: &[&str],
-        own: &OwnErased,
+        own: &ErasedRange,
     ) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
 
     fn entry(&self, address: &Address) -> impl Future<Output = Result<Option<SuppressionEntry>, StoreError>> + Send;

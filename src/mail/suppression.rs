@@ -36,7 +36,8 @@ impl From<Suppression> for SuppressionReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SuppressionEntry {
-    /// The address as it is compared. After [`erase`](super::Mail::erase), `erased:` and a keyed hash.
+    /// The address as it is compared. After [`erase`](super::Mail::erase), `erased:`, what tells
+    /// the key, `:` and a keyed hash.
     pub address: Address,
     /// The address as Sendarix sent it, or as the application wrote it. Empty after an erasure.
     pub recipient: String,

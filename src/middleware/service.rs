@@ -59,7 +59,7 @@ where
         if parts.extensions.get::<Delivery>().is_some() {
             let message = "a SendarixLayer is inside of another one: each event would be in flight for the inner one; \
                 remove one of them";
-            tracing::error!(target: crate::logging::TARGET, message);
+            tracing::error!(target: crate::logging::TARGET, "{message}");
             let response = unread(misconfigured(), &self.receiver, parts.version, Box::pin(body));
             return ResponseFuture::new(ready(response));
         }

@@ -20,13 +20,13 @@ use crate::storage::StoreError;
 /// A few connections, and the tables that they lead to.
 #[derive(Debug)]
 pub(super) struct Database {
-    connections: Connections<PgConnection>,
+    pub(super) connections: Connections<PgConnection>,
     /// Statements keep no state in the server's session, which may be another one for the next.
     pub(super) behind_pooler: bool,
     pub(super) claims: Table,
     pub(super) letters: Table,
     pub(super) statements: Statements,
-    schema: Schema,
+    pub(super) schema: Schema,
     /// The tables of mail state, once they are needed.
     mail: OnceLock<Schema>,
     migrate: bool,
@@ -175,12 +175,6 @@ impl Database {
         self.migrated.store(false, Ordering::Release);
     }
 
-    /// How to reach the server, for a connection that is not one of these.
-    #[cfg(feature = "mail")]
-    pub(super) fn options(&self) -> PgConnectOptions {
-        self.connections.options()
-    }
-
     pub(super) async fn migrate(&self) -> Result<(), Error> {
         let mut pooled = self.connect().await?;
         self.migrate_over(&mut pooled).await?;
@@ -232,12 +226,17 @@ impl Database {
         schema: &Schema,
     ) -> Result<(), Error> {
         // Asked first: a role that may not make tables may not say IF NOT EXISTS either.
-        if self.is_current(pooled, schema).await? {
+        let found = Found::read(&self.ask_raw(pooled, &schema.find()).await?)?;
+        let version = if found.has_version { self.ask_raw(pooled, &schema.find_version()).await? } else { Vec::new() };
+        if schema.is_current(&found, version.first())? {
             return Ok(());
         }
         // Several statements in one are one transaction, so a process that is stopped holds no lock; and the lock makes instances
         // that start together take turns.
-        let migrate = format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}", schema.migration());
+        let migrate = format!(
+            "SET LOCAL client_min_messages = warning; SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {}",
+            schema.migration
+        );
         for tries in 1..TRIES {
             match self.ask_raw(pooled, &migrate).await {
                 // A claim of an instance that was faster had the tables in another order.
@@ -248,24 +247,10 @@ impl Database {
         self.ask_raw(pooled, &migrate).await.map(drop)
     }
 
-    async fn is_current(
-        &self,
-        pooled: &mut PooledConnection<'_, PgConnection>,
-        schema: &Schema,
-    ) -> Result<bool, Error> {
-        let found = Found::read(&self.ask_raw(pooled, &schema.find()).await?)?;
-        let version = if found.has_version { self.ask_raw(pooled, &schema.find_version()).await? } else { Vec::new() };
-        schema.is_current(&found, version.first())
-    }
-
     /// Asks the database something that has no values. Several statements in one are one transaction.
     async fn ask_raw(&self, pooled: &mut PooledConnection<'_, PgConnection>, sql: &str) -> Result<Vec<PgRow>, Error> {
         let sql = format!("{}; {sql}", set_time_limit(self.connections.limit()));
         pooled.ask(|connection| sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await
-    }
-
-    pub(super) fn migration(&self) -> &str {
-        self.schema.migration()
     }
 }
 

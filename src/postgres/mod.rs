@@ -129,7 +129,7 @@ impl PostgresStore {
     /// The SQL that makes the tables. It changes nothing where they are.
     #[must_use]
     pub fn migration(&self) -> String {
-        self.0.database.migration().to_owned()
+        self.0.database.schema.migration.clone()
     }
 
     /// Runs the [`migration`](Self::migration) now. Without this it is run over the first connection.
@@ -191,7 +191,7 @@ impl PostgresStore {
         let rows = self
             .0
             .database
-            .run(|sql| &sql.state, |query| query.bind(key.endpoint()).bind(key.event_id()).bind(hex(claim.token())))
+            .run(|sql| &sql.state, |query| query.bind(key.endpoint()).bind(key.event_id()).bind(claim.token().to_hex()))
             .await?;
         let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose().map_err(StoreError::new)?;
         Ok(state.and_then(claim_state))
@@ -247,11 +247,7 @@ const TRIES: usize = 5;
 
 /// What every step of a claim binds: the event, the token, and a time.
 fn bind_step<'q>(query: Query<'q>, key: &'q EventKey, token: ClaimToken, time: Duration) -> Query<'q> {
-    query.bind(key.endpoint()).bind(key.event_id()).bind(hex(token)).bind(units(time, 1_000_000))
-}
-
-fn hex(token: ClaimToken) -> String {
-    const_hex::encode(token.to_bytes())
+    query.bind(key.endpoint()).bind(key.event_id()).bind(token.to_hex()).bind(units(time, 1_000_000))
 }
 
 fn failed(error: sqlx::Error) -> CommitError {

@@ -25,8 +25,8 @@ pub(super) struct Schema {
     current: i64,
     /// A condition: whether all of it is there.
     is_complete: String,
-    /// What makes the tables, or brings them to the current version.
-    migration: String,
+    /// What makes the tables, or brings them to the current version. It changes nothing where they are current.
+    pub(super) migration: String,
 }
 
 /// What is there of a store's tables.
@@ -105,14 +105,9 @@ ON CONFLICT (claims) DO UPDATE SET version = excluded.version;
         Ok(version == Some(*current) && found.is_complete)
     }
 
-    /// What makes the tables, or brings them to the current version. It changes nothing where they are current.
-    pub(super) fn migration(&self) -> &str {
-        &self.migration
-    }
-
     /// The tables of claims and of dead letters.
     pub(super) fn of_events(claims: Table, letters: &Table) -> Self {
-        let trigger = claims.trigger();
+        let trigger = format!("{}_done", claims.name);
         let is_complete = format!(
             "to_regclass('{claims}') IS NOT NULL AND to_regclass('{letters}') IS NOT NULL AND EXISTS (
                 SELECT FROM pg_trigger WHERE tgrelid = to_regclass('{claims}') AND tgname = '{trigger}')"
@@ -289,10 +284,6 @@ CREATE INDEX IF NOT EXISTS {minute} ON {rates} (minute);
 }
 
 impl Table {
-    fn trigger(&self) -> String {
-        format!("{}_done", self.name)
-    }
-
     fn index(&self, column: &str) -> String {
         format!("\"{}_{column}\"", self.name)
     }

@@ -102,7 +102,10 @@ impl Admitted {
             return Err(request.refuse(RefusalKind::BodyTooLarge, Some(&body.len())));
         }
         let secret = receiver.secrets().verify(&body, &signature).ok_or_else(|| {
-            request.refuse(RefusalKind::SignatureMismatch, Some(&format_args!("{} bytes", body.len())))
+            request.refuse(
+                RefusalKind::SignatureMismatch,
+                Some(&format_args!("another secret signed the body of {} bytes, or it was changed", body.len())),
+            )
         })?;
         let (inbox, proof) = (receiver.inbox().clone(), Proof { signature, timestamp_header });
         inbox.telemetry().secret_matched(&secret);

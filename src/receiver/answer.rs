@@ -79,8 +79,7 @@ impl<R> Settlement<R> {
     ///
     /// The handler did not run, returned an error, or is still running.
     pub fn into_response(self) -> Result<R, Answer> {
-        let (settled, response) = self.into_parts();
-        response.ok_or_else(|| Answer::new(&settled))
+        self.response.ok_or_else(|| Answer::new(&self.settled))
     }
 }
 
@@ -88,6 +87,6 @@ impl<R> Settlement<R> {
 impl Settlement {
     /// The answer to send.
     pub fn into_answer(self) -> Answer {
-        Answer::new(self.settled())
+        Answer::new(&self.settled)
     }
 }

@@ -19,7 +19,7 @@ use crate::storage::{StoreError, StoreFuture};
 #[derive(Clone, Debug)]
 pub struct RedisDeadLetters(pub(super) RedisStore);
 
-/// How often at most a letter is put in the place of another that keeps changing.
+/// How often a letter is put in the place of another that keeps changing.
 const TRIES: usize = 10;
 
 /// Lua passes on some thousand values at most.
@@ -48,7 +48,7 @@ impl RedisDeadLetters {
                 Some(Err(error)) => {
                     let error = Chain(&error);
                     let message = "a dead letter could not be read; a new one of the same event takes its place";
-                    tracing::warn!(target: TARGET, %error, message);
+                    tracing::warn!(target: TARGET, %error, "{message}");
                     letter.clone()
                 }
                 None => letter.clone(),

@@ -160,7 +160,7 @@ impl RedisStore {
     async fn try_claim(&self, key: &EventKey, token: ClaimToken, lease: Duration) -> Result<Claim, StoreError> {
         let (lease, failed_for) = (milliseconds(lease), milliseconds(FAILED_FOR));
         let keys = [self.key(key)];
-        let arguments = (hex(token), lease, failed_for, milliseconds(MAX_LEASE));
+        let arguments = (token.to_hex(), lease, failed_for, milliseconds(MAX_LEASE));
         let claim = self.server.run(&self.server.claim, &keys, arguments);
         let (answer, number): (String, u64) = claim.await?;
         self.server.expect(&self.server.keeps_events);
@@ -178,7 +178,7 @@ impl RedisStore {
         if state == "completed" {
             keys.extend(letters_keys(&self.prefix, key.endpoint()));
         }
-        self.server.run(&self.server.settle, &keys, (hex(token), state, milliseconds(kept), key.event_id())).await
+        self.server.run(&self.server.settle, &keys, (token.to_hex(), state, milliseconds(kept), key.event_id())).await
     }
 
     fn key(&self, key: &EventKey) -> String {
@@ -279,7 +279,7 @@ impl Server {
                 Err(error) if is_refusal(&error) => {
                     let (error, setting) = (Chain(&error), expected.field);
                     let message = "this Redis does not tell how it is set up; see to the setting yourself";
-                    tracing::warn!(target: TARGET, %error, setting, expected = expected.value, message);
+                    tracing::warn!(target: TARGET, %error, setting, expected = expected.value, "{message}");
                 }
                 // The next one looks.
                 Err(_) => expected.looked_at.store(0, Ordering::Relaxed),
@@ -341,10 +341,6 @@ fn is_refusal(error: &StoreError) -> bool {
 
 fn kind(error: &StoreError) -> Option<ErrorKind> {
     Some(error.source()?.downcast_ref::<RedisError>()?.kind())
-}
-
-fn hex(token: ClaimToken) -> String {
-    const_hex::encode(token.to_bytes())
 }
 
 /// At least 1, and a century at most.

@@ -25,7 +25,8 @@ use crate::store::ClaimState;
 /// connection comes back only after it has answered. One that has not answered takes the idle ones with it, because what
 /// happened to it may have happened to them.
 pub(crate) struct Connections<C: Connection + 'static> {
-    options: C::Options,
+    /// How to reach the database.
+    pub(crate) options: C::Options,
     /// Fits the options to how long a step may take.
     fit: fn(C::Options, Duration) -> C::Options,
     /// How long the most patient receiver waits for a step, in milliseconds; 0 as long as none has said so.
@@ -66,12 +67,6 @@ impl<C: Connection + 'static> Connections<C> {
             milliseconds => Duration::from_millis(milliseconds),
         };
         limit + BEYOND_RECEIVER
-    }
-
-    /// How to reach the database.
-    #[cfg(all(feature = "mail", feature = "postgres"))]
-    pub(crate) fn options(&self) -> C::Options {
-        self.options.clone()
     }
 
     /// Raises the limit to what this receiver waits.
@@ -219,7 +214,7 @@ impl Housekeeping {
             if let Err(error) = purge.await {
                 let error = Chain(&error);
                 let message = "events that are over could not be deleted; the table grows until they are";
-                tracing::warn!(target: TARGET, %error, message);
+                tracing::warn!(target: TARGET, %error, "{message}");
             }
         }));
     }

@@ -10,7 +10,7 @@ use super::statements::COMPLETE;
 use super::{SqliteStore, bind_step};
 use crate::event::{SendarixEvent, Timestamp};
 use crate::mail::{
-    Address, Backend, Changes, GivenEntry, Mail, Message, MessageStatus, OwnErased, Rates, Record, Recorded,
+    Address, Backend, Changes, ErasedRange, GivenEntry, Mail, Message, MessageStatus, Rates, Record, Recorded,
     SoftBounceRule, StatusChanges, SuppressionEntry,
 };
 use crate::sql::mail::{
@@ -170,9 +170,9 @@ impl Backend for SqliteStore {
         self.state(claim).await
     }
 
-    async fn suppressed(&self, addresses: &[&str], own: &OwnErased) -> Result<Vec<String>, StoreError> {
+    async fn suppressed(&self, addresses: &[&str], own: &ErasedRange) -> Result<Vec<String>, StoreError> {
         let list = serde_json::to_string(addresses).map_err(StoreError::new)?;
-        let bind = |query: Query<'static>| query.bind(list).bind(own.from.as_str()).bind(own.to.as_str());
+        let bind = |query: Query<'static>| query.bind(list).bind(&*own.from).bind(&*own.to);
         self.mail_rows(&STATEMENTS.suppressed, bind, |row| row.try_get("address")).await
     }
 

@@ -138,8 +138,9 @@ impl SqliteStore {
     async fn state(&self, claim: &ClaimHandle) -> Result<Option<ClaimState>, StoreError> {
         let key = claim.key();
         let claims = &self.0.database.claims;
-        let rows =
-            claims.run(STATE, |query| query.bind(key.endpoint()).bind(key.event_id()).bind(hex(claim.token()))).await?;
+        let rows = claims
+            .run(STATE, |query| query.bind(key.endpoint()).bind(key.event_id()).bind(claim.token().to_hex()))
+            .await?;
         let state: Option<&str> = rows.first().map(|row| row.try_get("state")).transpose().map_err(StoreError::new)?;
         Ok(state.and_then(claim_state))
     }
@@ -200,11 +201,7 @@ fn failed(error: sqlx::Error) -> CommitError {
 
 /// What every step of a claim binds: the event, the token, and a time in milliseconds.
 fn bind_step<'q>(query: Query<'q>, key: &'q EventKey, token: ClaimToken, milliseconds: i64) -> Query<'q> {
-    query.bind(key.endpoint()).bind(key.event_id()).bind(hex(token)).bind(milliseconds)
-}
-
-fn hex(token: ClaimToken) -> String {
-    const_hex::encode(token.to_bytes())
+    query.bind(key.endpoint()).bind(key.event_id()).bind(token.to_hex()).bind(milliseconds)
 }
 
 /// Why the event in this row cannot be claimed, if that is so.
@@ -215,7 +212,7 @@ fn refusal(row: &SqliteRow, token: ClaimToken) -> Result<Option<Claim>, sqlx::Er
     Ok(match row.try_get("state")? {
         "completed" => Some(Claim::Completed),
         "given_up" => Some(Claim::GivenUp),
-        "live" if row.try_get::<&str, _>("token")? != hex(token) => {
+        "live" if row.try_get::<&str, _>("token")? != token.to_hex() => {
             // A lease that ends later than any may be was given before the clock stepped back.
             (remaining <= MAX_LEASE).then_some(Claim::InFlight { remaining })
         }

@@ -267,10 +267,14 @@ impl ClaimToken {
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
+
+    pub(crate) fn to_hex(self) -> String {
+        format!("{:032x}", self.0)
+    }
 }
 
 impl Debug for ClaimToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClaimToken({:032x})", self.0)
+        write!(f, "ClaimToken({})", self.to_hex())
     }
 }

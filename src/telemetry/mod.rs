@@ -10,6 +10,8 @@
 //! | a dead letter was discarded | info | [`TARGET`] | `endpoint`, `event_id`, `because` |
 //! | dead letters were purged | info | [`TARGET`] | `endpoint`, `before`, `purged` |
 //! | the dedup memory is full, once a minute at most | warn | [`TARGET`] | `forgotten` |
+//! | a store failed when it was asked for readiness | warn | [`TARGET`] | `endpoint`, `error` |
+//! | a shutdown begins to wait for deliveries, and has waited | info | [`TARGET`] | `endpoint`, `deliveries` |
 //!
 //! The first two are inside a span `sendarix_delivery` with `endpoint`, `event_id`, `event_type` and `message_id`,
 //! and so is what the handler logs. `secret` is the label of the secret that matched: when only the newest is seen,
@@ -94,7 +96,7 @@ impl Telemetry {
     pub(crate) fn unreadable_data(&self) {
         self.meter().unreadable_data();
         let message = "the `data` of the event is no JSON object; the event is delivered without its fields";
-        tracing::warn!(target: TARGET, message);
+        tracing::warn!(target: TARGET, "{message}");
     }
 
     /// A request went away between its head and its proof: no handler, no answer, no letter.
@@ -104,7 +106,7 @@ impl Telemetry {
             let message = "a request ended before its body was verified: the connection broke off, or the server cancelled it \
                 because the client closed its sending side; Sendarix delivers again";
             let (endpoint, after_ms) = (&*self.endpoint, milliseconds(after));
-            tracing::warn!(target: TARGET, endpoint, after_ms, suppressed, message);
+            tracing::warn!(target: TARGET, endpoint, after_ms, suppressed, "{message}");
         }
     }
 
@@ -203,7 +205,7 @@ impl Telemetry {
         self.meter().taken_over();
         let message = "the lease ended while the handler ran, and another delivery took the event over: its effects may be \
             there twice, unless they are one transaction with the completion; make the lease longer than the slowest handler";
-        tracing::warn!(target: TARGET, message);
+        tracing::warn!(target: TARGET, "{message}");
     }
 
     /// One step of a store failed. What follows from it is said where that is known.

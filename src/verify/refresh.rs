@@ -74,7 +74,7 @@ impl SigningSecrets {
                     Err(error) => {
                         let error = Chain(error.as_ref());
                         let message = "the signing secrets cannot be read again; those in use stay";
-                        tracing::error!(target: TARGET, %error, message);
+                        tracing::error!(target: TARGET, %error, "{message}");
                         "failed"
                     }
                 };

@@ -166,8 +166,22 @@ async fn a_letter_that_cannot_be_read_again_costs_itself_alone() {
     while let Some(redriven) = redrives.next().await.unwrap() {
         ended.push((redriven.key, redriven.result.map_err(|error| error.kind())));
     }
-    let expected = [Ok(Outcome::Processed), Err(RedriveErrorKind::DeadLetters), Ok(Outcome::Processed)];
+    let expected = [Ok(Outcome::Processed), Err(RedriveErrorKind::Unreadable), Ok(Outcome::Processed)];
     assert_eq!(ended, letters[..3].iter().map(|letter| letter.key.clone()).zip(expected).collect::<Vec<_>>());
+}
+
+/// Else each letter would be told as left alone while the store is away.
+#[tokio::test(start_paused = true)]
+async fn redriving_ends_where_the_letters_cannot_be_read_again() {
+    let (_, letters) = four();
+    let (stores, inbox) = inbox(&letters[..3]).await;
+    let redrives = inbox.redrive_all(|_| async { Ok(()) }).unwrap();
+    let mut redrives = redrives.every(Duration::from_secs(60));
+    assert_eq!(redrives.next().await.unwrap().unwrap().key, letters[0].key);
+    stores.listing_fails_for("default");
+    assert_eq!(redrives.next().await.unwrap_err().kind(), RedriveErrorKind::DeadLetters);
+    assert!(redrives.next().await.unwrap().is_none());
+    assert_eq!(ids(&stores.letters()), ["evt_2", "evt_3"]);
 }
 
 #[tokio::test]

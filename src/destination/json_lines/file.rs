@@ -77,7 +77,7 @@ impl Lines {
             Found::Shorter(len) => {
                 let path = self.file.path().display();
                 let message = "the file of lines was cut short while it was in use; the next line follows what is left";
-                tracing::warn!(target: TARGET, %path, len, message);
+                tracing::warn!(target: TARGET, %path, len, "{message}");
                 self.file.cut_off(len)?;
                 (self.since, self.is_unchecked) = (SystemTime::now(), true);
             }

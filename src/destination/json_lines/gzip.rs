@@ -29,7 +29,7 @@ impl Compressor {
                 if let Err(error) = compress(&file) {
                     let path = file.display();
                     let message = "a finished file of events could not be compressed; it stays as it is";
-                    tracing::warn!(target: TARGET, %path, %error, message);
+                    tracing::warn!(target: TARGET, %path, %error, "{message}");
                 }
             }
         };

@@ -59,7 +59,7 @@ struct Row<'a> {
     data: Option<&'a str>,
 }
 
-/// The beginning of the year 1, the first that every warehouse knows, in Unix seconds.
+/// The beginning of the year 1, the first of `BigQuery`, in Unix seconds.
 const YEAR_1: i64 = -62_135_596_800;
 
 /// A column for each documented field.
@@ -67,7 +67,7 @@ pub(super) fn flat(event: &SendarixEvent) -> Result<Vec<u8>, serde_json::Error> 
     let common = Row {
         event_id: &event.event_id,
         event_type: event.type_name(),
-        timestamp: Some(event.timestamp).filter(|timestamp| timestamp.unix_seconds() >= YEAR_1),
+        timestamp: Some(event.timestamp.to_microsecond()).filter(|timestamp| timestamp.unix_seconds() >= YEAR_1),
         message_id: &event.message_id,
         recipient: &event.recipient,
         is_permanent: event.is_permanent(),

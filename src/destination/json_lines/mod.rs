@@ -113,7 +113,7 @@ impl JsonLinesBuilder {
     ///
     /// | column | type | |
     /// |---|---|---|
-    /// | `event_id`, `event_type`, `timestamp`, `message_id`, `recipient` | text | the envelope; the time as RFC 3339 in UTC, `null` before the year 1 |
+    /// | `event_id`, `event_type`, `timestamp`, `message_id`, `recipient` | text | the envelope; the time as RFC 3339 in UTC, to the microsecond, and `null` before the year 1 |
     /// | `is_permanent` | boolean | whether delivery to the address failed for good |
     /// | `suppression` | text | `permanent_bounce`, `complaint` or `unsubscribe` |
     /// | `smtp_code` | integer | of a bounce |

@@ -11,10 +11,11 @@ use tokio::time::sleep;
 
 pub(super) use self::statements::MailDatabase;
 use super::database::{Query, query};
+use super::schema::Schema;
 use super::{PostgresStore, bind_step};
 use crate::event::{SendarixEvent, Timestamp};
 use crate::mail::{
-    Address, Backend, Changes, GivenEntry, Mail, Message, MissedChanges, OwnErased, Rates, Record, Recorded,
+    Address, Backend, Changes, ErasedRange, GivenEntry, Mail, Message, MissedChanges, Rates, Record, Recorded,
     SoftBounceRule, StatusChange, StatusChanges, SuppressionEntry,
 };
 use crate::sql::in_batches;
@@ -22,7 +23,6 @@ use crate::sql::mail::{MailStatements, bind_record, entry, message, page_start, 
 use crate::storage::StoreError;
 use crate::store::{ClaimHandle, ClaimState};
 
-/// Makes transactions that apply the rule for soft bounces to one address take turns.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('sendarix soft bounces ' || $1, 0))";
 
 impl PostgresStore {
@@ -32,13 +32,18 @@ impl PostgresStore {
         let Some(rule) = rule.filter(|_| record.concerns_soft_bounces()) else { return Vec::new() };
         let (address, statements) = (record.address.as_str(), &self.0.mail.statements);
         let (others, within) = soft_bounce_parameters(rule);
-        let lock = sqlx::query(LOCK).bind(format!("{} {address}", self.0.mail.table()));
+        let lock = self.lock(address);
         let erased = record.erased.as_ref().map(Address::as_str);
         let lift = query(&statements.lift_soft_bounces).bind(address).bind(record.at.unix_micros()).bind(within);
         let lift = lift.bind(erased);
         let apply = query(&statements.apply_soft_bounces).bind(address).bind(others).bind(within).bind(erased);
         let lift = record.may_lift_soft_bounces().then_some(lift);
         [Some(lock), lift, Some(apply)].into_iter().flatten().collect()
+    }
+
+    /// Makes transactions that change the suppression of an address by soft bounces, or move it, take turns.
+    fn lock<'q>(&self, address: &str) -> Query<'q> {
+        sqlx::query(LOCK).bind(format!("{} {address}", self.0.mail.tables.suppressions))
     }
 
     async fn delete_all(
@@ -64,7 +69,7 @@ impl Mail<PostgresStore> {
     /// The SQL that makes the tables. It changes nothing where they are.
     #[must_use]
     pub fn migration(&self) -> String {
-        self.store().0.mail.schema().migration().to_owned()
+        Schema::of_mail(&self.store().0.mail.tables).migration
     }
 
     /// Makes the tables now, unless they are there. Without this they are made when they are first needed.
@@ -110,7 +115,7 @@ impl Mail<PostgresStore> {
 
 impl Backend for PostgresStore {
     fn prepare(&self) {
-        self.0.database.need_mail(|| self.0.mail.schema());
+        self.0.database.need_mail(|| Schema::of_mail(&self.0.mail.tables));
     }
 
     async fn record(
@@ -140,8 +145,8 @@ impl Backend for PostgresStore {
         self.state(claim).await
     }
 
-    async fn suppressed(&self, addresses: &[&str], own: &OwnErased) -> Result<Vec<String>, StoreError> {
-        let bind = |query: Query<'static>| query.bind(addresses).bind(own.from.as_str()).bind(own.to.as_str());
+    async fn suppressed(&self, addresses: &[&str], own: &ErasedRange) -> Result<Vec<String>, StoreError> {
+        let bind = |query: Query<'static>| query.bind(addresses).bind(&*own.from).bind(&*own.to);
         self.mail_rows(|sql| &sql.suppressed, bind, |row| row.try_get("address")).await
     }
 
@@ -228,8 +233,12 @@ impl Backend for PostgresStore {
         let MailStatements { erase_events, erase_messages, .. } = &self.0.mail.statements;
         let events = self.delete_all(erase_events, |query| query.bind(address.clone())).await?;
         self.delete_all(erase_messages, |query| query.bind(address.clone())).await?;
-        let bind = |query: Query<'static>| query.bind(address.clone()).bind(erased.clone());
-        self.0.database.run_sql(&self.0.mail.move_suppression, bind).await?;
+        // A delivery that comes meanwhile must see the suppression at one of both places.
+        let queries = || {
+            let move_suppression = query(&self.0.mail.move_suppression).bind(address.clone()).bind(erased.clone());
+            vec![self.lock(&address), move_suppression]
+        };
+        self.0.database.run_all(queries).await?;
         Ok(events)
     }
 
@@ -247,7 +256,8 @@ impl Backend for PostgresStore {
             channel.first().ok_or(sqlx::Error::RowNotFound).and_then(|row| row.try_get::<String, _>("channel"));
         let channel = channel.map_err(StoreError::new)?;
         // A connection for as long as the stream is read, which opens itself again.
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.0.database.options());
+        let pool =
+            PgPoolOptions::new().max_connections(1).connect_lazy_with(self.0.database.connections.options.clone());
         let mut listener = PgListener::connect_with(&pool).await.map_err(StoreError::new)?;
         listener.listen(&channel).await.map_err(StoreError::new)?;
         Ok(StatusChanges::from_task(|changes| async move {

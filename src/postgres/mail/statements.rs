@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::postgres::schema::{Schema, Table};
+use crate::postgres::schema::Table;
 use crate::sql::mail::{MailDialect, MailStatements, MailTables, RECORD_PARAMETERS, Recording, copy_suppression};
 
 /// What a store knows of its tables of mail state.
 #[derive(Debug)]
 pub(in crate::postgres) struct MailDatabase {
-    tables: MailTables<Table>,
+    pub(super) tables: MailTables<Table>,
     pub(super) statements: MailStatements,
     /// Adds an event and completes its claim. Binds a record, whether to announce a change, and a step of the claim.
     pub(super) record: Arc<str>,
@@ -63,15 +63,6 @@ impl MailDatabase {
             move_suppression: move_suppression.into(),
             tables,
         }
-    }
-
-    /// What tells these tables from others, for a lock.
-    pub(super) fn table(&self) -> &Table {
-        &self.tables.suppressions
-    }
-
-    pub(super) fn schema(&self) -> Schema {
-        Schema::of_mail(&self.tables)
     }
 }
 

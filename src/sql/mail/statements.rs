@@ -45,29 +45,19 @@ impl MailStatements {
         let MailDialect { time, micros, span, greatest, list, given, .. } = dialect;
         let time = |parameter: &str| time(&format!("CAST({parameter} AS bigint)"));
         let (at, since) = (time("$2"), time("given.since"));
-        let read = |columns: &[&str]| {
-            columns.iter().map(|column| format!("{} AS {column}", micros(column))).collect::<Vec<_>>()
+        let read = |columns: &str| {
+            let columns = columns.split_whitespace().map(|column| format!("{} AS {column}", micros(column)));
+            columns.collect::<Vec<_>>().join(", ")
         };
-        let message_times = read(&[
-            "accepted_at",
-            "deferred_at",
-            "soft_bounce_at",
-            "delivered_at",
-            "bounce_at",
-            "complained_at",
-            "unsubscribed_at",
-            "first_open_at",
-            "last_open_at",
-            "first_click_at",
-            "last_click_at",
-            "last_event_at",
-        ]);
-        let message_times = message_times.join(", ");
+        let message_times = read(
+            "accepted_at deferred_at soft_bounce_at delivered_at bounce_at complained_at unsubscribed_at first_open_at
+             last_open_at first_click_at last_click_at last_event_at",
+        );
         let message = format!(
             "SELECT message_id, address, recipient, soft_bounce_category, soft_bounce_smtp_code, soft_bounce_smtp_message,
                 bounce_category, bounce_smtp_code, bounce_smtp_message, opens, clicks, {message_times} FROM {messages} AS m"
         );
-        let entry_times = read(&["since", "released_at"]).join(", ");
+        let entry_times = read("since released_at");
         let entry = format!(
             "SELECT address, recipient, reason, event_id, message_id, released_because, {entry_times}
              FROM {suppressions} AS s"
@@ -84,13 +74,17 @@ impl MailStatements {
              WHERE address = CAST($1 AS text) AND fact = 'soft_bounced' AND at > {delivered} AND at > {released}"
         );
         let within = span("CAST($3 AS bigint)");
+        let one_of = |range: &str| {
+            let found = format!("SELECT address FROM {suppressions} WHERE reason IS NOT NULL AND {range} LIMIT 1");
+            format!("SELECT * FROM ({found}) AS erased")
+        };
         Self {
-            // Of those that were erased with another key, one is enough.
             suppressed: format!(
                 "SELECT address FROM {suppressions} WHERE reason IS NOT NULL AND address {}
-                 UNION ALL SELECT * FROM (SELECT address FROM {suppressions} WHERE reason IS NOT NULL
-                    AND address >= '{ERASED}' AND address < '{ERASED_END}' AND (address < $2 OR address >= $3) LIMIT 1) AS erased",
-                list("$1")
+                 UNION ALL {} UNION ALL {}",
+                list("$1"),
+                one_of(&format!("address >= '{ERASED}' AND address < $2")),
+                one_of(&format!("address >= $3 AND address < '{ERASED_END}'"))
             )
             .into(),
             suppressions: format!("{entry} WHERE reason IS NOT NULL AND s.address > $1 ORDER BY s.address LIMIT $2").into(),

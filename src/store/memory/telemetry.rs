@@ -45,7 +45,7 @@ impl MemoryTelemetry {
             let message = "the dedup memory is full and forgets its oldest ids: an event that comes again may be handled \
                 again; give it more memory (`MemoryStore::builder().max_bytes`), shorten the receiver's `retention`, or use a \
                 shared store";
-            tracing::warn!(target: TARGET, forgotten, message);
+            tracing::warn!(target: TARGET, forgotten, "{message}");
         }
     }
 }

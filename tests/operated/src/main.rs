@@ -76,8 +76,11 @@ async fn main() -> anyhow::Result<()> {
         let hidden = options.hidden.exists();
         async move { if hidden { "a page".into_response() } else { next.run(request).await } }
     };
-    let handler = post(handler).layer(from_fn(page)).layer(SendarixLayer::new(receiver.clone()));
-    let app = Router::new().route(application::PATH, handler).route("/metrics", get(metrics));
+    let app = Router::new()
+        .route(application::PATH, post(handler))
+        .route_layer(from_fn(page))
+        .route_layer(SendarixLayer::new(receiver.clone()))
+        .route("/metrics", get(metrics));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     application::listening(listener.local_addr()?);
     serve::until(terminated, listener, app, receiver).await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters, ListedLetter};
+use sendarix_webhooks::dead_letter::{DeadLetter, DeadLetters, ListedLetter, UnreadableLetter};
 use sendarix_webhooks::store::{Claim, ClaimToken, DedupStore, EventKey, MemoryStore, StoreError, StoreFuture};
 
 /// Both stores in one, to be broken from outside and counted.
@@ -144,11 +144,12 @@ impl DedupStore for FaultyStores {
 
     fn is_completed<'a>(&'a self, key: &'a EventKey) -> StoreFuture<'a, bool> {
         StoreFuture::new(async move {
+            let fails = self.is(&self.0.claims_fail);
             if self.0.claims_hang.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
             }
             self.begin_to_read().await;
-            if self.is(&self.0.claims_fail) {
+            if fails {
                 return Err(StoreError::new(INTERNAL));
             }
             self.0.memory.is_completed(key).await
@@ -202,7 +203,14 @@ impl DeadLetters for FaultyStores {
             let letters = self.0.letters.lock().unwrap();
             let of_endpoint = letters.values().filter(|letter| letter.key.endpoint() == endpoint);
             let rest = of_endpoint.filter(|letter| after.is_none_or(|after| letter.key.event_id() > after));
-            Ok(rest.take(limit).cloned().map(Ok).collect())
+            let unreadable = self.0.unreadable.lock().unwrap();
+            let read = |letter: &DeadLetter| match unreadable.as_deref() {
+                Some(id) if id == letter.key.event_id() => {
+                    Err(UnreadableLetter::new(letter.key.clone(), StoreError::new(INTERNAL)))
+                }
+                _ => Ok(letter.clone()),
+            };
+            Ok(rest.take(limit).map(read).collect())
         })
     }
 

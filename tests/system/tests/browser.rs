@@ -63,7 +63,13 @@ impl Page {
         let scheme = format!("--blink-settings=preferredColorScheme={}", u8::from(!is_dark));
         let size = format!("--window-size={width},900");
         let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", &size, &scheme];
-        let capabilities = json!({ "goog:chromeOptions": { "args": arguments } });
+        let mut options = json!({ "args": arguments });
+        // No window is narrower than 500 points, but a phone is.
+        if width < 500 {
+            let screen = json!({ "width": width, "height": 740, "pixelRatio": 3.0, "touch": true });
+            options["mobileEmulation"] = json!({ "deviceMetrics": screen });
+        }
+        let capabilities = json!({ "goog:chromeOptions": options });
         let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
         let builder = builder.capabilities(capabilities.as_object().unwrap().clone());
         let browser = builder.connect(&format!("http://127.0.0.1:{port}")).await.unwrap();
@@ -310,7 +316,7 @@ async fn everything_can_be_done_with_the_keyboard() {
 async fn it_fits_a_phone_and_follows_the_dark_scheme() {
     let mut grounds = Vec::new();
     for is_dark in [false, true] {
-        let page = Page::open(500, is_dark).await;
+        let page = Page::open(360, is_dark).await;
         let long = format!("msg_{}", "x".repeat(200));
         page.send(&sample(EventType::Accepted, &long)).await;
         page.send(&Sample::new(EventType::Open).event_id("y".repeat(200)).recipient("a@broken.example")).await;
@@ -322,8 +328,7 @@ async fn it_fits_a_phone_and_follows_the_dark_scheme() {
         let address = page.browser.find(Locator::Id("address")).await.unwrap();
         address.send_keys(&format!("{long}@example.com{}", char::from(Key::Enter))).await.unwrap();
         page.until("it is found", "return document.querySelector('#found .suppressed') !== null").await;
-        // The browser's window cannot be narrower than 500 points, a phone is.
-        page.script("document.body.style.width = '360px'").await;
+        assert_eq!(page.script("return document.documentElement.clientWidth").await, 360);
         let wide = "return [...document.querySelectorAll('body *')].filter(e => !e.closest('svg') && !e.closest('.skip') && e.getBoundingClientRect().right > document.body.getBoundingClientRect().right + 1).map(e => e.outerHTML.slice(0, 99))";
         assert_eq!(page.script(wide).await, json!([]), "nothing is wider than a phone");
         assert_eq!(

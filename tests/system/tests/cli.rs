@@ -508,7 +508,7 @@ async fn a_suppression_list_is_exported_imported_and_asked() {
         let failed = run(&["import", path]);
         assert_eq!(failed.status.code(), Some(2), "{failed:?}");
         assert!(stderr(&failed).contains(reason), "{failed:?}");
-        assert!(!mail.is_suppressed("eve@example.com").await.unwrap());
+        assert!(!erasing.is_suppressed("eve@example.com").await.unwrap());
     }
     // More than any buffer holds, to a reader that has gone.
     let many: Vec<_> = (0..5000)
@@ -516,7 +516,7 @@ async fn a_suppression_list_is_exported_imported_and_asked() {
             SuppressionEntry::new(format!("user{number}@example.com"), SuppressionReason::Manual, SystemTime::now())
         })
         .collect();
-    mail.suppress(&many).await.unwrap();
+    erasing.suppress(&many).await.unwrap();
     let mut closed = sendarix();
     closed.args(["suppressions", "--store", &place, "export"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut closed = closed.spawn().unwrap();

@@ -47,7 +47,12 @@ async fn an_erased_address_stays_suppressed<S: MailStore>(shop: Shop<S>) {
     }
 
     assert!(shop.mail.release("ann@example.com", "she came back").await.unwrap());
+    assert!(!shop.mail.release("ann@example.com", "and again").await.unwrap());
     assert!(!shop.mail.is_suppressed("ann@example.com").await.unwrap());
+    assert!(
+        shop.mail.suppression("ann@example.com").await.unwrap().unwrap().is_erased(),
+        "not kept in plain text again"
+    );
     shop.record_all([of("ann@example.com", EventType::Unsubscribe, 60)]).await;
     assert!(shop.mail.is_suppressed("ann@example.com").await.unwrap());
     assert_eq!(shop.mail.erase("ann@example.com").await.unwrap(), 1);
@@ -85,7 +90,7 @@ async fn a_release_stands_also_after_an_erasure<S: MailStore>(shop: Shop<S>) {
 async fn another_key_is_refused<S: MailStore>(shop: Shop<S>) {
     const ANN: &str = "ann@example.com";
     let [right, wrong] = [[7; 32], [8; 32]].map(|key| shop.clone().with(|mail| mail.erasure_key(key)));
-    // What looks like one is none.
+    // An address that only looks erased.
     let hostile = SuppressionEntry::new("erased:0", SuppressionReason::Manual, at(0));
     shop.mail.suppress(&[hostile]).await.unwrap();
     right.record_all([sample(EventType::Complaint, 0)]).await;
@@ -105,6 +110,13 @@ async fn another_key_is_refused<S: MailStore>(shop: Shop<S>) {
         }
     }
     assert!(wrong.mail.erase("bob@example.com").await.is_err());
+    // What is left of an address is not erased again, and not taken over into another list.
+    let listed = right.mail.suppressions(Some("erased:"), 9).await.unwrap();
+    assert!(listed[0].is_erased());
+    assert_eq!(right.mail.erase(&listed[0].address).await.unwrap(), 0);
+    let elsewhere = Mail::builder(MemoryMail::default()).erasure_key([8; 32]).build().unwrap();
+    assert!(elsewhere.suppress(&listed).await.is_err());
+    assert_eq!(elsewhere.are_suppressed([ANN]).await.unwrap(), [false]);
     assert_eq!(right.mail.are_suppressed([ANN, "bob@example.com"]).await.unwrap(), [true, false]);
 }
 

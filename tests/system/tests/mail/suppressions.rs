@@ -143,8 +143,11 @@ async fn the_application_fills_and_exports_the_list<S: MailStore>(shop: Shop<S>)
     shop.mail.suppress(&[]).await.unwrap();
     let mut exported = Vec::new();
     loop {
-        let page =
-            shop.mail.suppressions(exported.last().map(|entry: &SuppressionEntry| &entry.address), 999).await.unwrap();
+        let page = shop
+            .mail
+            .suppressions(exported.last().map(|entry: &SuppressionEntry| entry.address.as_str()), 999)
+            .await
+            .unwrap();
         if page.is_empty() {
             break;
         }
