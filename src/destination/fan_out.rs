@@ -139,7 +139,7 @@ impl FanOut {
         move |delivery| fan_out.take(delivery)
     }
 
-    async fn pass_on(&self, delivery: Delivery) -> Result<(), HandlerError> {
+    async fn deliver_to_each(&self, delivery: Delivery) -> Result<(), HandlerError> {
         let (expected, found) = (&*self.0.endpoint, delivery.claim().key().endpoint());
         if expected != found {
             // Its destinations would share their records with those of the other one.
@@ -188,7 +188,7 @@ impl FanOut {
 impl Destination for FanOut {
     fn take(&self, delivery: Delivery) -> DestinationFuture {
         let fan_out = self.clone();
-        Box::pin(async move { fan_out.pass_on(delivery).await })
+        Box::pin(async move { fan_out.deliver_to_each(delivery).await })
     }
 }
 

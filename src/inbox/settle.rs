@@ -77,7 +77,7 @@ impl Attempt {
         match result {
             Ok(response) if !(200..300).contains(&response.status()) => {
                 let error = format!("the handler answered {}", response.status());
-                let settled = boxed(self.give_back(claim, Outcome::Failed, error)).await;
+                let settled = boxed(self.keep_for_retry(claim, Outcome::Failed, error)).await;
                 Settlement { settled: settled.status(response.status()), response: Some(response) }
             }
             Ok(response) if claim.handle().is_in_doubt() => {
@@ -110,7 +110,7 @@ impl Attempt {
         // Nothing that it holds may wait for the store, and its own drop may panic.
         caught(|| drop(failure));
         let Some(disposition) = disposition else {
-            return self.give_back(claim, Outcome::Failed, error).await.status(PANICKED);
+            return self.keep_for_retry(claim, Outcome::Failed, error).await.status(PANICKED);
         };
         match disposition {
             Disposition::GiveUp => {
@@ -125,14 +125,14 @@ impl Attempt {
                 settled
             }
             #[cfg(any(feature = "tower", feature = "actix"))]
-            Disposition::NotTaken => self.give_back(claim, Outcome::NotTaken, error).await,
-            Disposition::Retry => self.give_back(claim, Outcome::Failed, error).await,
+            Disposition::NotTaken => self.keep_for_retry(claim, Outcome::NotTaken, error).await,
+            Disposition::Retry => self.keep_for_retry(claim, Outcome::Failed, error).await,
         }
     }
 
     /// Keeps the event as a dead letter that is being retried, and frees it for the next delivery, in this order: else
     /// the next delivery might succeed and resolve a letter that is not there yet.
-    async fn give_back(&self, claim: HeldClaim<'_>, outcome: Outcome, error: String) -> Settled {
+    async fn keep_for_retry(&self, claim: HeldClaim<'_>, outcome: Outcome, error: String) -> Settled {
         let settled = self.inbox.settled(outcome).attempt(claim.number());
         // Of an event that the handler has completed before it failed, there is nothing to keep.
         let kept = claim.handle().is_completed() || {

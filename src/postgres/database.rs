@@ -99,7 +99,7 @@ impl Database {
     async fn send<'q>(&self, queries: impl Fn() -> Vec<Query<'q>>) -> Result<Vec<Vec<PgRow>>, Error> {
         let (mut looked_for_tables, mut tries) = (false, 0);
         loop {
-            let mut pooled = self.lend().await?;
+            let mut pooled = self.acquire().await?;
             let error = match self.ask(&mut pooled, queries()).await {
                 Ok(answers) => {
                     pooled.put_back();
@@ -183,7 +183,7 @@ impl Database {
     }
 
     /// A connection to a database that has the tables.
-    async fn lend(&self) -> Result<PooledConnection<'_, PgConnection>, Error> {
+    async fn acquire(&self) -> Result<PooledConnection<'_, PgConnection>, Error> {
         let mut pooled = self.connect().await?;
         if self.migrate && !self.migrated.load(Ordering::Acquire) {
             self.migrate_over(&mut pooled).await?;
@@ -195,11 +195,11 @@ impl Database {
     /// A connection whose session is this store's alone, unless the builder was told of a pooler. In one that a pooler shares, a
     /// prepared statement may be that of another client. A pooler refuses the time limit, or drops it.
     async fn connect(&self) -> Result<PooledConnection<'_, PgConnection>, Error> {
-        let mut pooled = match self.connections.lend().await {
+        let mut pooled = match self.connections.acquire().await {
             Err(error) if !self.behind_pooler && has_code(&error, PROTOCOL_VIOLATION) => {
                 return Err(unknown_pooler(&error.to_string()));
             }
-            lent => lent?,
+            acquired => acquired?,
         };
         if pooled.is_fresh() && !self.behind_pooler {
             let limit = pooled.limit().as_millis();

@@ -62,7 +62,8 @@ use crate::store::{
 /// ```
 ///
 /// The database must have the encoding UTF8. In another, some event's id could not be written: the store says so, and every
-/// delivery is answered 503.
+/// delivery is answered 503. With [`without_migration`](PostgresBuilder::without_migration) it does not look, and each event
+/// with such an id is answered 503.
 ///
 /// # What PostgreSQL cannot promise
 ///

@@ -76,8 +76,8 @@ impl<C: Connection + 'static> Connections<C> {
         self.idle().retain(|(_, opened_with)| *opened_with == self.limit());
     }
 
-    /// Lends a connection that is idle, or else a new one, when it is this caller's turn.
-    pub(crate) async fn lend(&self) -> Result<PooledConnection<'_, C>, sqlx::Error> {
+    /// A connection that is idle, or else a new one, when it is this caller's turn.
+    pub(crate) async fn acquire(&self) -> Result<PooledConnection<'_, C>, sqlx::Error> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
         let fresh = idle.is_none();

@@ -81,7 +81,7 @@ impl FileConnection {
         bind: impl FnOnce(Query<'q>) -> Query<'q>,
     ) -> Result<Vec<SqliteRow>, StoreError> {
         let query = bind(sqlx::query(sql));
-        let mut pooled = self.lend().await.map_err(StoreError::new)?;
+        let mut pooled = self.acquire().await.map_err(StoreError::new)?;
         let rows = pooled.ask(|connection| query.fetch_all(connection)).await.map_err(StoreError::new)?;
         pooled.put_back();
         Ok(rows)
@@ -94,7 +94,7 @@ impl FileConnection {
         &self,
         statements: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, StoreError> {
-        let mut pooled = self.lend().await.map_err(StoreError::new)?;
+        let mut pooled = self.acquire().await.map_err(StoreError::new)?;
         let run = async |connection: &mut SqliteConnection| {
             sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
             // An error leaves the transaction open; the connection is then closed, which rolls it back.
@@ -107,7 +107,7 @@ impl FileConnection {
         Ok(done)
     }
 
-    async fn lend(&self) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
+    async fn acquire(&self) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
         let give_up = Instant::now() + busy_timeout(self.connections.limit());
         loop {
             match self.open().await {
@@ -120,7 +120,7 @@ impl FileConnection {
 
     /// A connection to a file that has the tables. Each new connection looks: the file may be another than before.
     async fn open(&self) -> Result<PooledConnection<'_, SqliteConnection>, sqlx::Error> {
-        let mut pooled = self.connections.lend().await?;
+        let mut pooled = self.connections.acquire().await?;
         if pooled.is_fresh() {
             for schema in self.schemas {
                 pooled.ask(|connection| schema.prepare(connection)).await?;

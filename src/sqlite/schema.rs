@@ -72,7 +72,7 @@ const CREATE: &str = "
     INSERT INTO sendarix_schema (version) VALUES (1);";
 
 /// Makes room for the tables of version 1.
-const SET_ASIDE: &str = "
+const RENAME_OLD_TABLES: &str = "
     DROP TRIGGER IF EXISTS sendarix_completed;
     DROP INDEX IF EXISTS sendarix_claims_until;
     DROP INDEX IF EXISTS sendarix_claims_live;
@@ -114,7 +114,7 @@ impl Schema {
         let steps = match self.find(connection).await? {
             Found::Current => String::new(),
             Found::Incomplete => self.create.to_owned(),
-            Found::WithoutVersion => [SET_ASIDE, self.create, MOVE].concat(),
+            Found::WithoutVersion => [RENAME_OLD_TABLES, self.create, MOVE].concat(),
         };
         // An error leaves the transaction open; the connection is then closed, which rolls it back.
         sqlx::raw_sql(AssertSqlSafe(steps)).execute(&mut *connection).await?;
