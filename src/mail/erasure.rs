@@ -41,9 +41,9 @@ impl ErasureKey {
         let mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
         // An address has no NUL, so none has this hash.
         let id = mac.clone().chain_update("\0the key itself").finalize().into_bytes();
-        let id = const_hex::encode(id.iter().take(8).copied().collect::<Vec<u8>>());
+        let id = const_hex::encode(id);
         // In ASCII, `;` comes after `:`.
-        let own = ErasedRange { from: format!("{ERASED}{id}:").into(), to: format!("{ERASED}{id};").into() };
+        let own = ErasedRange { from: format!("{ERASED}{id:.16}:").into(), to: format!("{ERASED}{id:.16};").into() };
         Self { mac, own }
     }
 

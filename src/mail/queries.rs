@@ -129,19 +129,16 @@ impl<S: MailStore> Mail<S> {
         let (at, because) = (self.now().to_microsecond(), because.replace('\0', "\u{fffd}"));
         self.check_erasure_key().await?;
         let mut released = self.store.release(&address, at, &because).await?;
-        if let Some(erased) = self.erased(&address) {
+        let mut place = address;
+        if let Some(erased) = self.erased(&place) {
             released |= self.store.release(&erased, at, &because).await?;
+            // An address that was erased is not kept in plain text again.
+            if !released && self.store.entry(&erased).await?.is_some() {
+                place = erased;
+            }
         }
-        if released {
-            return Ok(true);
-        }
-        let erased = match self.erased(&address) {
-            Some(erased) => self.store.entry(&erased).await?.map(|entry| entry.address),
-            None => None,
-        };
-        let place = erased.unwrap_or(address);
         // An event may put it on the list just now.
-        if !self.store.release_unlisted(&place, at, &because).await? {
+        if !released && !self.store.release_unlisted(&place, at, &because).await? {
             released = self.store.release(&place, at, &because).await?;
         }
         Ok(released)
