@@ -81,8 +81,8 @@ impl StoreOptions {
             Some(("postgres" | "postgresql", _)) => Place::Postgres(self.postgres(place)?),
             Some((engine, _)) if ENGINES.contains(&engine) => {
                 anyhow::bail!(
-                    "this build knows no {engine}; `cargo install --locked --path cli --no-default-features --features {engine}` installs one that \
-                     does"
+                    "this build knows no {engine}; `cargo install --locked --path cli --no-default-features \
+                     --features {engine}` installs one that does"
                 )
             }
             // What was found may have a password in it.
